@@ -1,0 +1,5 @@
+//! The pure half of contentflow.
+#![warn(missing_docs)]
+
+pub mod record;
+pub mod reject;

@@ -1,0 +1,207 @@
+//! Records as they came from Kafka, many to a chunk, so that reading one allocates nothing.
+//!
+//! A [`Chunk`] owns the bytes of a few hundred records in one arena. It is the unit that travels from the poll
+//! thread to a worker, and it stays alive as long as one of its records may still have to be dead-lettered
+//! byte for byte.
+
+use serde::{Deserialize, Serialize};
+
+/// Where a record stands in the order that decides what is newer: the larger position is the newer event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Position {
+    /// The record's timestamp, milliseconds since the epoch.
+    pub timestamp_ms: i64,
+    /// The record's offset within its partition.
+    pub offset: i64,
+    /// The partition that the record was read from.
+    pub partition: i32,
+}
+
+/// A range of bytes in an arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    /// The span that covers what was appended since the arena was `start` bytes long.
+    pub(crate) fn since(start: usize, arena_len: usize) -> Span {
+        Span { start: narrow(start), end: narrow(arena_len) }
+    }
+
+    /// The range to index the arena with.
+    pub(crate) fn range(self) -> std::ops::Range<usize> {
+        widen(self.start)..widen(self.end)
+    }
+}
+
+/// One record to copy into a chunk, borrowed from the client library.
+#[derive(Clone, Copy, Debug)]
+pub struct RawRecord<'a> {
+    /// The partition that the record was read from.
+    pub partition: i32,
+    /// The record's offset.
+    pub offset: i64,
+    /// The record's timestamp in milliseconds since the epoch; -1 where the record has none.
+    pub timestamp_ms: i64,
+    /// Whether the topic stamps its records itself (`message.timestamp.type=LogAppendTime`).
+    pub stamped_by_topic: bool,
+    /// The key's bytes; `None` is a null key.
+    pub key: Option<&'a [u8]>,
+    /// The value's bytes; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Entry {
+    partition: i32,
+    offset: i64,
+    timestamp_ms: i64,
+    stamped_by_topic: bool,
+    key: Option<Span>,
+    value: Option<Span>,
+    headers: Span,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Header {
+    name: Span,
+    value: Option<Span>,
+}
+
+/// Records in the order they were read, in one arena.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Chunk {
+    arena: Vec<u8>,
+    entries: Vec<Entry>,
+    headers: Vec<Header>,
+}
+
+impl Chunk {
+    /// An empty chunk with room for so many bytes.
+    pub fn with_capacity(bytes: usize) -> Chunk {
+        Chunk { arena: Vec::with_capacity(bytes), ..Chunk::default() }
+    }
+
+    /// Copies a record and its headers to the end of the chunk.
+    ///
+    /// # Panics
+    ///
+    /// When the chunk would grow past 4 GiB: whoever fills chunks closes them long before.
+    pub fn push<'a>(
+        &mut self,
+        record: RawRecord<'_>,
+        headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>,
+    ) {
+        let key = record.key.map(|bytes| self.copy(bytes));
+        let value = record.value.map(|bytes| self.copy(bytes));
+        let first_header = self.headers.len();
+        for (name, header_value) in headers {
+            let name = self.copy(name.as_bytes());
+            let value = header_value.map(|bytes| self.copy(bytes));
+            self.headers.push(Header { name, value });
+        }
+        self.entries.push(Entry {
+            partition: record.partition,
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+            stamped_by_topic: record.stamped_by_topic,
+            key,
+            value,
+            headers: Span::since(first_header, self.headers.len()),
+        });
+    }
+
+    fn copy(&mut self, bytes: &[u8]) -> Span {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(bytes);
+        Span::since(start, self.arena.len())
+    }
+
+    /// How many records the chunk holds.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether the chunk holds no record.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How many bytes of keys, values and headers the chunk holds.
+    pub fn bytes(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// The record at `index`, in the order of reading.
+    pub fn record(&self, index: usize) -> RecordView<'_> {
+        RecordView { chunk: self, entry: &self.entries[index] }
+    }
+
+    /// All records, in the order of reading.
+    pub fn records(&self) -> impl Iterator<Item = RecordView<'_>> {
+        self.entries.iter().map(|entry| RecordView { chunk: self, entry })
+    }
+}
+
+/// One record inside its chunk.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordView<'a> {
+    chunk: &'a Chunk,
+    entry: &'a Entry,
+}
+
+impl<'a> RecordView<'a> {
+    /// The partition that the record was read from.
+    pub fn partition(&self) -> i32 {
+        self.entry.partition
+    }
+
+    /// The record's offset.
+    pub fn offset(&self) -> i64 {
+        self.entry.offset
+    }
+
+    /// The record's own timestamp, milliseconds since the epoch.
+    pub fn timestamp_ms(&self) -> i64 {
+        self.entry.timestamp_ms
+    }
+
+    /// Whether the topic stamps its records itself.
+    pub fn stamped_by_topic(&self) -> bool {
+        self.entry.stamped_by_topic
+    }
+
+    /// The key's bytes.
+    pub fn key(&self) -> Option<&'a [u8]> {
+        self.entry.key.map(|span| &self.chunk.arena[span.range()])
+    }
+
+    /// The value's bytes.
+    pub fn value(&self) -> Option<&'a [u8]> {
+        self.entry.value.map(|span| &self.chunk.arena[span.range()])
+    }
+
+    /// The headers in their order, names as they came.
+    pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
+        let chunk = self.chunk;
+        chunk.headers[self.entry.headers.range()].iter().map(move |header| {
+            let name = std::str::from_utf8(&chunk.arena[header.name.range()]).unwrap_or_default();
+            (name, header.value.map(|span| &chunk.arena[span.range()]))
+        })
+    }
+
+    /// The value of the last header of that name, as Kafka's own clients read it; an absent or null one is `None`.
+    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
+        self.headers().filter(|(key, _)| *key == name).last().and_then(|(_, value)| value)
+    }
+}
+
+fn narrow(index: usize) -> u32 {
+    u32::try_from(index).expect("a chunk stays far below 4 GiB")
+}
+
+fn widen(index: u32) -> usize {
+    usize::try_from(index).expect("an index of 32 bits fits a pointer")
+}
