@@ -37,13 +37,7 @@ pub struct Cli {
     config: Option<PathBuf>,
 
     /// How logs look on standard error
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        value_enum,
-        default_value_t,
-        global = true
-    )]
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t, global = true)]
     log_format: logging::LogFormat,
 
     /// Log more; -vv still more. RUST_LOG, if set, decides instead
@@ -105,12 +99,7 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli, out: &mut impl Write) -> Result<ExitCode, Failure> {
-    let Cli {
-        config: file,
-        log_format: _,
-        verbose: _,
-        command,
-    } = cli;
+    let Cli { config: file, log_format: _, verbose: _, command } = cli;
     let load = |overrides| Config::load(file.as_deref(), overrides);
     match command {
         Command::Migrate(MigrateArgs { status }) => {
@@ -144,10 +133,7 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<ExitCode, Failure> {
 
 /// For the commands that only talk to the servers; `run` makes its own.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    Ok(tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?)
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
 
 #[cfg(test)]

@@ -10,11 +10,7 @@ use crate::config::TableName;
 
 /// A column, the types that it may have, and the right beside SELECT that it needs.
 const COLUMNS: [(&str, &[&str], bool); 9] = [
-    (
-        "event_draft_id",
-        &["text", "varchar", "uuid", "int8", "int4"],
-        false,
-    ),
+    ("event_draft_id", &["text", "varchar", "uuid", "int8", "int4"], false),
     ("content_images", &["jsonb", "json"], true),
     ("updated_at", &["timestamptz", "timestamp"], true),
     ("content_job_id", &["text"], true),
@@ -82,9 +78,7 @@ pub async fn draft_id_type(
     let columns = tokio::time::timeout(CATALOG_TIMEOUT, work)
         .await
         .map_err(|_| DraftTableError::Unanswered)??;
-    let column = columns
-        .iter()
-        .find(|column| column.name == "event_draft_id");
+    let column = columns.iter().find(|column| column.name == "event_draft_id");
     let column = column.ok_or_else(|| DraftTableError::NoColumn(table.clone()))?;
     id_type(column).ok_or_else(|| DraftTableError::UnknownType {
         table: table.clone(),
@@ -96,9 +90,9 @@ fn id_type(column: &Column) -> Option<DraftIdType> {
     match column.base_type.as_str() {
         "text" => Some(DraftIdType::Text { max_chars: None }),
         // The modifier of a varchar(n) is n + 4, of one without a length -1.
-        "varchar" => Some(DraftIdType::Text {
-            max_chars: u32::try_from(column.type_modifier - 4).ok(),
-        }),
+        "varchar" => {
+            Some(DraftIdType::Text { max_chars: u32::try_from(column.type_modifier - 4).ok() })
+        }
         "uuid" => Some(DraftIdType::Uuid),
         "int8" => Some(DraftIdType::BigInt),
         "int4" => Some(DraftIdType::Integer),
@@ -145,18 +139,12 @@ async fn server(client: &Client) -> Result<Finding, tokio_postgres::Error> {
             "reset default_transaction_read_only for this user, database and server",
         )
     } else {
-        Finding::ok(
-            "database",
-            format!("PostgreSQL {version}, database {database}, user {user}"),
-        )
+        Finding::ok("database", format!("PostgreSQL {version}, database {database}, user {user}"))
     })
 }
 
 async fn find(client: &Client, table: &TableName) -> Result<Option<u32>, tokio_postgres::Error> {
-    client
-        .query_one("SELECT to_regclass($1)::oid", &[&table.sql()])
-        .await?
-        .try_get(0)
+    client.query_one("SELECT to_regclass($1)::oid", &[&table.sql()]).await?.try_get(0)
 }
 
 async fn columns(client: &Client, oid: u32) -> Result<Vec<Column>, tokio_postgres::Error> {
@@ -186,29 +174,18 @@ fn column_finding(columns: &[Column]) -> Finding {
         .filter_map(|(name, types, _)| Some((find(name)?, types)))
         .filter(|(column, types)| !types.contains(&column.base_type.as_str()))
         .map(|(column, types)| {
-            format!(
-                "{} is {}, not {}",
-                column.name,
-                column.full_type,
-                spelled(types)
-            )
+            format!("{} is {}, not {}", column.name, column.full_type, spelled(types))
         })
         .collect();
-    let absent: Vec<_> = COLUMNS
-        .iter()
-        .map(|(name, ..)| *name)
-        .filter(|name| find(name).is_none())
-        .collect();
+    let absent: Vec<_> =
+        COLUMNS.iter().map(|(name, ..)| *name).filter(|name| find(name).is_none()).collect();
     if !wrong.is_empty() {
         Finding::fail(
             subject,
             wrong.join(", "),
             "change their types, or set database.table to the table of drafts",
         )
-    } else if absent
-        .iter()
-        .any(|name| !name.starts_with("content_") || *name == "content_images")
-    {
+    } else if absent.iter().any(|name| !name.starts_with("content_") || *name == "content_images") {
         let what = format!("there is no {}", absent.join(", no "));
         Finding::missing(
             subject,
@@ -223,10 +200,7 @@ fn column_finding(columns: &[Column]) -> Finding {
         )
     } else {
         let id = find("event_draft_id").map_or("", |column| column.full_type.as_str());
-        Finding::ok(
-            subject,
-            format!("all {}, event_draft_id is {id}", COLUMNS.len()),
-        )
+        Finding::ok(subject, format!("all {}, event_draft_id is {id}", COLUMNS.len()))
     }
 }
 
@@ -276,18 +250,11 @@ fn privileges(columns: &[Column], table: &TableName) -> Finding {
             Some((column, *update))
         })
         .collect();
-    let select: Vec<_> = needed
-        .iter()
-        .map(|(column, _)| (*column, column.may_select))
-        .collect();
+    let select: Vec<_> = needed.iter().map(|(column, _)| (*column, column.may_select)).collect();
     let update = needed.iter().filter(|(_, update)| *update);
-    let update: Vec<_> = update
-        .map(|(column, _)| (*column, column.may_update))
-        .collect();
-    let lacks: Vec<_> = lacking("SELECT", &select)
-        .into_iter()
-        .chain(lacking("UPDATE", &update))
-        .collect();
+    let update: Vec<_> = update.map(|(column, _)| (*column, column.may_update)).collect();
+    let lacks: Vec<_> =
+        lacking("SELECT", &select).into_iter().chain(lacking("UPDATE", &update)).collect();
     let subject = "privileges";
     if lacks.is_empty() {
         return Finding::ok(subject, "SELECT and UPDATE");

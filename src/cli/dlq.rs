@@ -94,10 +94,7 @@ impl FromStr for Position {
 
     fn from_str(text: &str) -> Result<Position, &'static str> {
         let parsed = text.split_once(':').and_then(|(partition, offset)| {
-            Some(Position {
-                partition: partition.parse().ok()?,
-                offset: offset.parse().ok()?,
-            })
+            Some(Position { partition: partition.parse().ok()?, offset: offset.parse().ok()? })
         });
         parsed
             .filter(|position| position.partition >= 0 && position.offset >= 0)
@@ -112,12 +109,8 @@ impl fmt::Display for Position {
 }
 
 fn reason(code: &str) -> Result<Reason, String> {
-    Reason::from_code(code).ok_or_else(|| {
-        format!(
-            "the reasons are {}",
-            Reason::ALL.map(Reason::code).join(", ")
-        )
-    })
+    Reason::from_code(code)
+        .ok_or_else(|| format!("the reasons are {}", Reason::ALL.map(Reason::code).join(", ")))
 }
 
 #[cfg(test)]
@@ -126,13 +119,7 @@ mod tests {
 
     #[test]
     fn a_position_is_two_numbers() {
-        assert_eq!(
-            "3:42".parse(),
-            Ok(Position {
-                partition: 3,
-                offset: 42
-            })
-        );
+        assert_eq!("3:42".parse(), Ok(Position { partition: 3, offset: 42 }));
         for bad in ["", "3", "3:", ":42", "-1:0", "0:-1", "3:42:1", "a:b"] {
             assert!(bad.parse::<Position>().is_err(), "{bad}");
         }

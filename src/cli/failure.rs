@@ -50,10 +50,7 @@ impl Failure {
     }
 
     fn new(exit_code: u8, what: impl fmt::Display) -> Failure {
-        Failure {
-            exit_code,
-            lines: vec![(what.to_string(), None)],
-        }
+        Failure { exit_code, lines: vec![(what.to_string(), None)] }
     }
 
     /// Writes the error to standard error and gives the exit code.
@@ -77,11 +74,7 @@ fn complain(err: &mut impl Write, what: &str, hint: Option<&str>) {
 pub(super) fn report_usage(error: &clap::Error) -> ExitCode {
     // A closed pipe behind --help is no error either.
     drop(error.print());
-    if error.use_stderr() {
-        ExitCode::from(USAGE)
-    } else {
-        ExitCode::SUCCESS
-    }
+    if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
 }
 
 /// A panic is a bug: it takes the whole process down, with one line and exit code 1, since a process that goes on without
@@ -93,9 +86,9 @@ pub(super) fn install_panic_hook() {
         let message = message
             .or(payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
-        let place = panic.location().map_or(String::new(), |place| {
-            format!(" at {}:{}", place.file(), place.line())
-        });
+        let place = panic
+            .location()
+            .map_or(String::new(), |place| format!(" at {}:{}", place.file(), place.line()));
         let what = format!("internal error{place}: {message}");
         complain(
             &mut io::stderr().lock(),
@@ -113,10 +106,7 @@ impl From<ConfigError> for Failure {
             .into_iter()
             .map(|problem| (problem.what(), Some(problem.remedy)))
             .collect();
-        Failure {
-            exit_code: USAGE,
-            lines,
-        }
+        Failure { exit_code: USAGE, lines }
     }
 }
 
@@ -175,10 +165,7 @@ impl From<io::Error> for Failure {
     /// The reader of our output went away, as `| head` does: enough was seen, and that is no failure.
     fn from(error: io::Error) -> Failure {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Failure {
-                exit_code: 0,
-                lines: Vec::new(),
-            },
+            io::ErrorKind::BrokenPipe => Failure { exit_code: 0, lines: Vec::new() },
             _ => Failure::failed(error),
         }
     }
@@ -192,10 +179,7 @@ mod tests {
     fn an_error_is_one_line_and_its_hint_another() {
         let mut err = Vec::new();
         complain(&mut err, "it\nbroke", Some("mend it"));
-        assert_eq!(
-            String::from_utf8(err).unwrap(),
-            "error: it broke\nhint: mend it\n"
-        );
+        assert_eq!(String::from_utf8(err).unwrap(), "error: it broke\nhint: mend it\n");
     }
 
     #[test]

@@ -109,24 +109,12 @@ pub enum Source {
 impl PublishArgs {
     /// The source that the flags name: exactly one.
     pub fn source(&self) -> Result<Source, Failure> {
-        let OneArgs {
-            job_id,
-            draft_id,
-            simple,
-            fancy,
-            trendy,
-        } = self.one.clone();
-        let SyntheticArgs {
-            generate, drafts, ..
-        } = self.synthetic;
+        let OneArgs { job_id, draft_id, simple, fancy, trendy } = self.one.clone();
+        let SyntheticArgs { generate, drafts, .. } = self.synthetic;
         if let (Some(job_id), Some(draft_id), Some(simple), Some(fancy), Some(trendy)) =
             (job_id, draft_id, simple, fancy, trendy)
         {
-            return Ok(Source::One {
-                job_id,
-                draft_id,
-                urls: [simple, fancy, trendy],
-            });
+            return Ok(Source::One { job_id, draft_id, urls: [simple, fancy, trendy] });
         }
         if self.ndjson || self.input.is_some() {
             return Ok(Source::Ndjson);
@@ -168,38 +156,23 @@ mod tests {
     fn source(flags: &str) -> Result<Source, String> {
         let arguments = ["publish"].into_iter().chain(flags.split_whitespace());
         let cli = Cli::try_parse_from(arguments).map_err(|error| error.kind().to_string())?;
-        cli.publish
-            .source()
-            .map_err(|failure| format!("{failure:?}"))
+        cli.publish.source().map_err(|failure| format!("{failure:?}"))
     }
 
     #[test]
     fn the_flags_name_exactly_one_source() {
         let urls = ["s", "f", "t"].map(str::to_owned);
-        let one = Source::One {
-            job_id: "j".to_owned(),
-            draft_id: "d".to_owned(),
-            urls,
-        };
-        assert_eq!(
-            source("--job-id j --draft-id d --simple s --fancy f --trendy t"),
-            Ok(one)
-        );
+        let one = Source::One { job_id: "j".to_owned(), draft_id: "d".to_owned(), urls };
+        assert_eq!(source("--job-id j --draft-id d --simple s --fancy f --trendy t"), Ok(one));
         assert_eq!(source("-"), Ok(Source::Ndjson));
         assert_eq!(source("--ndjson"), Ok(Source::Ndjson));
         assert_eq!(
             source("--generate 500 --rate 10"),
-            Ok(Source::Synthetic {
-                events: 500,
-                drafts: 50
-            })
+            Ok(Source::Synthetic { events: 500, drafts: 50 })
         );
         assert_eq!(
             source("--generate 3 --bad 0.5"),
-            Ok(Source::Synthetic {
-                events: 3,
-                drafts: 1
-            })
+            Ok(Source::Synthetic { events: 3, drafts: 1 })
         );
         for wrong in [
             "",

@@ -43,10 +43,7 @@ impl Secret {
         let Some((scheme, rest)) = self.0.split_once("://") else {
             return HIDDEN.to_owned();
         };
-        if !scheme
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'+')
-        {
+        if !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+') {
             return HIDDEN.to_owned();
         }
         // The last @ of all, not the first: an unescaped password may itself hold an @ or a slash. Behind a question
@@ -60,10 +57,7 @@ impl Secret {
         };
         let user = match user_info.map(|info| info.split_once(':')) {
             None => String::new(),
-            Some(None) => format!(
-                "{}@",
-                user_info.filter(|user| is_plain(user)).unwrap_or(HIDDEN)
-            ),
+            Some(None) => format!("{}@", user_info.filter(|user| is_plain(user)).unwrap_or(HIDDEN)),
             Some(Some((user, _))) => {
                 format!("{}:{HIDDEN}@", if is_plain(user) { user } else { HIDDEN })
             }
@@ -72,9 +66,8 @@ impl Secret {
             Some((place, query)) => (place, Some(query)),
             None => (rest, None),
         };
-        let (hosts, path) = place
-            .split_once('/')
-            .map_or((place, None), |(hosts, path)| (hosts, Some(path)));
+        let (hosts, path) =
+            place.split_once('/').map_or((place, None), |(hosts, path)| (hosts, Some(path)));
         // What is no host may be the beginning of a password, and what follows the rest of it.
         if !hosts.split(',').all(is_host) {
             return format!("{scheme}://{user}{HIDDEN}");
@@ -102,21 +95,18 @@ fn is_host(text: &str) -> bool {
         Some((host, port)) if !port.ends_with(']') => (host, port),
         _ => (text, ""),
     };
-    let bracketed = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let host_is_plain = match bracketed {
-        Some(address) => address
-            .bytes()
-            .all(|byte| byte.is_ascii_hexdigit() || byte == b':' || byte == b'.'),
+        Some(address) => {
+            address.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b':' || byte == b'.')
+        }
         None => is_plain(host) && !host.contains(':'),
     };
     host_is_plain && port.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn is_plain(text: &str) -> bool {
-    text.bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"._-%/~+".contains(&byte))
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-%/~+".contains(&byte))
 }
 
 impl fmt::Display for Secret {
