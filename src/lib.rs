@@ -1,1 +1,6 @@
-//! x
+//! The shell of contentflow: everything that touches the world outside. The rules are in the `dataflows` crate.
+
+pub mod config;
+pub mod kafka;
+pub mod postgres;
+pub mod redis;
