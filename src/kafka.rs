@@ -155,6 +155,8 @@ impl ClientContext for Complaints {
     }
 }
 
+impl rdkafka::consumer::ConsumerContext for Complaints {}
+
 /// A client for metadata and for making topics.
 pub struct Admin {
     client: AdminClient<Complaints>,

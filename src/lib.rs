@@ -4,3 +4,6 @@ pub mod config;
 pub mod kafka;
 pub mod postgres;
 pub mod redis;
+pub mod dead_letters;
+pub mod generate;
+pub mod printable;
