@@ -5,5 +5,6 @@ pub mod kafka;
 pub mod postgres;
 pub mod redis;
 pub mod dead_letters;
+pub mod drafts;
 pub mod generate;
 pub mod printable;
