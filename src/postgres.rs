@@ -391,6 +391,14 @@ impl ConnectError {
     }
 }
 
+/// What happened, with the SQLSTATE if it was the server who said it.
+pub fn describe(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(refusal) => format!("{} ({})", refusal.message(), refusal.code().code()),
+        None => cause_of(error),
+    }
+}
+
 /// The deepest cause says most: "connection refused", not "error connecting to server".
 fn cause_of(error: &tokio_postgres::Error) -> String {
     let mut deepest: &dyn std::error::Error = error;

@@ -2,4 +2,5 @@
 #![warn(missing_docs)]
 
 pub mod record;
+pub mod validate;
 pub mod reject;

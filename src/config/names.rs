@@ -24,6 +24,14 @@ impl TableName {
                 (Some(first), second)
             }
         };
+        TableName::new(schema, name)
+    }
+
+    /// A table by its parts, as they are in PostgreSQL's catalog.
+    pub fn new(schema: Option<String>, name: String) -> Result<TableName, String> {
+        for part in schema.iter().chain([&name]) {
+            check_identifier(part)?;
+        }
         let sql = match &schema {
             Some(schema) => format!("{}.{}", quoted(schema), quoted(&name)),
             None => quoted(&name),
@@ -74,6 +82,14 @@ fn part(text: &str) -> Result<(String, &str), String> {
             (name.to_owned(), rest)
         }
     };
+    if rest.is_empty() || rest.starts_with('.') {
+        Ok((name, rest))
+    } else {
+        Err("goes on after its closing quote".to_owned())
+    }
+}
+
+fn check_identifier(name: &str) -> Result<(), String> {
     if name.is_empty() {
         return Err("has an empty part".to_owned());
     }
@@ -85,11 +101,7 @@ fn part(text: &str) -> Result<(String, &str), String> {
     if name.chars().any(char::is_control) {
         return Err("has a control character".to_owned());
     }
-    if rest.is_empty() || rest.starts_with('.') {
-        Ok((name, rest))
-    } else {
-        Err("goes on after its closing quote".to_owned())
-    }
+    Ok(())
 }
 
 /// Up to the closing quote; a doubled quote is one quote of the name.
