@@ -1,1 +1,7 @@
-fn main(){}
+//! `contentflow`: see `contentflow --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    contentflow::cli::main()
+}

@@ -18,6 +18,7 @@
 pub type Epoch = u64;
 
 pub mod record;
+pub mod validate;
 pub mod reject;
 pub mod feed;
 pub mod accept;

@@ -1,0 +1,210 @@
+//! `contentflow check`: one line for each thing that must be right, `ok` or what to do.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::config::{Config, ConfigError};
+use crate::kafka::{Admin, KafkaError, METADATA_TIMEOUT};
+use crate::{postgres, redis};
+
+mod table;
+
+pub use table::{DraftTableError, draft_id_type};
+
+/// One line.
+struct Finding {
+    subject: &'static str,
+    verdict: Verdict,
+}
+
+enum Verdict {
+    /// It is right; what was found.
+    Ok(String),
+    /// It is not there, and what to do.
+    Missing { what: String, remedy: String },
+    /// It is wrong, and what to do.
+    Fail { what: String, remedy: String },
+}
+
+impl Finding {
+    fn ok(subject: &'static str, found: impl Into<String>) -> Finding {
+        Finding {
+            subject,
+            verdict: Verdict::Ok(found.into()),
+        }
+    }
+
+    fn missing(
+        subject: &'static str,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Finding {
+        Finding {
+            subject,
+            verdict: Verdict::Missing {
+                what: what.into(),
+                remedy: remedy.into(),
+            },
+        }
+    }
+
+    fn fail(subject: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
+        Finding {
+            subject,
+            verdict: Verdict::Fail {
+                what: what.into(),
+                remedy: remedy.into(),
+            },
+        }
+    }
+
+    fn is_ok(&self) -> bool {
+        matches!(self.verdict, Verdict::Ok(_))
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let subject = self.subject;
+        match &self.verdict {
+            Verdict::Ok(found) => write!(f, "ok       {subject:<18} {found}"),
+            Verdict::Missing { what, remedy } => {
+                write!(f, "MISSING  {subject:<18} {what}: {remedy}")
+            }
+            Verdict::Fail { what, remedy } => write!(f, "FAIL     {subject:<18} {what}: {remedy}"),
+        }
+    }
+}
+
+/// Checks everything and writes a line for each thing; exit code 1 if one of them is not ok.
+pub async fn run(config: &Config, out: &mut impl Write) -> io::Result<ExitCode> {
+    let mut all_ok = true;
+    let mut report = |findings: Vec<Finding>, out: &mut dyn Write| -> io::Result<()> {
+        for finding in findings {
+            all_ok &= finding.is_ok();
+            writeln!(out, "{finding}")?;
+        }
+        // A server that does not answer takes seconds: what is known is shown before.
+        out.flush()
+    };
+    report(vec![Finding::ok("configuration", "valid")], out)?;
+    report(kafka(config), out)?;
+    report(database(config).await, out)?;
+    report(cache(config).await, out)?;
+    Ok(if all_ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Nothing else can be checked without a configuration.
+pub fn configuration_failed(error: &ConfigError, out: &mut impl Write) -> io::Result<ExitCode> {
+    for problem in &error.problems {
+        writeln!(
+            out,
+            "{}",
+            Finding::fail("configuration", problem.what(), &problem.remedy)
+        )?;
+    }
+    Ok(ExitCode::from(2))
+}
+
+fn kafka(config: &Config) -> Vec<Finding> {
+    let brokers = "brokers";
+    let admin = match Admin::new(&config.kafka) {
+        Ok(admin) => admin,
+        Err(error) => return vec![Finding::fail(brokers, error.what(), error.remedy())],
+    };
+    let metadata = match admin.metadata(None, METADATA_TIMEOUT) {
+        Ok(metadata) => metadata,
+        Err(error) => return vec![Finding::fail(brokers, error.what(), error.remedy())],
+    };
+    let count = metadata.brokers().len();
+    vec![
+        Finding::ok(brokers, format!("{count} at {}", config.kafka.brokers)),
+        topic(
+            &admin,
+            "topic",
+            &config.kafka.topic,
+            "create it, or set kafka.topic to the topic that is meant",
+        ),
+        topic(
+            &admin,
+            "dead-letter topic",
+            &config.dead_letters.topic,
+            "create it before the first record is rejected, or set dead_letters.topic to the topic that is meant",
+        ),
+    ]
+}
+
+fn topic(admin: &Admin, subject: &'static str, name: &str, remedy: &str) -> Finding {
+    match admin.partitions(name, METADATA_TIMEOUT) {
+        Ok(1) => Finding::ok(subject, format!("{name}, 1 partition")),
+        Ok(partitions) => Finding::ok(subject, format!("{name}, {partitions} partitions")),
+        Err(KafkaError::MissingTopic(_)) => {
+            Finding::missing(subject, format!("{name} does not exist"), remedy)
+        }
+        Err(error) => Finding::fail(subject, error.what(), error.remedy()),
+    }
+}
+
+async fn database(config: &Config) -> Vec<Finding> {
+    let client = match postgres::connect(&config.database).await {
+        Ok(client) => client,
+        Err(error) => return vec![Finding::fail("database", error.what(), error.remedy())],
+    };
+    match table::findings(&client, &config.database.table).await {
+        Ok(findings) => findings,
+        Err(error) => vec![Finding::fail(
+            "database",
+            postgres::describe(&error),
+            "look into the server's log",
+        )],
+    }
+}
+
+/// An id that no draft has: what is deleted in its name never existed.
+const NO_DRAFT: &str = "contentflow-check-no-such-draft";
+
+async fn cache(config: &Config) -> Vec<Finding> {
+    let mut connection = match redis::connect(&config.cache).await {
+        Ok(connection) => connection,
+        Err(error) => return vec![Finding::fail("cache", error.what(), error.remedy())],
+    };
+    let key = config.cache.key.key(NO_DRAFT);
+    // The lease that readers take lies beside the key and is deleted with it.
+    for key in [format!("{{{key}}}:lease"), key] {
+        // The real command: a dry run would need rights of its own and would say nothing about a read-only replica.
+        let deleted = ::redis::cmd("DEL")
+            .arg(&key)
+            .query_async::<i64>(&mut connection)
+            .await;
+        if let Err(error) = deleted {
+            let remedy = match error.code() {
+                Some("NOPERM") => format!(
+                    "grant it: ACL SETUSER … +del ~{}",
+                    key.replace(NO_DRAFT, "*")
+                ),
+                Some("READONLY") => "set cache.url to the primary, this is a replica".to_owned(),
+                _ => "look into the server's log".to_owned(),
+            };
+            return vec![
+                Finding::ok("cache", format!("answers at {}", config.cache.url)),
+                Finding::fail(
+                    "cache delete",
+                    format!("DEL {key} is refused: {error}"),
+                    remedy,
+                ),
+            ];
+        }
+    }
+    vec![
+        Finding::ok("cache", format!("answers at {}", config.cache.url)),
+        Finding::ok(
+            "cache delete",
+            format!("DEL {} is allowed", config.cache.key),
+        ),
+    ]
+}

@@ -1,0 +1,289 @@
+//! The table of drafts, as PostgreSQL's catalog describes it.
+
+use dataflows::validate::DraftIdType;
+use tokio_postgres::Client;
+
+use super::Finding;
+use crate::config::TableName;
+
+/// A column, the types that it may have, and the right beside SELECT that it needs.
+const COLUMNS: [(&str, &[&str], bool); 9] = [
+    (
+        "event_draft_id",
+        &["text", "varchar", "uuid", "int8", "int4"],
+        false,
+    ),
+    ("content_images", &["jsonb", "json"], true),
+    ("updated_at", &["timestamptz", "timestamp"], true),
+    ("content_job_id", &["text"], true),
+    ("content_event_at", &["timestamptz"], true),
+    ("content_event_offset", &["int8"], true),
+    ("content_event_partition", &["int4"], true),
+    ("content_recent_jobs", &["_text"], true),
+    ("content_recent_positions", &["_int8"], true),
+];
+
+/// A column as it is.
+struct Column {
+    name: String,
+    /// The catalog's name of its type: int8, not bigint.
+    base_type: String,
+    /// As SQL writes it, with the length of a varchar.
+    full_type: String,
+    type_modifier: i32,
+    may_select: bool,
+    may_update: bool,
+}
+
+/// Why the type of event_draft_id is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum DraftTableError {
+    /// There is no such table on the search path.
+    #[error("the table {0} does not exist; run `contentflow migrate`, or set database.table")]
+    NoTable(TableName),
+    /// It has no such column.
+    #[error(
+        "the table {0} has no column event_draft_id; set database.table to the table of drafts"
+    )]
+    NoColumn(TableName),
+    /// It is of a type that ids cannot have.
+    #[error(
+        "event_draft_id of {table} is {found}; it must be text, varchar, uuid, bigint or integer"
+    )]
+    UnknownType {
+        /// The table.
+        table: TableName,
+        /// The column's type.
+        found: String,
+    },
+    /// The server did not say.
+    #[error(transparent)]
+    Database(#[from] tokio_postgres::Error),
+}
+
+/// The type of event_draft_id: what an id must look like, and what the statements cast to.
+pub async fn draft_id_type(
+    client: &Client,
+    table: &TableName,
+) -> Result<DraftIdType, DraftTableError> {
+    let oid = find(client, table)
+        .await?
+        .ok_or_else(|| DraftTableError::NoTable(table.clone()))?;
+    let columns = columns(client, oid).await?;
+    let column = columns
+        .iter()
+        .find(|column| column.name == "event_draft_id");
+    let column = column.ok_or_else(|| DraftTableError::NoColumn(table.clone()))?;
+    id_type(column).ok_or_else(|| DraftTableError::UnknownType {
+        table: table.clone(),
+        found: column.full_type.clone(),
+    })
+}
+
+fn id_type(column: &Column) -> Option<DraftIdType> {
+    match column.base_type.as_str() {
+        "text" => Some(DraftIdType::Text { max_chars: None }),
+        // The modifier of a varchar(n) is n + 4, of one without a length -1.
+        "varchar" => Some(DraftIdType::Text {
+            max_chars: u32::try_from(column.type_modifier - 4).ok(),
+        }),
+        "uuid" => Some(DraftIdType::Uuid),
+        "int8" => Some(DraftIdType::BigInt),
+        "int4" => Some(DraftIdType::Integer),
+        _ => None,
+    }
+}
+
+pub(super) async fn findings(
+    client: &Client,
+    table: &TableName,
+) -> Result<Vec<Finding>, tokio_postgres::Error> {
+    let mut findings = vec![server(client).await?];
+    let Some(oid) = find(client, table).await? else {
+        findings.push(Finding::missing(
+            "table",
+            format!("{table} does not exist"),
+            "run `contentflow migrate`, or set database.table (with its schema)",
+        ));
+        return Ok(findings);
+    };
+    findings.push(Finding::ok("table", table.to_string()));
+    let columns = columns(client, oid).await?;
+    findings.push(column_finding(&columns));
+    findings.push(index(client, oid).await?);
+    findings.push(privileges(&columns, table));
+    Ok(findings)
+}
+
+async fn server(client: &Client) -> Result<Finding, tokio_postgres::Error> {
+    let sql =
+        "SELECT current_setting('server_version'), current_database()::text, current_user::text,
+                      pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";
+    let row = client.query_one(sql, &[]).await?;
+    let (version, database, user): (String, String, String) =
+        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    Ok(if row.try_get(3)? {
+        let what = "the server is a standby in recovery, which takes no writes";
+        Finding::fail("database", what, "set database.url to the primary")
+    } else if row.try_get(4)? {
+        let what = format!("transactions of {user} in {database} are read-only");
+        Finding::fail(
+            "database",
+            what,
+            "reset default_transaction_read_only for this user, database and server",
+        )
+    } else {
+        Finding::ok(
+            "database",
+            format!("PostgreSQL {version}, database {database}, user {user}"),
+        )
+    })
+}
+
+async fn find(client: &Client, table: &TableName) -> Result<Option<u32>, tokio_postgres::Error> {
+    client
+        .query_one("SELECT to_regclass($1)::oid", &[&table.sql()])
+        .await?
+        .try_get(0)
+}
+
+async fn columns(client: &Client, oid: u32) -> Result<Vec<Column>, tokio_postgres::Error> {
+    let sql = "SELECT attname::text, typname::text, format_type(atttypid, atttypmod), atttypmod,
+                      has_column_privilege(attrelid, attnum, 'SELECT'), has_column_privilege(attrelid, attnum, 'UPDATE')
+               FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
+               WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped";
+    let rows = client.query(sql, &[&oid]).await?;
+    let column = |row: &tokio_postgres::Row| {
+        Ok(Column {
+            name: row.try_get(0)?,
+            base_type: row.try_get(1)?,
+            full_type: row.try_get(2)?,
+            type_modifier: row.try_get(3)?,
+            may_select: row.try_get(4)?,
+            may_update: row.try_get(5)?,
+        })
+    };
+    rows.iter().map(column).collect()
+}
+
+fn column_finding(columns: &[Column]) -> Finding {
+    let subject = "columns";
+    let find = |name: &str| columns.iter().find(|column| column.name == name);
+    let wrong: Vec<_> = COLUMNS
+        .iter()
+        .filter_map(|(name, types, _)| Some((find(name)?, types)))
+        .filter(|(column, types)| !types.contains(&column.base_type.as_str()))
+        .map(|(column, types)| {
+            format!(
+                "{} is {}, not {}",
+                column.name,
+                column.full_type,
+                spelled(types)
+            )
+        })
+        .collect();
+    let absent: Vec<_> = COLUMNS
+        .iter()
+        .map(|(name, ..)| *name)
+        .filter(|name| find(name).is_none())
+        .collect();
+    if !wrong.is_empty() {
+        Finding::fail(
+            subject,
+            wrong.join(", "),
+            "change their types, or set database.table to the table of drafts",
+        )
+    } else if absent
+        .iter()
+        .any(|name| !name.starts_with("content_") || *name == "content_images")
+    {
+        let what = format!("there is no {}", absent.join(", no "));
+        Finding::missing(
+            subject,
+            what,
+            "add them as the owner of the table, or set database.table to the table of drafts",
+        )
+    } else if !absent.is_empty() {
+        Finding::missing(
+            subject,
+            format!("there is no {}", absent.join(", no ")),
+            "run `contentflow migrate`",
+        )
+    } else {
+        let id = find("event_draft_id").map_or("", |column| column.full_type.as_str());
+        Finding::ok(
+            subject,
+            format!("all {}, event_draft_id is {id}", COLUMNS.len()),
+        )
+    }
+}
+
+/// The catalog's names as SQL writes them.
+fn spelled(types: &[&str]) -> String {
+    let spelled = types.iter().map(|name| match *name {
+        "int8" => "bigint",
+        "int4" => "integer",
+        "_text" => "text[]",
+        "_int8" => "bigint[]",
+        other => other,
+    });
+    spelled.collect::<Vec<_>>().join(" or ")
+}
+
+/// Without an index, every batch would read the whole table. It must be complete and begin with the id.
+async fn index(client: &Client, oid: u32) -> Result<Finding, tokio_postgres::Error> {
+    let sql = "SELECT indexrelid::regclass::text, indisunique AND indnkeyatts = 1 FROM pg_index
+               JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0] AND attname = 'event_draft_id'
+               WHERE indrelid = $1 AND indisvalid AND indpred IS NULL ORDER BY 2 DESC LIMIT 1";
+    let subject = "index";
+    Ok(match client.query_opt(sql, &[&oid]).await? {
+        Some(row) if row.try_get(1)? => {
+            Finding::ok(subject, format!("{}, unique", row.try_get::<_, String>(0)?))
+        }
+        Some(row) => Finding::fail(
+            subject,
+            format!(
+                "{} on event_draft_id is not unique, so that one event could change several rows",
+                row.try_get::<_, String>(0)?
+            ),
+            "make event_draft_id the primary key, or CREATE UNIQUE INDEX CONCURRENTLY on it alone",
+        ),
+        None => Finding::missing(
+            subject,
+            "event_draft_id has no index, so that every batch would read the whole table",
+            "make event_draft_id the primary key, or CREATE UNIQUE INDEX CONCURRENTLY on it alone",
+        ),
+    })
+}
+
+fn privileges(columns: &[Column], table: &TableName) -> Finding {
+    let needed = |column: &&Column| {
+        COLUMNS
+            .iter()
+            .find(|(name, ..)| *name == column.name)
+            .map(|(.., update)| *update)
+    };
+    let subject = "privileges";
+    let lacking = |right: &str, lacks: &dyn Fn(&Column, bool) -> bool| {
+        let names: Vec<_> = columns
+            .iter()
+            .filter(|column| needed(column).is_some_and(|update| lacks(column, update)))
+            .map(|column| column.name.as_str())
+            .collect();
+        (!names.is_empty()).then(|| format!("{right} ({})", names.join(", ")))
+    };
+    let select = lacking("SELECT", &|column, _| !column.may_select);
+    let update = lacking("UPDATE", &|column, needs_update| {
+        needs_update && !column.may_update
+    });
+    let lacks: Vec<_> = select.into_iter().chain(update).collect();
+    if lacks.is_empty() {
+        return Finding::ok(subject, "SELECT and UPDATE");
+    }
+    let lacks = lacks.join(", ");
+    Finding::missing(
+        subject,
+        format!("no {lacks} on {table}"),
+        format!("GRANT {lacks} ON {} TO …", table.sql()),
+    )
+}

@@ -1,0 +1,155 @@
+//! The command line: what can be asked for, and how it ends.
+//!
+//! Results go to standard output, logs and errors to standard error. An error is one `error:` line and, where something
+//! can be done about it, one `hint:` line.
+
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::{Config, Overrides};
+use crate::{check, migrate};
+
+pub mod demo;
+pub mod dlq;
+pub mod draft;
+pub mod failure;
+pub mod logging;
+pub mod publish;
+pub mod run;
+
+use failure::Failure;
+
+/// Kafka ContentCreated events into PostgreSQL and Redis
+#[derive(Debug, Parser)]
+#[command(name = "contentflow", version, max_term_width = 100)]
+pub struct Cli {
+    /// Configuration file [default: contentflow.toml in the working directory, if there is one]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+
+    /// How logs look on standard error
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t,
+        global = true
+    )]
+    log_format: logging::LogFormat,
+
+    /// Log more; -vv still more. RUST_LOG, if set, decides instead
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What can be asked for.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Consume events until SIGTERM or SIGINT, then finish what is in flight
+    Run(run::RunArgs),
+    /// Prepare the database: create or extend the table of drafts
+    Migrate(MigrateArgs),
+    /// Check configuration, brokers, topics, table and cache, and say what to do
+    Check,
+    /// Publish events: one, many from standard input, or synthetic ones
+    Publish(publish::PublishArgs),
+    /// Read a draft through the cache, create one, list them
+    #[command(subcommand)]
+    Draft(draft::DraftCommand),
+    /// Look at the dead letters and publish them again
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
+    /// The whole job with generated events, then a report
+    Demo(demo::DemoArgs),
+    /// Print the completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `contentflow migrate`
+#[derive(Debug, clap::Args)]
+pub struct MigrateArgs {
+    /// Show what has been applied and what is pending, and change nothing
+    #[arg(long)]
+    status: bool,
+}
+
+/// Runs the command that this process was started with.
+pub fn main() -> ExitCode {
+    failure::install_panic_hook();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::report_usage(&error),
+    };
+    logging::start(cli.log_format, cli.verbose);
+    let mut out = BufWriter::new(io::stdout().lock());
+    let result = dispatch(cli, &mut out).and_then(|code| {
+        out.flush()?;
+        Ok(code)
+    });
+    result.unwrap_or_else(|failure| failure.report())
+}
+
+fn dispatch(cli: Cli, out: &mut impl Write) -> Result<ExitCode, Failure> {
+    let Cli {
+        config: file,
+        log_format: _,
+        verbose: _,
+        command,
+    } = cli;
+    let load = |overrides| Config::load(file.as_deref(), overrides);
+    match command {
+        Command::Migrate(MigrateArgs { status }) => {
+            let config = load(Overrides::default())?;
+            let runtime = runtime()?;
+            if status {
+                runtime.block_on(migrate::status(&config, out))?;
+            } else {
+                runtime.block_on(migrate::run(&config, out))?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Check => match load(Overrides::default()) {
+            Ok(config) => Ok(runtime()?.block_on(check::run(&config, out))?),
+            Err(error) => Ok(check::configuration_failed(&error, out)?),
+        },
+        Command::Completions { shell } => {
+            // Into memory first: the generator panics when its pipe is closed.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "contentflow", &mut script);
+            out.write_all(&script)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Run(_)
+        | Command::Publish(_)
+        | Command::Draft(_)
+        | Command::Dlq(_)
+        | Command::Demo(_) => Err(Failure::failed("this command is not connected yet")),
+    }
+}
+
+/// For the commands that only talk to the servers; `run` makes its own.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+}

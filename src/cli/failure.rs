@@ -1,0 +1,199 @@
+//! How a command ends when it does not end well: exit code, error line, hint line.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::config::ConfigError;
+use crate::kafka::KafkaError;
+use crate::migrate::MigrateError;
+use crate::{postgres, redis};
+
+/// Exit code 1: it failed.
+const FAILED: u8 = 1;
+/// Exit code 2: usage or configuration.
+const USAGE: u8 = 2;
+/// Exit code 75, `EX_TEMPFAIL`: a dependency is out; the same command may succeed later.
+const OUTAGE: u8 = 75;
+
+/// Why a command ends without success.
+#[derive(Debug)]
+pub struct Failure {
+    exit_code: u8,
+    /// Each an error and its hint, if there is one. None: end quietly.
+    lines: Vec<(String, Option<String>)>,
+}
+
+impl Failure {
+    /// It failed.
+    pub fn failed(what: impl fmt::Display) -> Failure {
+        Failure::new(FAILED, what)
+    }
+
+    /// It was asked for something impossible.
+    pub fn usage(what: impl fmt::Display) -> Failure {
+        Failure::new(USAGE, what)
+    }
+
+    /// A server is away.
+    pub fn outage(what: impl fmt::Display) -> Failure {
+        Failure::new(OUTAGE, what)
+    }
+
+    /// Adds what to do about it.
+    pub fn hint(mut self, hint: impl fmt::Display) -> Failure {
+        if let Some((_, last)) = self.lines.last_mut() {
+            *last = Some(hint.to_string());
+        }
+        self
+    }
+
+    fn new(exit_code: u8, what: impl fmt::Display) -> Failure {
+        Failure {
+            exit_code,
+            lines: vec![(what.to_string(), None)],
+        }
+    }
+
+    /// Writes the error to standard error and gives the exit code.
+    pub fn report(&self) -> ExitCode {
+        let mut err = io::stderr().lock();
+        for (what, hint) in &self.lines {
+            complain(&mut err, what, hint.as_deref());
+        }
+        ExitCode::from(self.exit_code)
+    }
+}
+
+/// One line each, whatever is in the message. When standard error is closed, there is nobody left to tell.
+fn complain(err: &mut impl Write, what: &str, hint: Option<&str>) {
+    let one_line = |text: &str| text.replace(['\n', '\r'], " ");
+    let hint = hint.map_or(String::new(), |hint| format!("hint: {}\n", one_line(hint)));
+    drop(err.write_all(format!("error: {}\n{hint}", one_line(what)).as_bytes()));
+}
+
+/// What clap has to say: help and version are no errors and go to standard output.
+pub(super) fn report_usage(error: &clap::Error) -> ExitCode {
+    // A closed pipe behind --help is no error either.
+    drop(error.print());
+    if error.use_stderr() {
+        ExitCode::from(USAGE)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// A panic is a bug: it takes the whole process down, with one line and exit code 1, since a process that goes on without
+/// one of its threads looks alive and does nothing.
+pub(super) fn install_panic_hook() {
+    std::panic::set_hook(Box::new(|panic| {
+        let payload = panic.payload();
+        let message = payload.downcast_ref::<&str>().copied();
+        let message = message
+            .or(payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("no message");
+        let place = panic.location().map_or(String::new(), |place| {
+            format!(" at {}:{}", place.file(), place.line())
+        });
+        let what = format!("internal error{place}: {message}");
+        complain(
+            &mut io::stderr().lock(),
+            &what,
+            Some("this is a bug in contentflow: please report it with this line"),
+        );
+        std::process::exit(i32::from(FAILED));
+    }));
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        let lines = error
+            .problems
+            .into_iter()
+            .map(|problem| (problem.what(), Some(problem.remedy)))
+            .collect();
+        Failure {
+            exit_code: USAGE,
+            lines,
+        }
+    }
+}
+
+impl From<KafkaError> for Failure {
+    fn from(error: KafkaError) -> Failure {
+        let exit_code = match &error {
+            KafkaError::Unreachable { .. } => OUTAGE,
+            KafkaError::Properties(_) => USAGE,
+            KafkaError::MissingTopic(_)
+            | KafkaError::NotCreated { .. }
+            | KafkaError::Refused(_) => FAILED,
+        };
+        Failure::new(exit_code, error.what()).hint(error.remedy())
+    }
+}
+
+impl From<postgres::ConnectError> for Failure {
+    fn from(error: postgres::ConnectError) -> Failure {
+        let exit_code = match &error {
+            postgres::ConnectError::BadUrl { .. } => USAGE,
+            outage if outage.is_outage() => OUTAGE,
+            _ => FAILED,
+        };
+        Failure::new(exit_code, error.what()).hint(error.remedy())
+    }
+}
+
+impl From<redis::ConnectError> for Failure {
+    fn from(error: redis::ConnectError) -> Failure {
+        let exit_code = match &error {
+            redis::ConnectError::BadUrl { .. } => USAGE,
+            outage if outage.is_outage() => OUTAGE,
+            _ => FAILED,
+        };
+        Failure::new(exit_code, error.what()).hint(error.remedy())
+    }
+}
+
+impl From<MigrateError> for Failure {
+    fn from(error: MigrateError) -> Failure {
+        match error {
+            MigrateError::Connect(error) => error.into(),
+            MigrateError::Refused { what, remedy } => Failure::failed(what).hint(remedy),
+            MigrateError::Output(error) => error.into(),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    /// The reader of our output went away, as `| head` does: enough was seen, and that is no failure.
+    fn from(error: io::Error) -> Failure {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure {
+                exit_code: 0,
+                lines: Vec::new(),
+            },
+            _ => Failure::failed(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_and_its_hint_another() {
+        let mut err = Vec::new();
+        complain(&mut err, "it\nbroke", Some("mend it"));
+        assert_eq!(
+            String::from_utf8(err).unwrap(),
+            "error: it broke\nhint: mend it\n"
+        );
+    }
+
+    #[test]
+    fn a_closed_pipe_ends_quietly() {
+        let failure = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!((failure.exit_code, failure.lines.len()), (0, 0));
+    }
+}

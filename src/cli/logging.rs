@@ -1,0 +1,48 @@
+//! Logs on standard error, as text for people or as JSON for machines.
+
+use std::io::{self, IsTerminal};
+
+use clap::ValueEnum;
+use tracing_subscriber::EnvFilter;
+
+/// How logs look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One line each, for people
+    #[default]
+    Text,
+    /// One JSON object each, for machines
+    Json,
+}
+
+/// Starts logging for this process. `RUST_LOG` decides if it is set; a mistake in it is ignored part by part.
+pub(super) fn start(format: LogFormat, verbose: u8) {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(directives) if !directives.is_empty() => EnvFilter::builder().parse_lossy(directives),
+        _ => EnvFilter::builder().parse_lossy(directives(verbose)),
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    // Whoever set a subscriber before, as a test may, keeps it.
+    let started = match format {
+        LogFormat::Text => builder.with_ansi(wants_color()).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    drop(started);
+}
+
+/// Ours from info on, others from warn on. What refinery calls divergent is expected, see `migrate`.
+fn directives(verbose: u8) -> &'static str {
+    match verbose {
+        0 => "warn,contentflow=info,dataflows=info,refinery_core::traits::divergent=off",
+        1 => {
+            "info,contentflow=debug,dataflows=debug,refinery_core=warn,refinery_core::traits::divergent=off"
+        }
+        _ => "debug,contentflow=trace,dataflows=trace",
+    }
+}
+
+fn wants_color() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}

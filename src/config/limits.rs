@@ -1,0 +1,108 @@
+//! Every key, and for each number its range: one table, used by the checks, the messages and the tests.
+
+/// A number that can be configured.
+pub(super) struct Limit {
+    pub(super) key: &'static str,
+    pub(super) min: u64,
+    pub(super) max: u64,
+    pub(super) unit: &'static str,
+}
+
+const fn limit(key: &'static str, min: u64, max: u64, unit: &'static str) -> Limit {
+    Limit {
+        key,
+        min,
+        max,
+        unit,
+    }
+}
+
+/// The least value is the least that can work, the largest the largest that was thought about.
+pub(super) const LIMITS: [Limit; 16] = [
+    limit("database.connections", 1, 64, "connections a worker"),
+    limit("database.batch_rows", 1, 50_000, "rows"),
+    limit(
+        "database.statement_timeout_ms",
+        100,
+        3_600_000,
+        "milliseconds",
+    ),
+    limit("database.lock_timeout_ms", 10, 600_000, "milliseconds"),
+    limit("cache.ttl_s", 1, 31_536_000, "seconds"),
+    limit("cache.batch_keys", 1, 100_000, "keys"),
+    limit("cache.timeout_ms", 10, 600_000, "milliseconds"),
+    limit("run.workers", 1, WORKERS_MAX, "threads"),
+    limit("run.epoch_records", 1, 10_000_000, "records"),
+    limit("run.epoch_bytes", 1_024, 1_073_741_824, "bytes"),
+    limit("run.linger_ms", 0, 60_000, "milliseconds"),
+    limit("run.epochs_in_flight", 1, 256, "epochs"),
+    limit("run.dedupe_jobs", 0, 1_000_000_000, "jobs"),
+    limit("run.retries", 0, 100, "retries"),
+    limit("run.retry_backoff_ms", 1, 60_000, "milliseconds"),
+    limit("run.drain_timeout_s", 1, 3_600, "seconds"),
+];
+
+/// More workers than this gain nothing: the database is the limit long before.
+pub(super) const WORKERS_MAX: u64 = 256;
+
+/// The keys that are texts.
+pub(super) const TEXTS: [&str; 10] = [
+    "kafka.brokers",
+    "kafka.topic",
+    "kafka.group",
+    "dead_letters.topic",
+    "database.url",
+    "database.table",
+    "cache.url",
+    "cache.key",
+    "run.on_outage",
+    "run.on_data_loss",
+];
+
+/// The table of librdkafka's properties.
+pub(super) const PROPERTIES: &str = "kafka.properties";
+
+pub(super) fn of(key: &str) -> Option<&'static Limit> {
+    LIMITS.iter().find(|limit| limit.key == key)
+}
+
+/// Every key there is, but for the properties below [`PROPERTIES`].
+pub(super) fn keys() -> impl Iterator<Item = &'static str> {
+    TEXTS
+        .into_iter()
+        .chain(LIMITS.iter().map(|limit| limit.key))
+        .chain([PROPERTIES])
+}
+
+/// What to write for `key`.
+pub(super) fn remedy(key: &str) -> String {
+    match (of(key), key) {
+        (Some(Limit { key, min, max, unit }), _) => {
+            let extra = if *key == "run.workers" { ", or leave it out to use every core" } else { "" };
+            format!("set {key} to a whole number of {unit} from {min} to {max}{extra}")
+        }
+        (None, "kafka.brokers") => "set kafka.brokers to host:port, several separated by commas".to_owned(),
+        (None, "kafka.topic" | "dead_letters.topic") => {
+            format!("set {key} to 1 to 249 letters, digits, dots, underscores and hyphens")
+        }
+        (None, "kafka.group") => "set kafka.group to the name that all processes of one installation share".to_owned(),
+        (None, "database.url") => {
+            "set database.url (or DATABASE_URL) to postgres://user:password@host:5432/database; in a password write \
+             @ : / ? # % and blanks as %XX"
+                .to_owned()
+        }
+        (None, "database.table") => "set database.table to table or schema.table".to_owned(),
+        (None, "cache.url") => {
+            "set cache.url (or REDIS_URL) to redis://user:password@host:6379/0, or rediss:// for TLS; in a password \
+             write @ : / ? # % and blanks as %XX"
+                .to_owned()
+        }
+        (None, "cache.key") => "set cache.key to a text with {id} in it exactly once, like event:draft:{id}".to_owned(),
+        (None, "run.on_outage") => "set run.on_outage to \"wait\" or \"exit\"".to_owned(),
+        (None, "run.on_data_loss") => "set run.on_data_loss to \"stop\" or \"continue\"".to_owned(),
+        (None, PROPERTIES) => {
+            "write a table [kafka.properties] with lines like \"security.protocol\" = \"ssl\"".to_owned()
+        }
+        (None, section) => format!("write a table [{section}]"),
+    }
+}

@@ -1,0 +1,279 @@
+//! What every Kafka client of ours has in common: its configuration, its metadata with a deadline, making a topic.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::ClientContext;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::Client;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::metadata::Metadata;
+
+use crate::config;
+
+/// How long a command waits for a broker before it says that none answers.
+pub const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The configuration that consumer, producer and admin client begin with. What delivery depends on is added by each, and
+/// cannot be among the user's properties.
+pub fn client_config(config: &config::Kafka) -> ClientConfig {
+    let config::Kafka {
+        brokers,
+        topic: _,
+        group: _,
+        properties,
+    } = config;
+    let mut client = ClientConfig::new();
+    client
+        .set("bootstrap.servers", brokers)
+        .set("client.id", "contentflow");
+    // A producer's metadata request would otherwise create a topic whose name was mistyped, with the broker's defaults.
+    client.set("allow.auto.create.topics", "false");
+    for (name, value) in properties {
+        client.set(name, value);
+    }
+    client
+}
+
+/// Asks librdkafka itself whether it knows a property and takes its value.
+pub fn check_property(name: &str, value: &str) -> Result<(), String> {
+    match ClientConfig::new().set(name, value).create_native_config() {
+        Ok(_) => Ok(()),
+        Err(rdkafka::error::KafkaError::ClientConfig(_, description, _, _)) => Err(description),
+        Err(other) => Err(other.to_string()),
+    }
+}
+
+/// A failure to talk to the brokers.
+#[derive(Debug, thiserror::Error)]
+#[error("{}; {}", self.what(), self.remedy())]
+pub enum KafkaError {
+    /// Nothing answered in time.
+    Unreachable {
+        /// As configured.
+        brokers: String,
+        /// The last thing that librdkafka complained about.
+        reason: String,
+    },
+    /// The properties contradict each other, so that no client could be made.
+    Properties(String),
+    /// The topic does not exist.
+    MissingTopic(String),
+    /// A topic could not be made.
+    NotCreated {
+        /// Its name.
+        topic: String,
+        /// What the broker says.
+        reason: String,
+    },
+    /// The broker answered with an error.
+    Refused(String),
+}
+
+impl KafkaError {
+    /// What happened.
+    pub fn what(&self) -> String {
+        match self {
+            KafkaError::Unreachable { brokers, reason } if reason.is_empty() => {
+                format!("no broker answers at {brokers}")
+            }
+            KafkaError::Unreachable { brokers, reason } => {
+                format!("no broker answers at {brokers}: {reason}")
+            }
+            KafkaError::Properties(reason) => format!("the Kafka client cannot be made: {reason}"),
+            KafkaError::MissingTopic(topic) => format!("the topic {topic} does not exist"),
+            KafkaError::NotCreated { topic, reason } => {
+                format!("the topic {topic} could not be created: {reason}")
+            }
+            KafkaError::Refused(reason) => format!("the broker refuses: {reason}"),
+        }
+    }
+
+    /// What to do about it.
+    pub fn remedy(&self) -> String {
+        match self {
+            KafkaError::Unreachable { reason, .. } if reason.contains("SSL") => {
+                "check security.protocol and ssl.ca.location in [kafka.properties]"
+            }
+            KafkaError::Unreachable { reason, .. } if reason.contains("SASL") => {
+                "check sasl.mechanism, sasl.username and sasl.password in [kafka.properties]"
+            }
+            KafkaError::Unreachable { .. } => {
+                "start the broker, or set kafka.brokers (or KAFKA_BROKERS) to the address it advertises"
+            }
+            KafkaError::Properties(_) => "check [kafka.properties]",
+            KafkaError::MissingTopic(_) => "create it, or set kafka.topic to the topic that is meant",
+            KafkaError::NotCreated { .. } => "create it with the broker's own tools, or grant CREATE on it",
+            KafkaError::Refused(_) => "grant what is missing, or look into the broker's log",
+        }
+        .to_owned()
+    }
+
+    /// True if it may pass by itself.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, KafkaError::Unreachable { .. })
+    }
+}
+
+/// Remembers the last complaint of librdkafka, which knows why a broker cannot be reached, while the call that fails
+/// says only "timed out".
+#[derive(Clone, Default)]
+pub struct Complaints(Arc<Mutex<String>>);
+
+impl Complaints {
+    fn last(&self) -> String {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn note(&self, complaint: &str) {
+        // "[thrd:host:9092/bootstrap]: host:9092/bootstrap: Connect to ... failed: Connection refused (after 0ms ...)"
+        let text = complaint
+            .rsplit_once("]: ")
+            .map_or(complaint, |(_, text)| text);
+        let text = text.split_once(" (after ").map_or(text, |(text, _)| text);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text.to_owned();
+    }
+}
+
+impl ClientContext for Complaints {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(target: "librdkafka", facility, "{message}");
+        if matches!(facility, "FAIL" | "ERROR")
+            && matches!(level, RDKafkaLogLevel::Error | RDKafkaLogLevel::Critical)
+        {
+            self.note(message);
+        }
+    }
+
+    fn error(&self, error: rdkafka::error::KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", %error, "{reason}");
+    }
+}
+
+impl rdkafka::consumer::ConsumerContext for Complaints {}
+
+/// A client for metadata and for making topics.
+pub struct Admin {
+    client: AdminClient<Complaints>,
+    complaints: Complaints,
+    brokers: String,
+}
+
+impl Admin {
+    /// Makes the client; nothing is sent yet.
+    pub fn new(config: &config::Kafka) -> Result<Admin, KafkaError> {
+        let complaints = Complaints::default();
+        let client = client_config(config)
+            .set_log_level(RDKafkaLogLevel::Error)
+            .create_with_context(complaints.clone())
+            .map_err(creation_error)?;
+        Ok(Admin {
+            client,
+            complaints,
+            brokers: config.brokers.clone(),
+        })
+    }
+
+    /// The cluster's metadata, or one topic's. Blocks up to `deadline`.
+    pub fn metadata(
+        &self,
+        topic: Option<&str>,
+        deadline: Duration,
+    ) -> Result<Metadata, KafkaError> {
+        metadata(self.client.inner(), topic, deadline).map_err(|code| match code {
+            RDKafkaErrorCode::SaslAuthenticationFailed
+            | RDKafkaErrorCode::TopicAuthorizationFailed => KafkaError::Refused(code.to_string()),
+            _ => KafkaError::Unreachable {
+                brokers: self.brokers.clone(),
+                reason: self.complaints.last(),
+            },
+        })
+    }
+
+    /// The number of partitions of `topic`. Blocks up to `deadline`.
+    pub fn partitions(&self, topic: &str, deadline: Duration) -> Result<usize, KafkaError> {
+        let metadata = self.metadata(Some(topic), deadline)?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        match found.map(|found| {
+            (
+                found.error().map(RDKafkaErrorCode::from),
+                found.partitions().len(),
+            )
+        }) {
+            None
+            | Some((
+                Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic),
+                _,
+            )) => Err(KafkaError::MissingTopic(topic.to_owned())),
+            Some((Some(code), _)) => Err(KafkaError::Refused(format!("{topic}: {code}"))),
+            Some((None, partitions)) => Ok(partitions),
+        }
+    }
+
+    /// Makes `topic` with the broker's own replication factor unless it exists. True if it was made.
+    pub async fn ensure_topic(&self, topic: &str, partitions: i32) -> Result<bool, KafkaError> {
+        let not_created = |reason: String| KafkaError::NotCreated {
+            topic: topic.to_owned(),
+            reason,
+        };
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
+        let options = AdminOptions::new()
+            .request_timeout(Some(METADATA_TIMEOUT))
+            .operation_timeout(Some(METADATA_TIMEOUT));
+        let results =
+            self.client
+                .create_topics([&new], &options)
+                .await
+                .map_err(|error| match error {
+                    rdkafka::error::KafkaError::AdminOp(
+                        RDKafkaErrorCode::OperationTimedOut
+                        | RDKafkaErrorCode::BrokerTransportFailure,
+                    ) => KafkaError::Unreachable {
+                        brokers: self.brokers.clone(),
+                        reason: self.complaints.last(),
+                    },
+                    other => not_created(other.to_string()),
+                })?;
+        match results.into_iter().next() {
+            Some(Ok(_)) => Ok(true),
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
+            Some(Err((_, code))) => Err(not_created(code.to_string())),
+            None => Err(not_created("the broker said nothing about it".to_owned())),
+        }
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin")
+            .field("brokers", &self.brokers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Metadata from any client. Blocks up to `deadline`.
+pub fn metadata<C: ClientContext>(
+    client: &Client<C>,
+    topic: Option<&str>,
+    deadline: Duration,
+) -> Result<Metadata, RDKafkaErrorCode> {
+    client
+        .fetch_metadata(topic, deadline)
+        .map_err(|error| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))
+}
+
+/// What librdkafka says when a client cannot be made, without the values, among which may be a password.
+pub fn creation_error(error: rdkafka::error::KafkaError) -> KafkaError {
+    KafkaError::Properties(match error {
+        rdkafka::error::KafkaError::ClientConfig(_, _, name, _) => {
+            format!("the property {name} is refused")
+        }
+        rdkafka::error::KafkaError::ClientCreation(reason) => reason,
+        other => other.to_string(),
+    })
+}

@@ -1,0 +1,279 @@
+//! The migrations: in the program, applied under a lock, once each.
+//!
+//! The table's name is configurable, so `:table` in a migration stands for it, always with its schema: found on the
+//! search path if the table exists, else the schema where it will be made. (`CREATE TABLE IF NOT EXISTS` looks only into
+//! the first schema of the search path; without its schema, a table further down would get an empty double.) What has
+//! been applied is noted beside the table, under a name with the table's name in it, so that two tables in one database
+//! are migrated independently.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use refinery::{Migration, Runner};
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use crate::config::{Config, TableName};
+use crate::postgres;
+
+mod embedded {
+    refinery::embed_migrations!("migrations");
+}
+
+/// For everything; the migrations themselves take milliseconds, waiting for another migrating process may take longer.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Which advisory lock: "contentf" as a number, so that it is unlikely to be anybody else's.
+const LOCK: i64 = 0x636f_6e74_656e_7466;
+
+/// Why the migrations were not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// There is no session.
+    #[error(transparent)]
+    Connect(#[from] postgres::ConnectError),
+    /// The server refused.
+    #[error("{what}; {remedy}")]
+    Refused {
+        /// What it says.
+        what: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The output could not be written.
+    #[error(transparent)]
+    Output(#[from] io::Error),
+}
+
+impl From<tokio_postgres::Error> for MigrateError {
+    fn from(error: tokio_postgres::Error) -> MigrateError {
+        refused(&error)
+    }
+}
+
+impl From<refinery::Error> for MigrateError {
+    fn from(error: refinery::Error) -> MigrateError {
+        use refinery::error::Kind;
+        match error.kind() {
+            Kind::MissingVersion(migration) => MigrateError::Refused {
+                what: format!(
+                    "the database has the migration {migration}, which this program does not know"
+                ),
+                remedy: "it was migrated by a newer contentflow: use that one".to_owned(),
+            },
+            Kind::Connection(_, cause) if cause.is::<tokio_postgres::Error>() => {
+                refused(cause.downcast_ref().expect("its type was just asked"))
+            }
+            other => MigrateError::Refused {
+                what: other.to_string(),
+                remedy: LOG.to_owned(),
+            },
+        }
+    }
+}
+
+/// Where to look when the message is all that is known.
+const LOG: &str =
+    "look into the server's log, then run it again: a migration is applied whole or not at all";
+
+fn refused(error: &tokio_postgres::Error) -> MigrateError {
+    let remedy = match error.code() {
+        Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
+            "migrate as the table's owner, with CREATE on its schema: DATABASE_URL=… for this one command"
+        }
+        Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => {
+            "another transaction holds the table: run it again when that is done, nothing is left half made"
+        }
+        Some(code) if *code == SqlState::INVALID_SCHEMA_NAME => {
+            "create the schema named in database.table first"
+        }
+        _ => LOG,
+    };
+    MigrateError::Refused {
+        what: postgres::describe(error),
+        remedy: remedy.to_owned(),
+    }
+}
+
+/// Applies what is pending and says what was done.
+pub async fn run(config: &Config, out: &mut impl Write) -> Result<(), MigrateError> {
+    let applied = within_deadline(apply(config)).await?;
+    for migration in &applied {
+        writeln!(out, "applied {}", titled(migration))?;
+    }
+    if applied.is_empty() {
+        writeln!(
+            out,
+            "nothing to do: {} has all {} migrations",
+            config.database.table,
+            known().len()
+        )?;
+    }
+    Ok(())
+}
+
+/// Shows every migration and when it was applied.
+pub async fn status(config: &Config, out: &mut impl Write) -> Result<(), MigrateError> {
+    let dates = within_deadline(applied(config)).await?;
+    for migration in known() {
+        let state = match dates
+            .iter()
+            .find(|(version, _)| *version == migration.version())
+        {
+            Some((_, date)) => format!("applied {date}"),
+            None => "pending".to_owned(),
+        };
+        writeln!(out, "{:<28} {state}", titled(&migration))?;
+    }
+    for (version, date) in dates
+        .iter()
+        .filter(|(version, _)| known().iter().all(|m| m.version() != *version))
+    {
+        writeln!(
+            out,
+            "{:<28} applied {date}",
+            format!("V{version} of a newer contentflow")
+        )?;
+    }
+    Ok(())
+}
+
+async fn within_deadline<T>(
+    work: impl Future<Output = Result<T, MigrateError>>,
+) -> Result<T, MigrateError> {
+    tokio::time::timeout(DEADLINE, work)
+        .await
+        .unwrap_or_else(|_| {
+            Err(MigrateError::Refused {
+                what: format!("no end after {} s", DEADLINE.as_secs()),
+                remedy: "see in pg_stat_activity what it waits for".to_owned(),
+            })
+        })
+}
+
+async fn apply(config: &Config) -> Result<Vec<Migration>, MigrateError> {
+    let mut client = postgres::connect(&config.database).await?;
+    // The lock is the session's, and goes with it. Whoever waits for it finds everything done.
+    client
+        .batch_execute(&format!(
+            "SET lock_timeout = 0; SET statement_timeout = 0; SELECT pg_advisory_lock({LOCK})"
+        ))
+        .await?;
+    let lock_timeout = config.database.lock_timeout.as_millis();
+    client
+        .batch_execute(&format!("SET lock_timeout = {lock_timeout}"))
+        .await?;
+    let place = Place::find(&client, &config.database.table).await?;
+    let report = runner(&place)?.run_async(&mut client).await?;
+    Ok(report.applied_migrations().clone())
+}
+
+/// Version and date of what has been applied.
+async fn applied(config: &Config) -> Result<Vec<(i32, String)>, MigrateError> {
+    let client = postgres::connect(&config.database).await?;
+    let history = Place::find(&client, &config.database.table).await?.history;
+    let exists: bool = client
+        .query_one("SELECT to_regclass($1) IS NOT NULL", &[&history.sql()])
+        .await?
+        .try_get(0)?;
+    if !exists {
+        return Ok(Vec::new());
+    }
+    let rows = client
+        .query(
+            &format!(
+                "SELECT version, applied_on FROM {} ORDER BY version",
+                history.sql()
+            ),
+            &[],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| Ok((row.try_get(0)?, whole_seconds(row.try_get(1)?))))
+        .collect()
+}
+
+fn whole_seconds(date: &str) -> String {
+    match date.parse::<jiff::Timestamp>() {
+        Ok(date) => date.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        Err(_) => date.to_owned(),
+    }
+}
+
+/// Where the table is or will be, and where it is noted what has been applied to it.
+struct Place {
+    table: TableName,
+    history: TableName,
+}
+
+impl Place {
+    async fn find(client: &Client, table: &TableName) -> Result<Place, MigrateError> {
+        let found = "SELECT nspname::text FROM pg_class
+                     JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE pg_class.oid = to_regclass($1)";
+        let schema: Option<String> = match (
+            client.query_opt(found, &[&table.sql()]).await?,
+            table.schema(),
+        ) {
+            (Some(row), _) => row.try_get("nspname")?,
+            (None, Some(schema)) => Some(schema.to_owned()),
+            (None, None) => client
+                .query_one("SELECT current_schema()::text", &[])
+                .await?
+                .try_get(0)?,
+        };
+        let refuse = |what: &str, remedy: &str| MigrateError::Refused {
+            what: what.to_owned(),
+            remedy: remedy.to_owned(),
+        };
+        let schema = schema.ok_or_else(|| {
+            refuse(
+                "no schema of the search path exists, so that the table has no place",
+                "give database.table its schema",
+            )
+        })?;
+        let named = |name: String| {
+            TableName::new(Some(schema.clone()), name).map_err(|_| {
+                refuse(
+                    "the table's name is too long to name the list of its migrations after it",
+                    "use a shorter one",
+                )
+            })
+        };
+        let history = named(format!("contentflow_migrations_{}", table.name()))?;
+        Ok(Place {
+            table: named(table.name().to_owned())?,
+            history,
+        })
+    }
+}
+
+/// The migrations as they are in the program.
+fn known() -> Vec<Migration> {
+    embedded::migrations::runner().get_migrations().clone()
+}
+
+fn runner(place: &Place) -> Result<Runner, MigrateError> {
+    let placed = known().into_iter().map(|migration| {
+        let sql = migration
+            .sql()
+            .expect("a migration in the program has its text");
+        Migration::unapplied(
+            &migration.to_string(),
+            &sql.replace(":table", place.table.sql()),
+        )
+    });
+    let mut runner = Runner::new(&placed.collect::<Result<Vec<_>, _>>()?);
+    runner.set_migration_table_name(place.history.sql());
+    // The text holds the schema's name, and a schema that was renamed must not look like other migrations. Which ones
+    // have been applied is decided by their versions.
+    Ok(runner.set_abort_divergent(false).set_abort_missing(true))
+}
+
+/// `V2 the row remembers`
+fn titled(migration: &Migration) -> String {
+    format!(
+        "V{} {}",
+        migration.version(),
+        migration.name().replace('_', " ")
+    )
+}
