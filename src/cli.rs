@@ -128,8 +128,12 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<ExitCode, Failure> {
             out.write_all(&script)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Run(_)
-        | Command::Publish(_)
+        Command::Run(args) => {
+            let config = load(args.overrides())?;
+            run::execute(config, &args, &runtime()?, out)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Publish(_)
         | Command::Draft(_)
         | Command::Dlq(_)
         | Command::Demo(_) => Err(Failure::failed("this command is not connected yet")),

@@ -1,6 +1,8 @@
-//! commit: sends what is durable to the group coordinator, asynchronously, one request at a time.
+//! commit: sends what is durable to the group coordinator, one request at a time, from a thread of its own.
 //!
-//! A commit that fails is never an error of the data: the offsets are sent again, or the records are delivered again.
+//! Of its own, because a commit to a broker that hangs can block for longer than the poll thread may stay away, and the client
+//! library reports nothing back from a commit that does not block. A commit that fails is never an error of the data: the offsets
+//! are sent again, or the records are delivered again.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,13 +10,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use dataflows::ledger::NextOffset;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 
 /// How often offsets are committed at most. It bounds what is delivered again after a crash, not what is lost: nothing is.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// What is durable, what was sent, and what was answered.
+/// How long a revocation waits for a commit that is under way.
+const UNDER_WAY: Duration = Duration::from_secs(5);
+
+/// What is durable, what was sent, and what was answered. The poll thread's end.
 #[derive(Debug)]
 pub struct Committer {
     topic: String,
@@ -22,25 +27,48 @@ pub struct Committer {
     committed: BTreeMap<i32, i64>,
     in_flight: Option<BTreeMap<i32, i64>>,
     last: Instant,
+    requests: Option<Sender<TopicPartitionList>>,
     answers: Receiver<KafkaResult<()>>,
 }
 
-/// Where the commit callback reports.
-pub type Answers = Sender<KafkaResult<()>>;
+/// The commit thread's end.
+#[derive(Debug)]
+pub struct Commits {
+    requests: Receiver<TopicPartitionList>,
+    answers: Sender<KafkaResult<()>>,
+}
+
+impl Commits {
+    /// Sends commits and reports their answers, until the committer is closed.
+    pub fn serve<C: ConsumerContext>(&self, consumer: &BaseConsumer<C>) {
+        for offsets in &self.requests {
+            if self.answers.send(consumer.commit(&offsets, CommitMode::Sync)).is_err() {
+                return;
+            }
+        }
+    }
+}
 
 impl Committer {
-    /// A committer for a topic, and where to report the answers to its commits.
-    pub fn new(topic: String) -> (Committer, Answers) {
-        let (sender, answers) = unbounded();
+    /// The two ends for a topic.
+    pub fn new(topic: String) -> (Committer, Commits) {
+        let (requests_in, requests) = unbounded();
+        let (answers_in, answers) = unbounded();
         let committer = Committer {
             topic,
             durable: BTreeMap::new(),
             committed: BTreeMap::new(),
             in_flight: None,
             last: Instant::now(),
+            requests: Some(requests_in),
             answers,
         };
-        (committer, sender)
+        (committer, Commits { requests, answers: answers_in })
+    }
+
+    /// Sends nothing any more, so that the commit thread can end.
+    pub fn close(&mut self) {
+        self.requests = None;
     }
 
     /// Notes offsets that have become committable.
@@ -66,32 +94,41 @@ impl Committer {
     ///
     /// # Errors
     ///
-    /// The client's error when it is of no use any more.
-    pub fn tend<C: ConsumerContext>(&mut self, consumer: &BaseConsumer<C>, at_once: bool) -> Result<(), KafkaError> {
-        self.take_answers();
+    /// The client's error when a list of offsets cannot be made.
+    pub fn tend(&mut self, at_once: bool) -> KafkaResult<()> {
+        if let Ok(answer) = self.answers.try_recv() {
+            self.take(answer);
+        }
         if self.in_flight.is_some() || self.durable == self.committed {
             return Ok(());
         }
         if at_once || self.last.elapsed() >= INTERVAL {
-            consumer.commit(&list(&self.topic, &self.durable)?, CommitMode::Async)?;
-            self.in_flight = Some(self.durable.clone());
-            self.last = Instant::now();
+            let offsets = list(&self.topic, &self.durable)?;
+            if self.requests.as_ref().is_some_and(|requests| requests.send(offsets).is_ok()) {
+                self.in_flight = Some(self.durable.clone());
+                self.last = Instant::now();
+            }
         }
         Ok(())
     }
 
-    fn take_answers(&mut self) {
-        for answer in self.answers.try_iter() {
-            let sent = self.in_flight.take();
-            match answer {
-                Ok(()) => self.committed.extend(sent.unwrap_or_default()),
-                Err(error) => tracing::warn!(%error, "offsets not committed, they are sent again"),
-            }
+    fn take(&mut self, answer: KafkaResult<()>) {
+        let sent = self.in_flight.take();
+        match answer {
+            Ok(()) => self.committed.extend(sent.unwrap_or_default()),
+            Err(error) => tracing::warn!(%error, "offsets not committed, they are sent again"),
         }
     }
 
     /// Commits what is durable of some partitions and waits for the answer, because they are about to be another's.
     pub fn commit_now<C: ConsumerContext>(&mut self, consumer: &BaseConsumer<C>, partitions: &[i32]) {
+        // What is under way must not arrive after the partitions have changed hands.
+        if self.in_flight.is_some() {
+            match self.answers.recv_timeout(UNDER_WAY) {
+                Ok(answer) => self.take(answer),
+                Err(_) => tracing::warn!("a commit is not answered; the coordinator will refuse it once the group has moved on"),
+            }
+        }
         let offsets: BTreeMap<i32, i64> = partitions
             .iter()
             .filter_map(|partition| Some((*partition, *self.durable.get(partition)?)))

@@ -14,6 +14,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use tokio::runtime::{Handle, Runtime};
 
+use crate::check::draft_id_type;
 use crate::commit::Committer;
 use crate::config::Config;
 use crate::ingest::Ingest;
@@ -55,12 +56,32 @@ impl RunError {
 }
 
 /// What the table looks like, found out before anything is read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Table {
     /// The rule for draft ids.
     pub draft_ids: DraftIdType,
     /// The type of the id column, as SQL.
-    pub id_type: String,
+    pub id_type: &'static str,
+}
+
+impl Table {
+    /// Looks the table up.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Start`] when it cannot be reached or has no usable id column.
+    pub async fn look_up(config: &Config) -> Result<Table, RunError> {
+        let start = |error: &dyn std::fmt::Display| RunError::Start(error.to_string());
+        let client = crate::postgres::connect(&config.database).await.map_err(|error| start(&error))?;
+        let draft_ids = draft_id_type(&client, &config.database.table).await.map_err(|error| start(&error))?;
+        let id_type = match draft_ids {
+            DraftIdType::Text { .. } => "text",
+            DraftIdType::Uuid => "uuid",
+            DraftIdType::BigInt => "int8",
+            DraftIdType::Integer => "int4",
+        };
+        Ok(Table { draft_ids, id_type })
+    }
 }
 
 /// The effects on the three servers.
@@ -78,7 +99,7 @@ impl MakeEffects for Servers {
         for lane in lanes {
             let config = WriteConfig {
                 database: self.config.database.clone(),
-                id_type: self.table.id_type.clone(),
+                id_type: self.table.id_type,
                 retries: self.config.run.retries,
                 retry_backoff: self.config.run.retry_backoff,
             };
@@ -125,7 +146,7 @@ pub fn run(
     let servers = Servers {
         runtime: runtime.handle().clone(),
         config: Arc::clone(config),
-        table: table.clone(),
+        table,
         producer: Arc::clone(&producer),
         policy,
     };
@@ -136,17 +157,23 @@ pub fn run(
     // Never waited for: the run ends when the ledger says so. A worker that panics takes the process with it.
     std::mem::forget(guards);
     let ingest = Ingest::new(entrances, config.run.clone(), progress, watch);
-    let (committer, answers) = Committer::new(config.kafka.topic.clone());
+    let (committer, commits) = Committer::new(config.kafka.topic.clone());
     let state = State::new(config.kafka.topic.clone(), ingest, committer);
     let drain = config.run.drain_timeout;
-    let context = Assignment::new(state, answers, Arc::clone(&abort), config.run.on_data_loss, drain);
-    let consumer = consumer(config, context).map_err(|error| failed("the consumer", error))?;
+    let context = Assignment::new(state, Arc::clone(&abort), config.run.on_data_loss, drain);
+    let consumer = Arc::new(consumer(config, context).map_err(|error| failed("the consumer", error))?);
+    let committing = Arc::clone(&consumer);
+    let commit_thread = std::thread::spawn(move || commits.serve(&committing));
     poll(&consumer, until, config, on_progress)?;
 
-    let state = consumer.context().state();
+    let mut state = consumer.context().state();
+    state.committer.close();
     let (read, totals) = (state.ingest.read(), state.ingest.totals());
     let report = Report::new(read, totals, began.elapsed().as_secs_f64(), config.run.workers, state.ingest.ranges());
     drop(state);
+    // The last owner of the consumer leaves the group; a commit that is still not answered must not keep the process.
+    drop(commit_thread);
+    drop(consumer);
     if !report.adds_up() {
         return Err(RunError::Imbalance { read, outcomes: totals_of(&report) });
     }
@@ -206,6 +233,3 @@ pub fn stop_on_signals(runtime: &Runtime, stop: Arc<AtomicBool>) {
         }
     });
 }
-
-/// How long the consumer may take to leave its group before the process ends anyway.
-pub const LEAVE: Duration = Duration::from_secs(5);

@@ -67,7 +67,7 @@ pub fn poll(consumer: &BaseConsumer<Assignment>, until: &Until, config: &Config,
     loop {
         let (is_full, patience) = {
             let mut state = assignment.state();
-            tend(&mut state, consumer, &assignment.abort, false)?;
+            tend(&mut state, &assignment.abort, false)?;
             on_progress(&state);
             if until.stop.load(Ordering::Relaxed) || (until.caught_up && state.caught_up()) {
                 break;
@@ -113,7 +113,7 @@ fn drain(consumer: &BaseConsumer<Assignment>, config: &Config) -> Result<(), Sou
             return Err(SourceError::Drain(config.run.drain_timeout));
         }
         let mut state = assignment.state();
-        tend(&mut state, consumer, &assignment.abort, false)?;
+        tend(&mut state, &assignment.abort, false)?;
         state.ingest.wait(Duration::from_millis(5));
         drop(state);
         // Serves callbacks only: a record that comes after the pause is not taken in, and so not committed.
@@ -124,7 +124,7 @@ fn drain(consumer: &BaseConsumer<Assignment>, config: &Config) -> Result<(), Sou
     let since = Instant::now();
     loop {
         let mut state = assignment.state();
-        tend(&mut state, consumer, &assignment.abort, true)?;
+        tend(&mut state, &assignment.abort, true)?;
         if state.committer.is_even() || since.elapsed() > LAST_COMMIT {
             return Ok(());
         }
@@ -136,14 +136,14 @@ fn drain(consumer: &BaseConsumer<Assignment>, config: &Config) -> Result<(), Sou
 }
 
 /// Closes epochs, collects what has come through, and commits it.
-fn tend(state: &mut State, consumer: &BaseConsumer<Assignment>, abort: &Abort, at_once: bool) -> Result<(), SourceError> {
+fn tend(state: &mut State, abort: &Abort, at_once: bool) -> Result<(), SourceError> {
     if let Some(cause) = abort.cause() {
         return Err(SourceError::CalledOff(cause));
     }
     state.ingest.close_if_due();
     let offsets = state.ingest.collect()?;
     state.committer.note(offsets);
-    Ok(state.committer.tend(consumer, at_once)?)
+    Ok(state.committer.tend(at_once)?)
 }
 
 fn take_in(ingest: &mut Ingest, message: &BorrowedMessage<'_>) {

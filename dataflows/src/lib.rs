@@ -18,7 +18,6 @@
 pub type Epoch = u64;
 
 pub mod record;
-pub mod validate;
 pub mod reject;
 pub mod feed;
 pub mod accept;

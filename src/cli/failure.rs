@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use crate::config::ConfigError;
 use crate::kafka::KafkaError;
 use crate::migrate::MigrateError;
+use crate::run::RunError;
 use crate::{postgres, redis};
 
 /// Exit code 1: it failed.
@@ -46,6 +47,15 @@ impl Failure {
             *last = Some(hint.to_string());
         }
         self
+    }
+
+    /// It failed for several reasons, each with what to do about it.
+    pub fn problems(problems: Vec<(String, String)>) -> Failure {
+        let lines = problems.into_iter().map(|(what, remedy)| (what, Some(remedy)));
+        Failure {
+            exit_code: FAILED,
+            lines: lines.collect(),
+        }
     }
 
     fn new(exit_code: u8, what: impl fmt::Display) -> Failure {
@@ -161,6 +171,13 @@ impl From<MigrateError> for Failure {
             MigrateError::Refused { what, remedy } => Failure::failed(what).hint(remedy),
             MigrateError::Output(error) => error.into(),
         }
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Failure {
+        let exit_code = if error.is_outage() { OUTAGE } else { FAILED };
+        Failure::new(exit_code, error)
     }
 }
 

@@ -32,7 +32,7 @@ pub struct WriteConfig {
     /// The database and its table.
     pub database: crate::config::Database,
     /// The type of the id column, as SQL.
-    pub id_type: String,
+    pub id_type: &'static str,
     /// How often an event is retried, for contention or an unknown draft.
     pub retries: u32,
     /// The first wait before a retry.
@@ -65,7 +65,7 @@ enum NotWritten {
 
 /// Serves a write lane until its worker has no more and everything is answered.
 pub async fn serve(mut lane: Lane<Group, Written>, config: WriteConfig, policy: OutagePolicy) {
-    let session = Session::new(config.database.clone(), config.id_type.clone());
+    let session = Session::new(config.database.clone(), config.id_type);
     let mut writer = Writer { session, config, policy, book: Book::new(lane.replies), later: VecDeque::new() };
     let mut jobs_end = false;
     while !(jobs_end && writer.later.is_empty()) {

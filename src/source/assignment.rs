@@ -13,10 +13,10 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::commit::{Answers, Committer};
+use crate::commit::Committer;
 use crate::config::OnDataLoss;
 use crate::ingest::Ingest;
 use crate::retry::Backoff;
@@ -30,7 +30,6 @@ const START: Duration = Duration::from_secs(60);
 /// The consumer's context: its callbacks, and the state that they share with the poll loop. All of it runs on the poll thread.
 pub struct Assignment {
     state: Mutex<State>,
-    answers: Answers,
     /// Ends the run.
     pub abort: Arc<Abort>,
     on_data_loss: OnDataLoss,
@@ -95,8 +94,8 @@ impl State {
 
 impl Assignment {
     /// The context of a consumer. `drain` bounds how long a revocation waits for what is in flight.
-    pub fn new(state: State, answers: Answers, abort: Arc<Abort>, on_data_loss: OnDataLoss, drain: Duration) -> Assignment {
-        Assignment { state: Mutex::new(state), answers, abort, on_data_loss, drain }
+    pub fn new(state: State, abort: Arc<Abort>, on_data_loss: OnDataLoss, drain: Duration) -> Assignment {
+        Assignment { state: Mutex::new(state), abort, on_data_loss, drain }
     }
 
     /// The shared state. Not to be held across a `poll`, which may call back.
@@ -210,7 +209,10 @@ impl ClientContext for Assignment {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "kafka");
+        // The end of a partition is news for the poll loop, and no error.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::warn!(%error, reason, "kafka");
+        }
     }
 }
 
@@ -224,10 +226,6 @@ impl ConsumerContext for Assignment {
         if let Err(error) = done {
             self.abort.failure(format!("the assignment of partitions failed: {error}; start again"));
         }
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
-        let _gone = self.answers.send(result).is_err();
     }
 }
 

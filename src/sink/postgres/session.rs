@@ -40,7 +40,7 @@ pub enum Verdict {
 /// A lane's connection, made when it is needed.
 pub struct Session {
     config: Database,
-    id_type: String,
+    id_type: &'static str,
     open: Option<Open>,
 }
 
@@ -53,7 +53,7 @@ struct Open {
 
 impl Session {
     /// A session for that table, not connected yet. `id_type` is the id column's type as SQL.
-    pub fn new(config: Database, id_type: String) -> Session {
+    pub fn new(config: Database, id_type: &'static str) -> Session {
         Session { config, id_type, open: None }
     }
 
@@ -72,7 +72,7 @@ impl Session {
         let deadline = self.config.statement_timeout + GRACE;
         let open = match &mut self.open {
             Some(open) => open,
-            closed => closed.insert(within(deadline, Open::connect(&self.config, &self.id_type)).await?),
+            closed => closed.insert(within(deadline, Open::connect(&self.config, self.id_type)).await?),
         };
         match path {
             Path::Fast => open.write(groups, deadline).await,
