@@ -3,4 +3,5 @@
 
 pub mod record;
 pub mod reject;
+pub mod decode;
 pub mod validate;
