@@ -19,6 +19,7 @@ pub type Epoch = u64;
 
 pub mod record;
 pub mod reject;
+<<<<<<< HEAD
 pub mod feed;
 pub mod accept;
 pub mod decode;
@@ -31,3 +32,7 @@ pub mod effect;
 pub mod outcome;
 pub mod graph;
 pub mod ledger;
+=======
+pub mod decode;
+pub mod validate;
+>>>>>>> decode
