@@ -167,12 +167,15 @@ pub fn run(
     poll(&consumer, until, config, on_progress)?;
 
     let mut state = consumer.context().state();
+    let all_committed = state.committer.is_even();
     state.committer.close();
     let (read, totals) = (state.ingest.read(), state.ingest.totals());
     let report = Report::new(read, totals, began.elapsed().as_secs_f64(), config.run.workers, state.ingest.ranges());
     drop(state);
-    // The last owner of the consumer leaves the group; a commit that is still not answered must not keep the process.
-    drop(commit_thread);
+    // The last owner of the consumer leaves the group. A commit that is never answered must not keep the process.
+    if all_committed && commit_thread.join().is_err() {
+        tracing::error!("the commit thread has died");
+    }
     drop(consumer);
     if !report.adds_up() {
         return Err(RunError::Imbalance { read, outcomes: totals_of(&report) });

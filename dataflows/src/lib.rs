@@ -19,7 +19,6 @@ pub type Epoch = u64;
 
 pub mod record;
 pub mod reject;
-<<<<<<< HEAD
 pub mod feed;
 pub mod accept;
 pub mod decode;
@@ -32,7 +31,3 @@ pub mod effect;
 pub mod outcome;
 pub mod graph;
 pub mod ledger;
-=======
-pub mod decode;
-pub mod validate;
->>>>>>> decode
