@@ -10,6 +10,7 @@ use rdkafka::client::Client;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::Metadata;
+use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext};
 
 use crate::config;
 
@@ -135,17 +136,18 @@ impl Complaints {
         let text = complaint
             .rsplit_once("]: ")
             .map_or(complaint, |(_, text)| text);
+        let text = text
+            .split_once("/bootstrap: ")
+            .map_or(text, |(_, text)| text);
         let text = text.split_once(" (after ").map_or(text, |(text, _)| text);
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text.to_owned();
     }
 }
 
 impl ClientContext for Complaints {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(target: "librdkafka", facility, "{message}");
-        if matches!(facility, "FAIL" | "ERROR")
-            && matches!(level, RDKafkaLogLevel::Error | RDKafkaLogLevel::Critical)
-        {
+        if facility == "FAIL" {
             self.note(message);
         }
     }
@@ -162,25 +164,36 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     tracing::debug!(?level, facility, "{message}");
 }
 
+impl ProducerContext for Complaints {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _result: &DeliveryResult<'_>, _opaque: ()) {}
+}
+
 /// A client for metadata and for making topics.
 pub struct Admin {
-    client: AdminClient<Complaints>,
+    /// A producer, because it can be polled for the complaints, which an admin client cannot.
+    client: BaseProducer<Complaints>,
     complaints: Complaints,
+    config: ClientConfig,
     brokers: String,
 }
 
 impl Admin {
     /// Makes the client; nothing is sent yet.
     pub fn new(config: &config::Kafka) -> Result<Admin, KafkaError> {
+        let brokers = config.brokers.clone();
         let complaints = Complaints::default();
-        let client = client_config(config)
-            .set_log_level(RDKafkaLogLevel::Error)
+        let mut config = client_config(config);
+        config.set_log_level(RDKafkaLogLevel::Error);
+        let client = config
             .create_with_context(complaints.clone())
             .map_err(creation_error)?;
         Ok(Admin {
             client,
             complaints,
-            brokers: config.brokers.clone(),
+            config,
+            brokers,
         })
     }
 
@@ -190,14 +203,20 @@ impl Admin {
         topic: Option<&str>,
         deadline: Duration,
     ) -> Result<Metadata, KafkaError> {
-        metadata(self.client.inner(), topic, deadline).map_err(|code| match code {
+        metadata(self.client.client(), topic, deadline).map_err(|code| match code {
             RDKafkaErrorCode::SaslAuthenticationFailed
             | RDKafkaErrorCode::TopicAuthorizationFailed => KafkaError::Refused(code.to_string()),
-            _ => KafkaError::Unreachable {
-                brokers: self.brokers.clone(),
-                reason: self.complaints.last(),
-            },
+            _ => self.unreachable(),
         })
+    }
+
+    fn unreachable(&self) -> KafkaError {
+        // The complaints wait in the client's queue until someone asks.
+        self.client.poll(Duration::from_millis(100));
+        KafkaError::Unreachable {
+            brokers: self.brokers.clone(),
+            reason: self.complaints.last(),
+        }
     }
 
     /// The number of partitions of `topic`. Blocks up to `deadline`.
@@ -230,20 +249,17 @@ impl Admin {
         let options = AdminOptions::new()
             .request_timeout(Some(METADATA_TIMEOUT))
             .operation_timeout(Some(METADATA_TIMEOUT));
-        let results =
-            self.client
-                .create_topics([&new], &options)
-                .await
-                .map_err(|error| match error {
-                    rdkafka::error::KafkaError::AdminOp(
-                        RDKafkaErrorCode::OperationTimedOut
-                        | RDKafkaErrorCode::BrokerTransportFailure,
-                    ) => KafkaError::Unreachable {
-                        brokers: self.brokers.clone(),
-                        reason: self.complaints.last(),
-                    },
-                    other => not_created(other.to_string()),
-                })?;
+        let client: AdminClient<Complaints> = self
+            .config
+            .create_with_context(self.complaints.clone())
+            .map_err(creation_error)?;
+        let results = client.create_topics([&new], &options).await;
+        let results = results.map_err(|error| match error.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::BrokerTransportFailure,
+            ) => self.unreachable(),
+            _ => not_created(error.to_string()),
+        })?;
         match results.into_iter().next() {
             Some(Ok(_)) => Ok(true),
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),

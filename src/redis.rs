@@ -136,7 +136,7 @@ impl ConnectError {
     /// What to do about it.
     pub fn remedy(&self) -> String {
         match self {
-            ConnectError::Unreachable { .. } => "start the server, or set cache.url (or REDIS_URL) to where it is",
+            ConnectError::Unreachable { .. } => "start the server, or set cache.url (or REDIS_URL) to where it is, with rediss:// if it speaks TLS there",
             ConnectError::NotReady { .. } => "wait until it is up",
             ConnectError::Authentication { .. } => {
                 "check user and password in cache.url: redis://user:password@host:6379/0, special characters as %XX"
@@ -160,13 +160,16 @@ impl ConnectError {
     }
 
     fn from_client(error: &RedisError, address: String, encrypted: bool) -> ConnectError {
-        let reason = error.to_string();
+        // Of an answer, its own words; of anything else, the client's.
+        let reason = error
+            .detail()
+            .map_or_else(|| error.to_string(), str::to_owned);
+        let reason = reason.trim_end_matches('.').to_owned();
         match (error.kind(), error.code()) {
             (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
                 let reason = error
                     .detail()
-                    .unwrap_or("user or password are wrong")
-                    .to_owned();
+                    .map_or("user or password are wrong".to_owned(), |_| reason);
                 ConnectError::Authentication { address, reason }
             }
             (_, Some("LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY")) => {

@@ -30,7 +30,7 @@ pub enum ReportFormat {
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
     /// Threads of the dataflow [default: run.workers, else one a core]
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     pub workers: Option<u64>,
 
     /// Stop at the ends of the partitions as they are at the start, and print the report

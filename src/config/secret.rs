@@ -87,7 +87,7 @@ impl Secret {
 fn shown_query(query: &str) -> String {
     let pairs = query.split('&').map(|pair| match pair.split_once('=') {
         Some((key, value)) if HARMLESS.contains(&key) && is_plain(value) => pair.to_owned(),
-        Some((key, _)) if is_plain(key) => format!("{key}={HIDDEN}"),
+        Some((key, _)) if key == "password" || HARMLESS.contains(&key) => format!("{key}={HIDDEN}"),
         _ => HIDDEN.to_owned(),
     });
     pairs.collect::<Vec<_>>().join("&")

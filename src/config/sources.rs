@@ -198,8 +198,12 @@ fn environment_layers(
 
 /// An environment variable is a text; it becomes a number where a number is wanted and it is one.
 fn variable_layer(name: &str, key: &str, value: &str) -> Layer {
-    let number = limits::of(key).and_then(|_| value.trim().parse::<i128>().ok());
-    let value = number.map_or_else(|| Value::from(value), Value::from);
+    let text = value.trim();
+    let value = match (limits::of(key), text.parse::<u64>(), text.parse::<i64>()) {
+        (Some(_), Ok(number), _) => Value::from(number),
+        (Some(_), Err(_), Ok(negative)) => Value::from(negative),
+        _ => Value::from(value),
+    };
     Layer::one(format!("environment variable {name}"), key, value)
 }
 
