@@ -128,11 +128,18 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<ExitCode, Failure> {
             out.write_all(&script)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Run(_)
-        | Command::Publish(_)
-        | Command::Draft(_)
-        | Command::Dlq(_)
-        | Command::Demo(_) => Err(Failure::failed("this command is not connected yet")),
+        Command::Publish(args) => {
+            let config = load(args.overrides())?;
+            runtime()?.block_on(publish::run(&config, &args, out))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Draft(command) => {
+            let config = load(Overrides::default())?;
+            runtime()?.block_on(draft::run(&config, &command, out))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Dlq(command) => dlq::run(&load(Overrides::default())?, &command, out),
+        Command::Run(_) | Command::Demo(_) => Err(Failure::failed("this command is not connected yet")),
     }
 }
 

@@ -147,7 +147,7 @@ where
     fn add_to(&self, headers: OwnedHeaders) -> OwnedHeaders {
         let timestamp_ms = self.carried(header::TIMESTAMP).unwrap_or(self.timestamp_ms);
         let replays = self.carried(header::REPLAYS).unwrap_or(0_u32);
-        let message = &self.message[..self.message.floor_char_boundary(MESSAGE_BYTES_MAX)];
+        let message = cut(self.message);
         let added = [
             (header::REASON, self.reason.code()),
             (header::MESSAGE, message),
@@ -180,6 +180,15 @@ fn insert_text(headers: OwnedHeaders, name: &str, value: &str) -> OwnedHeaders {
         key: name,
         value: Some(value),
     })
+}
+
+/// The message up to its limit, cut between characters.
+fn cut(message: &str) -> &str {
+    let mut end = message.len().min(MESSAGE_BYTES_MAX);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    &message[..end]
 }
 
 /// The beginning of a value, as text where it is text, and how it is encoded.

@@ -10,4 +10,6 @@ pub mod check;
 pub mod dead_letters;
 pub mod drafts;
 pub mod generate;
+pub mod publish;
+pub mod progress_bar;
 pub mod printable;

@@ -5,8 +5,11 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::config::ConfigError;
+use crate::dead_letters::DlqError;
+use crate::drafts::DraftError;
 use crate::kafka::KafkaError;
 use crate::migrate::MigrateError;
+use crate::publish::PublishError;
 use crate::{postgres, redis};
 
 /// Exit code 1: it failed.
@@ -46,6 +49,13 @@ impl Failure {
             *last = Some(hint.to_string());
         }
         self
+    }
+
+    fn hinted(self, hint: Option<String>) -> Failure {
+        match hint {
+            Some(hint) => self.hint(hint),
+            None => self,
+        }
     }
 
     fn new(exit_code: u8, what: impl fmt::Display) -> Failure {
@@ -160,6 +170,40 @@ impl From<MigrateError> for Failure {
             MigrateError::Connect(error) => error.into(),
             MigrateError::Refused { what, remedy } => Failure::failed(what).hint(remedy),
             MigrateError::Output(error) => error.into(),
+        }
+    }
+}
+
+impl From<DlqError> for Failure {
+    fn from(error: DlqError) -> Failure {
+        match error {
+            DlqError::Kafka(error) => error.into(),
+            DlqError::Output(error) => error.into(),
+            DlqError::Silent { .. } => Failure::outage(&error).hinted(error.remedy()),
+            _ => Failure::failed(&error).hinted(error.remedy()),
+        }
+    }
+}
+
+impl From<DraftError> for Failure {
+    fn from(error: DraftError) -> Failure {
+        match error {
+            DraftError::Connect(error) => error.into(),
+            DraftError::Output(error) => error.into(),
+            DraftError::Silent { .. } => Failure::outage(&error).hinted(error.remedy()),
+            DraftError::InvalidId { .. } | DraftError::Data(_) => Failure::usage(&error),
+            _ => Failure::failed(&error).hinted(error.remedy()),
+        }
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Failure {
+        match error {
+            PublishError::Kafka(error) => error.into(),
+            PublishError::Mix(error) => Failure::usage(error),
+            PublishError::Silent { .. } => Failure::outage(&error).hint("check the brokers"),
+            _ => Failure::failed(error),
         }
     }
 }

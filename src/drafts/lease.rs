@@ -9,7 +9,7 @@ use redis::{FromRedisValue, RedisError, Script};
 use crate::config;
 
 /// How long a lease lasts. Longer than any healthy read of a row; if its holder dies, drafts are read uncached as long.
-pub const LEASE: Duration = Duration::from_millis(3_000);
+const LEASE: Duration = Duration::from_millis(3_000);
 
 /// Stores the value if the lease still holds the token, and gives the lease back. One script, so that nothing comes in
 /// between.

@@ -204,10 +204,11 @@ impl Rows {
     pub async fn create_generated(
         &self,
         drafts: u64,
+        draft_ids: DraftIds,
         mut done: impl FnMut(u64),
     ) -> Result<u64, DraftError> {
         let Rows { table, .. } = self;
-        let id = match self.draft_ids() {
+        let id = match draft_ids {
             DraftIds::Text => {
                 "'draft-' || lpad(number::text, greatest(7, length(number::text)), '0')"
             }

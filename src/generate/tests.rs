@@ -1,3 +1,7 @@
+use dataflows::decode::{Decoded, decode};
+use dataflows::record::{Chunk, RawRecord};
+use dataflows::validate::DraftIdType;
+
 use super::*;
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -200,4 +204,49 @@ fn impossible_mixes_are_refused_with_what_is_wrong() {
         ..Mix::default()
     };
     assert!(Generator::new(all).is_ok());
+}
+
+/// What the consumer makes of an event.
+fn decoded(event: &GeneratedEvent, column: DraftIdType) -> Result<&'static str, Reason> {
+    let mut chunk = Chunk::default();
+    let record = RawRecord {
+        partition: 0,
+        offset: 0,
+        timestamp_ms: event.timestamp_ms,
+        stamped_by_topic: false,
+        key: Some(event.key.as_bytes()),
+        value: event.value.as_deref(),
+    };
+    chunk.push(record, event.headers.iter().map(|(key, value)| (*key, Some(value.as_bytes()))));
+    match decode(chunk.record(0), column) {
+        Decoded::Event(decoded) => {
+            assert_eq!(decoded.draft_id, event.key);
+            Ok("event")
+        }
+        Decoded::Skipped => Ok("skipped"),
+        Decoded::Rejected(fault) => Err(fault.reason),
+    }
+}
+
+#[test]
+fn the_consumer_takes_every_event_for_what_it_is_meant_to_be() {
+    let columns = [
+        (DraftIds::Text, DraftIdType::Text { max_chars: None }),
+        (DraftIds::Number, DraftIdType::BigInt),
+        (DraftIds::Uuid, DraftIdType::Uuid),
+    ];
+    for (draft_ids, column) in columns {
+        let mix = Mix { draft_ids, bad: 0.4, ..a_bit_of_everything() };
+        for event in generate(mix) {
+            let expected = match event.kind {
+                Kind::Fresh | Kind::Duplicate | Kind::Stale => Ok("event"),
+                // Only the database knows.
+                Kind::Bad(Reason::UnknownDraft) => Ok("event"),
+                Kind::Foreign => Ok("skipped"),
+                Kind::Bad(reason) => Err(reason),
+            };
+            let text = String::from_utf8_lossy(event.value.as_deref().unwrap_or_default()).into_owned();
+            assert_eq!(decoded(&event, column), expected, "{text:.600}");
+        }
+    }
 }
