@@ -121,12 +121,18 @@ impl Committer {
     }
 
     /// Commits what is durable of some partitions and waits for the answer, because they are about to be another's.
-    pub fn commit_now<C: ConsumerContext>(&mut self, consumer: &BaseConsumer<C>, partitions: &[i32]) {
+    pub fn commit_now<C: ConsumerContext>(
+        &mut self,
+        consumer: &BaseConsumer<C>,
+        partitions: &[i32],
+    ) {
         // What is under way must not arrive after the partitions have changed hands.
         if self.in_flight.is_some() {
             match self.answers.recv_timeout(UNDER_WAY) {
                 Ok(answer) => self.take(answer),
-                Err(_) => tracing::warn!("a commit is not answered; the coordinator will refuse it once the group has moved on"),
+                Err(_) => tracing::warn!(
+                    "a commit is not answered; the coordinator will refuse it once the group has moved on"
+                ),
             }
         }
         let offsets: BTreeMap<i32, i64> = partitions
@@ -137,11 +143,14 @@ impl Committer {
         if offsets.is_empty() {
             return;
         }
-        let sent = list(&self.topic, &offsets).and_then(|list| consumer.commit(&list, CommitMode::Sync));
+        let sent =
+            list(&self.topic, &offsets).and_then(|list| consumer.commit(&list, CommitMode::Sync));
         match sent {
             Ok(()) => self.committed.extend(offsets),
             // The next owner starts lower and finds duplicates.
-            Err(error) => tracing::warn!(%error, "offsets not committed before handing partitions over"),
+            Err(error) => {
+                tracing::warn!(%error, "offsets not committed before handing partitions over")
+            }
         }
     }
 }

@@ -118,10 +118,7 @@ where
     /// Added headers from an earlier life are replaced, so that each stands once. Two of their values live on: how often
     /// the record was replayed, and the timestamp it first had, which a topic that stamps its records itself has lost.
     pub fn headers(&self) -> OwnedHeaders {
-        let own = self
-            .headers
-            .clone()
-            .filter(|(name, _)| !header::is_added(name));
+        let own = self.headers.clone().filter(|(name, _)| !header::is_added(name));
         let own = own.fold(OwnedHeaders::new(), |headers, (key, value)| {
             headers.insert(Header { key, value })
         });
@@ -147,7 +144,7 @@ where
     fn add_to(&self, headers: OwnedHeaders) -> OwnedHeaders {
         let timestamp_ms = self.carried(header::TIMESTAMP).unwrap_or(self.timestamp_ms);
         let replays = self.carried(header::REPLAYS).unwrap_or(0_u32);
-        let message = &self.message[..self.message.floor_char_boundary(MESSAGE_BYTES_MAX)];
+        let message = cut(self.message);
         let added = [
             (header::REASON, self.reason.code()),
             (header::MESSAGE, message),
@@ -159,27 +156,27 @@ where
             (header::STAGE, self.stage),
             (header::REPLAYS, &replays.to_string()),
         ];
-        added.into_iter().fold(headers, |headers, (name, value)| {
-            insert_text(headers, name, value)
-        })
+        added.into_iter().fold(headers, |headers, (name, value)| insert_text(headers, name, value))
     }
 
     /// The number in the last header of that name, if there is one that is a number.
     fn carried<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
-        let (_, value) = self
-            .headers
-            .clone()
-            .filter(|(key, _)| *key == name)
-            .last()?;
+        let (_, value) = self.headers.clone().filter(|(key, _)| *key == name).last()?;
         std::str::from_utf8(value?).ok()?.parse().ok()
     }
 }
 
 fn insert_text(headers: OwnedHeaders, name: &str, value: &str) -> OwnedHeaders {
-    headers.insert(Header {
-        key: name,
-        value: Some(value),
-    })
+    headers.insert(Header { key: name, value: Some(value) })
+}
+
+/// The message up to its limit, cut between characters.
+fn cut(message: &str) -> &str {
+    let mut end = message.len().min(MESSAGE_BYTES_MAX);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    &message[..end]
 }
 
 /// The beginning of a value, as text where it is text, and how it is encoded.
@@ -188,10 +185,9 @@ fn head(value: &[u8]) -> (String, &'static str) {
     match std::str::from_utf8(head) {
         Ok(text) => (text.to_owned(), "utf-8"),
         // The cut may have gone through a character of up to four bytes.
-        Err(error) if head.len() < value.len() && head.len() - error.valid_up_to() < 4 => (
-            String::from_utf8_lossy(&head[..error.valid_up_to()]).into_owned(),
-            "utf-8",
-        ),
+        Err(error) if head.len() < value.len() && head.len() - error.valid_up_to() < 4 => {
+            (String::from_utf8_lossy(&head[..error.valid_up_to()]).into_owned(), "utf-8")
+        }
         Err(_) => (hex(head), "hex"),
     }
 }

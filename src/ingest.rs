@@ -54,7 +54,12 @@ pub struct Ingest {
 
 impl Ingest {
     /// An ingest into these entrances, one for each worker.
-    pub fn new(entrances: Vec<Entrance>, limits: Run, progress: Arc<Progress>, watch: Watch) -> Ingest {
+    pub fn new(
+        entrances: Vec<Entrance>,
+        limits: Run,
+        progress: Arc<Progress>,
+        watch: Watch,
+    ) -> Ingest {
         Ingest {
             entrances,
             limits,
@@ -72,13 +77,18 @@ impl Ingest {
     }
 
     /// Takes in a record.
-    pub fn push<'a>(&mut self, record: RawRecord<'_>, headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) {
+    pub fn push<'a>(
+        &mut self,
+        record: RawRecord<'_>,
+        headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
+    ) {
         let before = self.chunk.bytes();
         self.chunk.push(record, headers);
         let bytes = self.chunk.bytes() - before;
         self.ledger.enter(self.epoch, record.partition, record.offset, bytes);
         self.read += 1;
-        self.ranges.entry(record.partition).or_insert((record.offset, record.offset)).1 = record.offset;
+        self.ranges.entry(record.partition).or_insert((record.offset, record.offset)).1 =
+            record.offset;
         self.epoch_records += 1;
         self.epoch_bytes += bytes;
         self.epoch_since.get_or_insert_with(Instant::now);
@@ -99,7 +109,8 @@ impl Ingest {
     /// Closes the open epoch if it is full, or has lingered long enough, and there is room for one more in flight.
     pub fn close_if_due(&mut self) {
         let lingered = self.epoch_since.is_some_and(|since| since.elapsed() >= self.limits.linger);
-        if (self.epoch_is_full() || lingered) && self.closed_epochs() < self.limits.epochs_in_flight {
+        if (self.epoch_is_full() || lingered) && self.closed_epochs() < self.limits.epochs_in_flight
+        {
             self.close_epoch();
         }
     }
@@ -122,7 +133,8 @@ impl Ingest {
     }
 
     fn epoch_is_full(&self) -> bool {
-        self.epoch_records >= self.limits.epoch_records || self.epoch_bytes >= self.limits.epoch_bytes
+        self.epoch_records >= self.limits.epoch_records
+            || self.epoch_bytes >= self.limits.epoch_bytes
     }
 
     fn closed_epochs(&self) -> usize {

@@ -20,16 +20,9 @@ pub const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 /// The configuration that consumer, producer and admin client begin with. What delivery depends on is added by each, and
 /// cannot be among the user's properties.
 pub fn client_config(config: &config::Kafka) -> ClientConfig {
-    let config::Kafka {
-        brokers,
-        topic: _,
-        group: _,
-        properties,
-    } = config;
+    let config::Kafka { brokers, topic: _, group: _, properties } = config;
     let mut client = ClientConfig::new();
-    client
-        .set("bootstrap.servers", brokers)
-        .set("client.id", "contentflow");
+    client.set("bootstrap.servers", brokers).set("client.id", "contentflow");
     // A producer's metadata request would otherwise create a topic whose name was mistyped, with the broker's defaults.
     client.set("allow.auto.create.topics", "false");
     for (name, value) in properties {
@@ -125,20 +118,13 @@ pub struct Complaints(Arc<Mutex<String>>);
 
 impl Complaints {
     fn last(&self) -> String {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn note(&self, complaint: &str) {
         // "[thrd:host:9092/bootstrap]: host:9092/bootstrap: Connect to ... failed: Connection refused (after 0ms ...)"
-        let text = complaint
-            .rsplit_once("]: ")
-            .map_or(complaint, |(_, text)| text);
-        let text = text
-            .split_once("/bootstrap: ")
-            .map_or(text, |(_, text)| text);
+        let text = complaint.rsplit_once("]: ").map_or(complaint, |(_, text)| text);
+        let text = text.split_once("/bootstrap: ").map_or(text, |(_, text)| text);
         let text = text.split_once(" (after ").map_or(text, |(text, _)| text);
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text.to_owned();
     }
@@ -186,15 +172,8 @@ impl Admin {
         let complaints = Complaints::default();
         let mut config = client_config(config);
         config.set_log_level(RDKafkaLogLevel::Error);
-        let client = config
-            .create_with_context(complaints.clone())
-            .map_err(creation_error)?;
-        Ok(Admin {
-            client,
-            complaints,
-            config,
-            brokers,
-        })
+        let client = config.create_with_context(complaints.clone()).map_err(creation_error)?;
+        Ok(Admin { client, complaints, config, brokers })
     }
 
     /// The cluster's metadata, or one topic's. Blocks up to `deadline`.
@@ -213,22 +192,16 @@ impl Admin {
     fn unreachable(&self) -> KafkaError {
         // The complaints wait in the client's queue until someone asks.
         self.client.poll(Duration::from_millis(100));
-        KafkaError::Unreachable {
-            brokers: self.brokers.clone(),
-            reason: self.complaints.last(),
-        }
+        KafkaError::Unreachable { brokers: self.brokers.clone(), reason: self.complaints.last() }
     }
 
     /// The number of partitions of `topic`. Blocks up to `deadline`.
     pub fn partitions(&self, topic: &str, deadline: Duration) -> Result<usize, KafkaError> {
         let metadata = self.metadata(Some(topic), deadline)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
-        match found.map(|found| {
-            (
-                found.error().map(RDKafkaErrorCode::from),
-                found.partitions().len(),
-            )
-        }) {
+        match found
+            .map(|found| (found.error().map(RDKafkaErrorCode::from), found.partitions().len()))
+        {
             None
             | Some((
                 Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic),
@@ -241,18 +214,14 @@ impl Admin {
 
     /// Makes `topic` with the broker's own replication factor unless it exists. True if it was made.
     pub async fn ensure_topic(&self, topic: &str, partitions: i32) -> Result<bool, KafkaError> {
-        let not_created = |reason: String| KafkaError::NotCreated {
-            topic: topic.to_owned(),
-            reason,
-        };
+        let not_created =
+            |reason: String| KafkaError::NotCreated { topic: topic.to_owned(), reason };
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
         let options = AdminOptions::new()
             .request_timeout(Some(METADATA_TIMEOUT))
             .operation_timeout(Some(METADATA_TIMEOUT));
-        let client: AdminClient<Complaints> = self
-            .config
-            .create_with_context(self.complaints.clone())
-            .map_err(creation_error)?;
+        let client: AdminClient<Complaints> =
+            self.config.create_with_context(self.complaints.clone()).map_err(creation_error)?;
         let results = client.create_topics([&new], &options).await;
         let results = results.map_err(|error| match error.rdkafka_error_code() {
             Some(
@@ -271,9 +240,7 @@ impl Admin {
 
 impl fmt::Debug for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admin")
-            .field("brokers", &self.brokers)
-            .finish_non_exhaustive()
+        f.debug_struct("Admin").field("brokers", &self.brokers).finish_non_exhaustive()
     }
 }
 

@@ -27,4 +27,5 @@ pub mod progress_bar;
 pub mod dead_letters;
 pub mod drafts;
 pub mod generate;
+pub mod publish;
 pub mod printable;

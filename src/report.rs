@@ -55,8 +55,15 @@ pub struct PartitionReport {
 
 impl Report {
     /// The report of a run that read so many records, with these outcomes.
-    pub fn new(read: u64, totals: &Tally, elapsed_s: f64, workers: usize, ranges: &BTreeMap<i32, Range>) -> Report {
-        let reasons = Reason::ALL.into_iter().map(|reason| (reason.code(), totals.rejected_for(reason)));
+    pub fn new(
+        read: u64,
+        totals: &Tally,
+        elapsed_s: f64,
+        workers: usize,
+        ranges: &BTreeMap<i32, Range>,
+    ) -> Report {
+        let reasons =
+            Reason::ALL.into_iter().map(|reason| (reason.code(), totals.rejected_for(reason)));
         let partitions = ranges.iter().map(|(partition, (first, last))| PartitionReport {
             partition: *partition,
             first_offset: *first,
@@ -86,14 +93,20 @@ impl Report {
     }
 }
 
-#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "a rate for people; no count comes near 2^53")]
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    reason = "a rate for people; no count comes near 2^53"
+)]
 fn rate(count: u64, elapsed_s: f64) -> f64 {
     count as f64 / elapsed_s.max(1e-9)
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = |name: &str, count: u64, note: &str| writeln!(f, "  {name:<12} {:>12}  {note}", grouped(count));
+        let mut line = |name: &str, count: u64, note: &str| {
+            writeln!(f, "  {name:<12} {:>12}  {note}", grouped(count))
+        };
         line("read", self.read, "records")?;
         line("applied", self.applied, "rows updated")?;
         line("duplicate", self.duplicate, "job seen before")?;
@@ -103,9 +116,20 @@ impl fmt::Display for Report {
         for (reason, count) in &self.rejected_by_reason {
             writeln!(f, "    {reason:<22} {:>10}", grouped(*count))?;
         }
-        writeln!(f, "  {:<12} {:>12}  of them {} found a key", "deletes", grouped(self.deletes), grouped(self.keys_deleted))?;
+        writeln!(
+            f,
+            "  {:<12} {:>12}  of them {} found a key",
+            "deletes",
+            grouped(self.deletes),
+            grouped(self.keys_deleted)
+        )?;
         if self.job_reused > 0 {
-            writeln!(f, "  {:<12} {:>12}  jobs that were used for a second draft", "job_reused", grouped(self.job_reused))?;
+            writeln!(
+                f,
+                "  {:<12} {:>12}  jobs that were used for a second draft",
+                "job_reused",
+                grouped(self.job_reused)
+            )?;
         }
         for PartitionReport { partition, first_offset, last_offset } in &self.partitions {
             writeln!(f, "  partition {partition:<4} offsets {first_offset} to {last_offset}")?;

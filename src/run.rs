@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dataflows::change::Rejected;
 use dataflows::effect::{Effect, Waker};
@@ -39,7 +39,9 @@ pub enum RunError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// The totals of the run do not add up.
-    #[error("the report does not add up: {read} records were read, but {outcomes} have an outcome: this is a defect of the program")]
+    #[error(
+        "the report does not add up: {read} records were read, but {outcomes} have an outcome: this is a defect of the program"
+    )]
     Imbalance {
         /// Records read.
         read: u64,
@@ -72,8 +74,10 @@ impl Table {
     /// [`RunError::Start`] when it cannot be reached or has no usable id column.
     pub async fn look_up(config: &Config) -> Result<Table, RunError> {
         let start = |error: &dyn std::fmt::Display| RunError::Start(error.to_string());
-        let client = crate::postgres::connect(&config.database).await.map_err(|error| start(&error))?;
-        let draft_ids = draft_id_type(&client, &config.database.table).await.map_err(|error| start(&error))?;
+        let client =
+            crate::postgres::connect(&config.database).await.map_err(|error| start(&error))?;
+        let draft_ids =
+            draft_id_type(&client, &config.database.table).await.map_err(|error| start(&error))?;
         let id_type = match draft_ids {
             DraftIdType::Text { .. } => "text",
             DraftIdType::Uuid => "uuid",
@@ -108,7 +112,10 @@ impl MakeEffects for Servers {
         effect
     }
 
-    fn invalidate(&self, waker: Waker) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static {
+    fn invalidate(
+        &self,
+        waker: Waker,
+    ) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static {
         let (effect, lanes) = remote(1, &waker);
         for lane in lanes {
             self.runtime.spawn(redis::serve(lane, self.config.cache.clone(), self.policy.clone()));
@@ -116,7 +123,10 @@ impl MakeEffects for Servers {
         effect
     }
 
-    fn dead_letter(&self, waker: Waker) -> impl Effect<Request = Rejected, Answer = Rejected> + 'static {
+    fn dead_letter(
+        &self,
+        waker: Waker,
+    ) -> impl Effect<Request = Rejected, Answer = Rejected> + 'static {
         let (effect, lanes) = remote(1, &waker);
         for lane in lanes {
             let (producer, config) = (Arc::clone(&self.producer), Arc::clone(&self.config));
@@ -141,8 +151,12 @@ pub fn run(
     let began = Instant::now();
     let abort = Arc::new(Abort::default());
     let policy = OutagePolicy { on_outage: config.run.on_outage, abort: Arc::clone(&abort) };
-    let failed = |what: &str, error: KafkaError| RunError::Start(format!("{what}: {error}; check [kafka.properties]"));
-    let producer = Arc::new(dead_letter::producer(config).map_err(|error| failed("the dead-letter producer", error))?);
+    let failed = |what: &str, error: KafkaError| {
+        RunError::Start(format!("{what}: {error}; check [kafka.properties]"))
+    };
+    let producer = Arc::new(
+        dead_letter::producer(config).map_err(|error| failed("the dead-letter producer", error))?,
+    );
     let servers = Servers {
         runtime: runtime.handle().clone(),
         config: Arc::clone(config),
@@ -152,7 +166,8 @@ pub fn run(
     };
     let (progress, watch) = progress();
     let progress = Arc::new(progress);
-    let workers = start(config.run.workers, rules(config, table.draft_ids), servers, &progress).map_err(RunError::Start)?;
+    let workers = start(config.run.workers, rules(config, table.draft_ids), servers, &progress)
+        .map_err(RunError::Start)?;
     let Workers { entrances, guards } = workers;
     // Never waited for: the run ends when the ledger says so. A worker that panics takes the process with it.
     std::mem::forget(guards);
@@ -161,7 +176,8 @@ pub fn run(
     let state = State::new(config.kafka.topic.clone(), ingest, committer);
     let drain = config.run.drain_timeout;
     let context = Assignment::new(state, Arc::clone(&abort), config.run.on_data_loss, drain);
-    let consumer = Arc::new(consumer(config, context).map_err(|error| failed("the consumer", error))?);
+    let consumer =
+        Arc::new(consumer(config, context).map_err(|error| failed("the consumer", error))?);
     let committing = Arc::clone(&consumer);
     let commit_thread = std::thread::spawn(move || commits.serve(&committing));
     poll(&consumer, until, config, on_progress)?;
@@ -170,7 +186,13 @@ pub fn run(
     let all_committed = state.committer.is_even();
     state.committer.close();
     let (read, totals) = (state.ingest.read(), state.ingest.totals());
-    let report = Report::new(read, totals, began.elapsed().as_secs_f64(), config.run.workers, state.ingest.ranges());
+    let report = Report::new(
+        read,
+        totals,
+        began.elapsed().as_secs_f64(),
+        config.run.workers,
+        state.ingest.ranges(),
+    );
     drop(state);
     // The last owner of the consumer leaves the group. A commit that is never answered must not keep the process.
     if all_committed && commit_thread.join().is_err() {
@@ -221,14 +243,20 @@ fn consumer(config: &Config, context: Assignment) -> Result<BaseConsumer<Assignm
 pub fn stop_on_signals(runtime: &Runtime, stop: Arc<AtomicBool>) {
     runtime.spawn(async move {
         use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-            tracing::error!("signals cannot be handled; a kill loses nothing, but drains nothing either");
+        let (Ok(mut terminate), Ok(mut interrupt)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            tracing::error!(
+                "signals cannot be handled; a kill loses nothing, but drains nothing either"
+            );
             return;
         };
         for again in [false, true] {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             if again {
-                tracing::warn!("second signal: stopping at once; what was in flight will be read again");
+                tracing::warn!(
+                    "second signal: stopping at once; what was in flight will be read again"
+                );
                 std::process::exit(1);
             }
             tracing::info!("stopping: finishing what is in flight");

@@ -48,7 +48,9 @@ pub enum SourceError {
     #[error("{0}: this is a defect of the program; nothing of that epoch was committed")]
     Imbalance(#[from] dataflows::ledger::Imbalance),
     /// What was in flight did not come through in time.
-    #[error("not drained within {0:?}: what was in flight will be read again; a larger run.drain_timeout_s gives it more time")]
+    #[error(
+        "not drained within {0:?}: what was in flight will be read again; a larger run.drain_timeout_s gives it more time"
+    )]
     Drain(Duration),
     /// Somebody called the run off.
     #[error("{}", match .0 { Cause::Outage(message) | Cause::Failure(message) => message })]
@@ -60,7 +62,12 @@ pub enum SourceError {
 /// # Errors
 ///
 /// [`SourceError`].
-pub fn poll(consumer: &BaseConsumer<Assignment>, until: &Until, config: &Config, on_progress: &mut dyn FnMut(&State)) -> Result<(), SourceError> {
+pub fn poll(
+    consumer: &BaseConsumer<Assignment>,
+    until: &Until,
+    config: &Config,
+    on_progress: &mut dyn FnMut(&State),
+) -> Result<(), SourceError> {
     let assignment = Arc::clone(consumer.context());
     let mut full_since: Option<Instant> = None;
     let mut paused = false;
@@ -95,7 +102,9 @@ pub fn poll(consumer: &BaseConsumer<Assignment>, until: &Until, config: &Config,
         match consumer.poll(patience) {
             None => {}
             Some(Ok(message)) => take_in(&mut assignment.state().ingest, &message),
-            Some(Err(KafkaError::PartitionEOF(partition))) => assignment.state().reached_end(partition),
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                assignment.state().reached_end(partition)
+            }
             Some(Err(error)) => judge(error, config)?,
         }
     }
@@ -176,7 +185,9 @@ fn judge(error: KafkaError, config: &Config) -> Result<(), SourceError> {
             Ok(())
         }
         Some(RDKafkaErrorCode::AutoOffsetReset) => {
-            let message = format!("an offset is out of range: {error}; see kafka-consumer-groups --reset-offsets");
+            let message = format!(
+                "an offset is out of range: {error}; see kafka-consumer-groups --reset-offsets"
+            );
             Err(SourceError::CalledOff(Cause::Failure(message)))
         }
         Some(
@@ -184,7 +195,9 @@ fn judge(error: KafkaError, config: &Config) -> Result<(), SourceError> {
             | RDKafkaErrorCode::GroupAuthorizationFailed
             | RDKafkaErrorCode::SaslAuthenticationFailed
             | RDKafkaErrorCode::Authentication,
-        ) => Err(SourceError::CalledOff(Cause::Failure(format!("kafka refuses access: {error}; check [kafka.properties] and the ACLs")))),
+        ) => Err(SourceError::CalledOff(Cause::Failure(format!(
+            "kafka refuses access: {error}; check [kafka.properties] and the ACLs"
+        )))),
         _ => {
             tracing::warn!(%error, "kafka");
             Ok(())

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
 use dataflows::Epoch;
+use dataflows::change::Rejected;
 use dataflows::effect::{Effect, Waker};
 use dataflows::feed::{Feed, feed};
 use dataflows::graph::{Effects, Invalidated, Rules, Written, graph};
 use dataflows::latest::Group;
-use dataflows::change::Rejected;
 use dataflows::outcome::Settled;
 use timely::communication::WorkerGuards;
 use timely::dataflow::operators::probe::Handle;
@@ -27,9 +27,15 @@ pub trait MakeEffects: Send + Sync + 'static {
     /// Writes to the database.
     fn write(&self, waker: Waker) -> impl Effect<Request = Group, Answer = Written> + 'static;
     /// Deletes cache keys.
-    fn invalidate(&self, waker: Waker) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static;
+    fn invalidate(
+        &self,
+        waker: Waker,
+    ) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static;
     /// Publishes dead letters.
-    fn dead_letter(&self, waker: Waker) -> impl Effect<Request = Rejected, Answer = Rejected> + 'static;
+    fn dead_letter(
+        &self,
+        waker: Waker,
+    ) -> impl Effect<Request = Rejected, Answer = Rejected> + 'static;
 }
 
 /// The running workers.
@@ -52,14 +58,17 @@ pub fn start(
     progress: &Arc<Progress>,
 ) -> Result<Workers, String> {
     let (queues, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded::<Feed>()).unzip();
-    let receivers: Vec<_> = receivers.into_iter().map(|receiver| Mutex::new(Some(receiver))).collect();
+    let receivers: Vec<_> =
+        receivers.into_iter().map(|receiver| Mutex::new(Some(receiver))).collect();
     let (activators_in, activators) = unbounded();
     let progress = Arc::clone(progress);
     let guards = timely::execute(timely::Config::process(workers), move |worker| {
         let index = worker.index();
         let queue = receivers[index].lock().unwrap_or_else(PoisonError::into_inner).take();
         let queue = queue.expect("each worker starts once");
-        let announce = |activator| activators_in.send((index, activator)).expect("the starter waits for all activators");
+        let announce = |activator| {
+            activators_in.send((index, activator)).expect("the starter waits for all activators")
+        };
         let probe = build(worker, queue, rules, &effects, &progress, announce);
         while worker.step_or_park(Some(NAP)) {
             report(&probe, &progress);
@@ -68,7 +77,10 @@ pub fn start(
     })?;
     let mut activators: Vec<(usize, SyncActivator)> = activators.iter().take(workers).collect();
     activators.sort_unstable_by_key(|(index, _)| *index);
-    let entrances = queues.into_iter().zip(activators).map(|(queue, (_, activator))| Entrance { queue, activator });
+    let entrances = queues
+        .into_iter()
+        .zip(activators)
+        .map(|(queue, (_, activator))| Entrance { queue, activator });
     Ok(Workers { entrances: entrances.collect(), guards })
 }
 

@@ -26,7 +26,10 @@ pub struct Accepted<'scope> {
 }
 
 /// Decodes and validates.
-pub fn accept<'scope>(chunks: Stream<'scope, Epoch, Vec<Chunk>>, draft_ids: DraftIdType) -> Accepted<'scope> {
+pub fn accept<'scope>(
+    chunks: Stream<'scope, Epoch, Vec<Chunk>>,
+    draft_ids: DraftIdType,
+) -> Accepted<'scope> {
     let mut builder = OperatorBuilder::new("accept".to_owned(), chunks.scope());
     let mut input = builder.new_input(chunks, Pipeline);
     let (changes_port, changes) = builder.new_output::<Vec<Change>>();
@@ -80,7 +83,13 @@ pub fn sort(chunk: Chunk, draft_ids: DraftIdType) -> Sorted {
         }
     }
     let arena = Arena::new(chunk, texts);
-    let changes = good.into_iter().map(|(index, cuts)| Change::new(Arc::clone(&arena), index, cuts)).collect();
-    let rejects = bad.into_iter().map(|(index, fault)| Rejected::new(Arc::clone(&arena), index, fault)).collect();
+    let changes = good
+        .into_iter()
+        .map(|(index, cuts)| Change::new(Arc::clone(&arena), index, cuts))
+        .collect();
+    let rejects = bad
+        .into_iter()
+        .map(|(index, fault)| Rejected::new(Arc::clone(&arena), index, fault))
+        .collect();
     Sorted { changes, rejects, skipped }
 }

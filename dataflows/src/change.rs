@@ -38,7 +38,9 @@ impl Cuts {
         let job = append(texts, &[&event.job_id]);
         let draft = append(texts, &[&event.draft_id]);
         let start = texts.len();
-        for (opening, (style, url)) in ["{\"", ",\"", ",\""].into_iter().zip(STYLES.into_iter().zip(&event.urls)) {
+        for (opening, (style, url)) in
+            ["{\"", ",\"", ",\""].into_iter().zip(STYLES.into_iter().zip(&event.urls))
+        {
             // RFC 3986 leaves no character in a URL that JSON would have to escape.
             append(texts, &[opening, style, "\":\"", url, "\""]);
         }

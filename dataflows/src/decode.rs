@@ -30,15 +30,8 @@ const TYPE_HEADERS: [&str; 2] = ["ce_type", "eventType"];
 
 /// The keys that matter in an envelope, and first among those at the top level.
 const KEYS: [&str; 4] = ["jobId", "eventDraftId", "imageUrls", "eventType"];
-const TOP_KEYS: [&str; 7] = [
-    "jobId",
-    "eventDraftId",
-    "imageUrls",
-    "eventType",
-    "type",
-    "data",
-    "payload",
-];
+const TOP_KEYS: [&str; 7] =
+    ["jobId", "eventDraftId", "imageUrls", "eventType", "type", "data", "payload"];
 const JOB_ID: usize = 0;
 const DRAFT_ID: usize = 1;
 const IMAGE_URLS: usize = 2;
@@ -129,11 +122,7 @@ impl EventType {
 
     /// This type, or what the next place says if none is named yet.
     fn or_else(self, next: impl FnOnce() -> Result<EventType, Fault>) -> Result<EventType, Fault> {
-        if self == EventType::Unnamed {
-            next()
-        } else {
-            Ok(self)
-        }
+        if self == EventType::Unnamed { next() } else { Ok(self) }
     }
 }
 
@@ -201,15 +190,9 @@ fn content_created<'a, const N: usize>(
     }
     let job_id = id(holder, JOB_ID)?;
     let draft_id = validate::draft_id(KEYS[DRAFT_ID], id(holder, DRAFT_ID)?, draft_ids)?;
-    let images = holder
-        .get(IMAGE_URLS)
-        .ok_or_else(|| missing_field(&KEYS[IMAGE_URLS]))?;
+    let images = holder.get(IMAGE_URLS).ok_or_else(|| missing_field(&KEYS[IMAGE_URLS]))?;
     let urls = images::urls(images)?;
-    Ok(ContentCreated {
-        job_id,
-        draft_id,
-        urls,
-    })
+    Ok(ContentCreated { job_id, draft_id, urls })
 }
 
 fn id<'a, const N: usize>(holder: &Members<'a, N>, index: usize) -> Result<Cow<'a, str>, Fault> {
@@ -231,10 +214,7 @@ fn string<'a>(value: &'a RawValue, field: &dyn Display) -> Result<Cow<'a, str>, 
 }
 
 fn wrong_type(field: &dyn Display, expected: &str, found: Kind) -> Fault {
-    Fault::new(
-        Reason::WrongType,
-        format!("{field}: expected {expected}, got {found}"),
-    )
+    Fault::new(Reason::WrongType, format!("{field}: expected {expected}, got {found}"))
 }
 
 fn missing_field(field: &dyn Display) -> Fault {

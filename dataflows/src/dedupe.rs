@@ -43,7 +43,11 @@ impl JobKey {
 impl Memory {
     /// A memory for at least `capacity` jobs, sized at once so that it never pauses to grow.
     pub fn new(capacity: usize) -> Memory {
-        Memory { young: HashTable::with_capacity(capacity), old: HashTable::with_capacity(capacity), capacity }
+        Memory {
+            young: HashTable::with_capacity(capacity),
+            old: HashTable::with_capacity(capacity),
+            capacity,
+        }
     }
 
     /// Remembers a job that has reached its row.
@@ -60,7 +64,8 @@ impl Memory {
     }
 
     fn contains(&self, key: JobKey) -> bool {
-        let known = |table: &HashTable<JobKey>| table.find(key.job, |other| *other == key).is_some();
+        let known =
+            |table: &HashTable<JobKey>| table.find(key.job, |other| *other == key).is_some();
         known(&self.young) || known(&self.old)
     }
 
@@ -86,9 +91,13 @@ pub struct Deduped<'scope> {
 }
 
 /// Brings the events of a draft together on one worker and sets aside those whose job is known to be durable.
-pub fn dedupe<'scope>(changes: Stream<'scope, Epoch, Vec<Change>>, memory: &SharedMemory) -> Deduped<'scope> {
+pub fn dedupe<'scope>(
+    changes: Stream<'scope, Epoch, Vec<Change>>,
+    memory: &SharedMemory,
+) -> Deduped<'scope> {
     let mut builder = OperatorBuilder::new("dedupe".to_owned(), changes.scope());
-    let mut input = builder.new_input(changes, Exchange::new(|change: &Change| change.draft_hash()));
+    let mut input =
+        builder.new_input(changes, Exchange::new(|change: &Change| change.draft_hash()));
     let (fresh_port, fresh) = builder.new_output::<Vec<Change>>();
     let (duplicates_port, duplicates) = builder.new_output::<Vec<Settled>>();
     let (tallies_port, tallies) = builder.new_output::<Vec<Tally>>();
@@ -103,7 +112,8 @@ pub fn dedupe<'scope>(changes: Stream<'scope, Epoch, Vec<Change>>, memory: &Shar
             let (mut fresh, mut duplicates, mut tallies) =
                 (fresh_port.activate(), duplicates_port.activate(), tallies_port.activate());
             input.for_each_stamp(|capability, batches| {
-                let (mut fresh, mut duplicates) = (fresh.session(&capability), duplicates.session(&capability));
+                let (mut fresh, mut duplicates) =
+                    (fresh.session(&capability), duplicates.session(&capability));
                 let mut tally = Tally::default();
                 for change in batches.flat_map(|batch| batch.drain(..)) {
                     let key = JobKey::of(&change);

@@ -128,7 +128,8 @@ pub fn effect<'scope, E: Effect + 'static>(
             });
             let mut output = output.activate();
             while let Some(answered) = effect.poll() {
-                let capability = in_flight.get(&answered.ticket).expect("only batches in flight are answered");
+                let capability =
+                    in_flight.get(&answered.ticket).expect("only batches in flight are answered");
                 output.session(capability).give_iterator(answered.answers.into_iter());
                 if answered.done {
                     in_flight.remove(&answered.ticket);

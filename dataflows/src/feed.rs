@@ -1,9 +1,9 @@
 //! feed: where chunks enter the graph, and where epochs are opened and closed.
 
+use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::CapabilitySet;
 use timely::dataflow::operators::generic::source;
 use timely::dataflow::{Scope, Stream};
-use timely::container::CapacityContainerBuilder;
 use timely::scheduling::SyncActivator;
 
 use crate::Epoch;

@@ -107,20 +107,31 @@ where
     let rejects = accepted.rejects.concat(refused);
     let dead = effect("dead-letter", rejects, by_arrival, effects.dead_letter);
 
-    let tallies = accepted.skipped.concat(deduped.tallies).concat(count_invalidated(invalidated)).concat(count_dead(dead));
+    let tallies = accepted
+        .skipped
+        .concat(deduped.tallies)
+        .concat(count_invalidated(invalidated))
+        .concat(count_dead(dead));
     account(tallies, settle).probe().0
 }
 
-fn count_invalidated<'scope>(answers: Stream<'scope, Epoch, Vec<Invalidated>>) -> Stream<'scope, Epoch, Vec<Tally>> {
+fn count_invalidated<'scope>(
+    answers: Stream<'scope, Epoch, Vec<Invalidated>>,
+) -> Stream<'scope, Epoch, Vec<Tally>> {
     answers.map(|answer| {
-        let mut tally =
-            Tally { deletes: answer.deletes, keys_deleted: answer.keys_deleted, ..Tally::default() };
+        let mut tally = Tally {
+            deletes: answer.deletes,
+            keys_deleted: answer.keys_deleted,
+            ..Tally::default()
+        };
         answer.settled.iter().for_each(|settled| tally.settle(settled.outcome));
         tally
     })
 }
 
-fn count_dead<'scope>(dead: Stream<'scope, Epoch, Vec<Rejected>>) -> Stream<'scope, Epoch, Vec<Tally>> {
+fn count_dead<'scope>(
+    dead: Stream<'scope, Epoch, Vec<Rejected>>,
+) -> Stream<'scope, Epoch, Vec<Tally>> {
     dead.map(|rejected| {
         let mut tally = Tally::default();
         tally.reject(rejected.fault.reason);
@@ -133,22 +144,27 @@ fn account<'scope>(
     tallies: Stream<'scope, Epoch, Vec<Tally>>,
     mut settle: impl FnMut(Epoch, Tally) + 'static,
 ) -> Stream<'scope, Epoch, Vec<()>> {
-    tallies.unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, "account", |initial, _info| {
-        drop(initial);
-        let mut open = BTreeMap::new();
-        move |(input, frontier), _output| {
-            input.for_each_stamp(|capability, batches| {
-                let Some(kept) = capability.retain_least(0) else { return };
-                let (_, sum) = open.entry(*kept.time()).or_insert_with(|| (kept, Tally::default()));
-                batches.flat_map(|batch| batch.drain(..)).for_each(|tally| *sum += &tally);
-            });
-            while let Some(entry) = open.first_entry() {
-                if frontier.less_equal(entry.key()) {
-                    break;
+    tallies.unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(
+        Pipeline,
+        "account",
+        |initial, _info| {
+            drop(initial);
+            let mut open = BTreeMap::new();
+            move |(input, frontier), _output| {
+                input.for_each_stamp(|capability, batches| {
+                    let Some(kept) = capability.retain_least(0) else { return };
+                    let (_, sum) =
+                        open.entry(*kept.time()).or_insert_with(|| (kept, Tally::default()));
+                    batches.flat_map(|batch| batch.drain(..)).for_each(|tally| *sum += &tally);
+                });
+                while let Some(entry) = open.first_entry() {
+                    if frontier.less_equal(entry.key()) {
+                        break;
+                    }
+                    let (epoch, (_capability, sum)) = entry.remove_entry();
+                    settle(epoch, sum);
                 }
-                let (epoch, (_capability, sum)) = entry.remove_entry();
-                settle(epoch, sum);
             }
-        }
-    })
+        },
+    )
 }

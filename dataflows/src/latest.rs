@@ -29,13 +29,17 @@ impl Group {
 
     /// The newest of the events.
     pub fn newest(&self) -> usize {
-        (0..self.events.len()).max_by_key(|&event| self.events[event].position()).unwrap_or_default()
+        (0..self.events.len())
+            .max_by_key(|&event| self.events[event].position())
+            .unwrap_or_default()
     }
 }
 
 /// Waits for the end of the epoch, then passes on its events, grouped by draft and in the order of the draft ids: rows
 /// that are locked in one order do not deadlock.
-pub fn latest<'scope>(changes: Stream<'scope, Epoch, Vec<Change>>) -> Stream<'scope, Epoch, Vec<Group>> {
+pub fn latest<'scope>(
+    changes: Stream<'scope, Epoch, Vec<Change>>,
+) -> Stream<'scope, Epoch, Vec<Group>> {
     changes.unary_frontier(Pipeline, "latest", |initial, _info| {
         drop(initial);
         let mut open = BTreeMap::new();

@@ -86,7 +86,16 @@ fn index(reason: Reason) -> usize {
 impl AddAssign<&Tally> for Tally {
     fn add_assign(&mut self, other: &Tally) {
         // Without `..`: a new count that is not added up breaks the build here.
-        let Tally { applied, duplicate, superseded, skipped, rejected, deletes, keys_deleted, job_reused } = other;
+        let Tally {
+            applied,
+            duplicate,
+            superseded,
+            skipped,
+            rejected,
+            deletes,
+            keys_deleted,
+            job_reused,
+        } = other;
         self.applied += applied;
         self.duplicate += duplicate;
         self.superseded += superseded;

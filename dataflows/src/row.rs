@@ -94,7 +94,10 @@ fn originals(events: &[Change]) -> Vec<usize> {
 
 fn remember<'a>(recent: &[Remembered], fresh: impl Iterator<Item = &'a Change>) -> Vec<Remembered> {
     let mut jobs = recent.to_vec();
-    jobs.extend(fresh.map(|change| Remembered { position: change.position(), job_id: change.job_id().to_owned() }));
+    jobs.extend(fresh.map(|change| Remembered {
+        position: change.position(),
+        job_id: change.job_id().to_owned(),
+    }));
     jobs.sort_unstable_by(|a, b| b.cmp(a));
     jobs.truncate(JOBS_REMEMBERED);
     jobs

@@ -50,31 +50,20 @@ pub enum DraftIdType {
 
 /// An id that is not blank, not too long, and fits on one line; `field` is for the message.
 pub fn id<'a>(field: &str, text: Cow<'a, str>) -> Result<Cow<'a, str>, Fault> {
-    let plain = text
-        .bytes()
-        .fold(true, |plain, byte| plain & byte.is_ascii_graphic());
+    let plain = text.bytes().fold(true, |plain, byte| plain & byte.is_ascii_graphic());
     if plain && matches!(text.len(), 1..=ID_BYTES_MAX) {
         return Ok(text);
     }
     if text.chars().all(char::is_whitespace) {
-        let message = format!(
-            "{field}: expected an id, got blank text of {} bytes",
-            text.len()
-        );
+        let message = format!("{field}: expected an id, got blank text of {} bytes", text.len());
         return Err(Fault::new(Reason::BlankId, message));
     }
     if text.len() > ID_BYTES_MAX {
-        let message = format!(
-            "{field}: expected at most {ID_BYTES_MAX} bytes, got {}",
-            text.len()
-        );
+        let message = format!("{field}: expected at most {ID_BYTES_MAX} bytes, got {}", text.len());
         return Err(Fault::new(Reason::IdTooLong, message));
     }
     if text.chars().any(char::is_control) {
-        let message = format!(
-            "{field}: expected no control characters, got {}",
-            excerpt(&text)
-        );
+        let message = format!("{field}: expected no control characters, got {}", excerpt(&text));
         return Err(Fault::new(Reason::IdControlCharacter, message));
     }
     Ok(text)
@@ -88,9 +77,7 @@ pub fn draft_id<'a>(
 ) -> Result<Cow<'a, str>, Fault> {
     let (canonical, expected) = match column {
         DraftIdType::Text { max_chars: None } => return Ok(text),
-        DraftIdType::Text {
-            max_chars: Some(max),
-        } => return short_enough(field, text, max),
+        DraftIdType::Text { max_chars: Some(max) } => return short_enough(field, text, max),
         DraftIdType::Uuid => (uuid(&text), "a uuid"),
         DraftIdType::BigInt => (integer::<i64>(&text), "an integer of 64 bits"),
         DraftIdType::Integer => (integer::<i32>(&text), "an integer of 32 bits"),
@@ -99,10 +86,8 @@ pub fn draft_id<'a>(
         Some(Cow::Borrowed(_)) => Ok(text),
         Some(Cow::Owned(respelt)) => Ok(Cow::Owned(respelt)),
         None => {
-            let message = format!(
-                "{field}: expected {expected}, as its column is, got {}",
-                excerpt(&text)
-            );
+            let message =
+                format!("{field}: expected {expected}, as its column is, got {}", excerpt(&text));
             Err(Fault::new(Reason::InvalidDraftId, message))
         }
     }
@@ -147,11 +132,7 @@ fn uuid(text: &str) -> Option<Cow<'_, str>> {
             respelt.push('-');
         }
         respelt.push_str(digits);
-        rest = if group < 7 {
-            after.strip_prefix('-').unwrap_or(after)
-        } else {
-            after
-        };
+        rest = if group < 7 { after.strip_prefix('-').unwrap_or(after) } else { after };
     }
     respelt.make_ascii_lowercase();
     rest.is_empty().then_some(Cow::Owned(respelt))
@@ -170,16 +151,10 @@ fn integer<T: FromStr + ToString>(text: &str) -> Option<Cow<'_, str>> {
 
 /// The place of a style in [`STYLES`]; `field` is for the message.
 pub fn style(field: &dyn Display, text: &str) -> Result<usize, Fault> {
-    STYLES
-        .iter()
-        .position(|style| *style == text)
-        .ok_or_else(|| {
-            let message = format!(
-                "{field}: expected simple, fancy or trendy, got {}",
-                excerpt(text)
-            );
-            Fault::new(Reason::UnknownStyle, message)
-        })
+    STYLES.iter().position(|style| *style == text).ok_or_else(|| {
+        let message = format!("{field}: expected simple, fancy or trendy, got {}", excerpt(text));
+        Fault::new(Reason::UnknownStyle, message)
+    })
 }
 
 /// Checks that the text is an absolute http(s) URL by RFC 3986 with a host and without user info.
@@ -188,10 +163,8 @@ pub fn style(field: &dyn Display, text: &str) -> Result<usize, Fault> {
 /// between quotes in JSON as it is.
 pub fn url(field: &dyn Display, text: &str) -> Result<(), Fault> {
     if text.len() > URL_BYTES_MAX {
-        let message = format!(
-            "{field}: expected at most {URL_BYTES_MAX} bytes, got {}",
-            text.len()
-        );
+        let message =
+            format!("{field}: expected at most {URL_BYTES_MAX} bytes, got {}", text.len());
         return Err(Fault::new(Reason::UrlTooLong, message));
     }
     let bad = |found: &str| {
@@ -202,10 +175,7 @@ pub fn url(field: &dyn Display, text: &str) -> Result<(), Fault> {
     let uri = match Uri::parse(text) {
         Ok(uri) => uri,
         Err(error) => {
-            return bad(&format!(
-                "text that breaks its grammar at byte {}",
-                error.index()
-            ));
+            return bad(&format!("text that breaks its grammar at byte {}", error.index()));
         }
     };
     let scheme = uri.scheme().as_str();
@@ -235,8 +205,7 @@ fn has_possible_port(authority: &Authority<'_>) -> bool {
 }
 
 fn stands_in_json_unescaped(text: &str) -> bool {
-    text.bytes()
-        .all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
+    text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
 }
 
 /// The beginning of a text from the payload, quoted and escaped, so that a message stays short and on one line.

@@ -5,8 +5,11 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::config::ConfigError;
+use crate::dead_letters::DlqError;
+use crate::drafts::DraftError;
 use crate::kafka::KafkaError;
 use crate::migrate::MigrateError;
+use crate::publish::PublishError;
 use crate::run::RunError;
 use crate::{postgres, redis};
 
@@ -52,17 +55,18 @@ impl Failure {
     /// It failed for several reasons, each with what to do about it.
     pub fn problems(problems: Vec<(String, String)>) -> Failure {
         let lines = problems.into_iter().map(|(what, remedy)| (what, Some(remedy)));
-        Failure {
-            exit_code: FAILED,
-            lines: lines.collect(),
+        Failure { exit_code: FAILED, lines: lines.collect() }
+    }
+
+    fn hinted(self, hint: Option<String>) -> Failure {
+        match hint {
+            Some(hint) => self.hint(hint),
+            None => self,
         }
     }
 
     fn new(exit_code: u8, what: impl fmt::Display) -> Failure {
-        Failure {
-            exit_code,
-            lines: vec![(what.to_string(), None)],
-        }
+        Failure { exit_code, lines: vec![(what.to_string(), None)] }
     }
 
     /// Writes the error to standard error and gives the exit code.
@@ -86,11 +90,7 @@ fn complain(err: &mut impl Write, what: &str, hint: Option<&str>) {
 pub(super) fn report_usage(error: &clap::Error) -> ExitCode {
     // A closed pipe behind --help is no error either.
     drop(error.print());
-    if error.use_stderr() {
-        ExitCode::from(USAGE)
-    } else {
-        ExitCode::SUCCESS
-    }
+    if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
 }
 
 /// A panic is a bug: it takes the whole process down, with one line and exit code 1, since a process that goes on without
@@ -102,9 +102,9 @@ pub(super) fn install_panic_hook() {
         let message = message
             .or(payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
-        let place = panic.location().map_or(String::new(), |place| {
-            format!(" at {}:{}", place.file(), place.line())
-        });
+        let place = panic
+            .location()
+            .map_or(String::new(), |place| format!(" at {}:{}", place.file(), place.line()));
         let what = format!("internal error{place}: {message}");
         complain(
             &mut io::stderr().lock(),
@@ -122,10 +122,7 @@ impl From<ConfigError> for Failure {
             .into_iter()
             .map(|problem| (problem.what(), Some(problem.remedy)))
             .collect();
-        Failure {
-            exit_code: USAGE,
-            lines,
-        }
+        Failure { exit_code: USAGE, lines }
     }
 }
 
@@ -181,14 +178,45 @@ impl From<RunError> for Failure {
     }
 }
 
+impl From<DlqError> for Failure {
+    fn from(error: DlqError) -> Failure {
+        match error {
+            DlqError::Kafka(error) => error.into(),
+            DlqError::Output(error) => error.into(),
+            DlqError::Silent { .. } => Failure::outage(&error).hinted(error.remedy()),
+            _ => Failure::failed(&error).hinted(error.remedy()),
+        }
+    }
+}
+
+impl From<DraftError> for Failure {
+    fn from(error: DraftError) -> Failure {
+        match error {
+            DraftError::Connect(error) => error.into(),
+            DraftError::Output(error) => error.into(),
+            DraftError::Silent { .. } => Failure::outage(&error).hinted(error.remedy()),
+            DraftError::InvalidId { .. } | DraftError::Data(_) => Failure::usage(&error),
+            _ => Failure::failed(&error).hinted(error.remedy()),
+        }
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Failure {
+        match error {
+            PublishError::Kafka(error) => error.into(),
+            PublishError::Mix(error) => Failure::usage(error),
+            PublishError::Silent { .. } => Failure::outage(&error).hint("check the brokers"),
+            _ => Failure::failed(error),
+        }
+    }
+}
+
 impl From<io::Error> for Failure {
     /// The reader of our output went away, as `| head` does: enough was seen, and that is no failure.
     fn from(error: io::Error) -> Failure {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Failure {
-                exit_code: 0,
-                lines: Vec::new(),
-            },
+            io::ErrorKind::BrokenPipe => Failure { exit_code: 0, lines: Vec::new() },
             _ => Failure::failed(error),
         }
     }
@@ -202,10 +230,7 @@ mod tests {
     fn an_error_is_one_line_and_its_hint_another() {
         let mut err = Vec::new();
         complain(&mut err, "it\nbroke", Some("mend it"));
-        assert_eq!(
-            String::from_utf8(err).unwrap(),
-            "error: it broke\nhint: mend it\n"
-        );
+        assert_eq!(String::from_utf8(err).unwrap(), "error: it broke\nhint: mend it\n");
     }
 
     #[test]

@@ -85,10 +85,7 @@ pub(super) fn consume(
     let table = runtime.block_on(Table::look_up(config))?;
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signals(runtime, Arc::clone(&stop));
-    let until = Until {
-        stop,
-        caught_up: until_caught_up,
-    };
+    let until = Until { stop, caught_up: until_caught_up };
     let mut bar = None;
     let mut on_progress = |state: &State| {
         let backlog = state.backlog();

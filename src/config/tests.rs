@@ -10,15 +10,8 @@ use super::{
 
 /// No file, this environment, no flags.
 fn from_environment(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
-    let variables = variables
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Config::load_from(
-        None,
-        Path::new("no-such-file.toml"),
-        variables,
-        Overrides::default(),
-    )
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::load_from(None, Path::new("no-such-file.toml"), variables, Overrides::default())
 }
 
 /// A file with this text, nothing else.
@@ -57,13 +50,7 @@ fn the_example_shows_every_key_with_its_default() {
     let written: toml::Table = uncommented.parse().expect("the example is TOML");
     let mut keys: Vec<String> = Vec::new();
     for (section, settings) in &written {
-        keys.extend(
-            settings
-                .as_table()
-                .unwrap()
-                .keys()
-                .map(|key| format!("{section}.{key}")),
-        );
+        keys.extend(settings.as_table().unwrap().keys().map(|key| format!("{section}.{key}")));
     }
     let mut known: Vec<_> = limits::keys().map(str::to_owned).collect();
     keys.sort();
@@ -75,10 +62,7 @@ fn the_example_shows_every_key_with_its_default() {
     config.run.workers = Config::default().run.workers;
     assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
     // As it stands, it sets nothing.
-    assert_eq!(
-        format!("{:?}", from_file(example).unwrap()),
-        format!("{:?}", Config::default())
-    );
+    assert_eq!(format!("{:?}", from_file(example).unwrap()), format!("{:?}", Config::default()));
 }
 
 #[test]
@@ -97,9 +81,11 @@ fn the_later_source_wins() {
         ("CONTENTFLOW_RUN__WORKERS", " 3 "),
     ];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let flags = Overrides::default()
-        .set("--topic", "kafka.topic", Some("flag"))
-        .set("-w", "run.workers", None::<u64>);
+    let flags = Overrides::default().set("--topic", "kafka.topic", Some("flag")).set(
+        "-w",
+        "run.workers",
+        None::<u64>,
+    );
     let config = Config::load_from(Some(&file), Path::new(""), environment, flags).unwrap();
     assert_eq!(config.kafka.group, "file");
     assert_eq!(config.kafka.brokers, "own:1");
@@ -135,10 +121,7 @@ fn a_text_that_looks_like_a_number_stays_a_text() {
         ("CONTENTFLOW_KAFKA__PROPERTIES__SASL_PASSWORD", "007"),
     ])
     .unwrap();
-    assert_eq!(
-        (config.kafka.topic.as_str(), config.kafka.group.as_str()),
-        ("2026", "true")
-    );
+    assert_eq!((config.kafka.topic.as_str(), config.kafka.group.as_str()), ("2026", "true"));
     assert_eq!(config.kafka.properties["sasl.password"], "007");
 }
 
@@ -152,10 +135,7 @@ fn properties_are_passed_on_however_they_are_written() {
         assert_eq!(properties["security.protocol"], "ssl");
         assert_eq!(properties["queued.min.messages"], "5");
     }
-    assert_eq!(
-        from_file(dotted).unwrap().kafka.properties["socket.keepalive.enable"],
-        "true"
-    );
+    assert_eq!(from_file(dotted).unwrap().kafka.properties["socket.keepalive.enable"], "true");
 }
 
 #[test]
@@ -171,23 +151,16 @@ fn a_property_that_delivery_depends_on_is_refused_with_the_reason() {
         ("acks", "in-sync replicas"),
         ("partition.assignment.strategy", "cooperatively"),
     ] {
-        let message = complaint(from_file(&format!(
-            "[kafka.properties]\n\"{property}\" = \"x\"\n"
-        )));
-        assert!(
-            message.contains(&format!("kafka.properties.{property} = \"x\"")),
-            "{message}"
-        );
+        let message =
+            complaint(from_file(&format!("[kafka.properties]\n\"{property}\" = \"x\"\n")));
+        assert!(message.contains(&format!("kafka.properties.{property} = \"x\"")), "{message}");
         assert!(
             message.contains("cannot be set; remove it: ") && message.contains(reason),
             "{message}"
         );
     }
     let message = complaint(from_file("[kafka.properties]\n\"no.such\" = 1\n"));
-    assert!(
-        message.contains("No such configuration property"),
-        "{message}"
-    );
+    assert!(message.contains("No such configuration property"), "{message}");
     let message = complaint(from_file("[kafka.properties]\n\"ssl.ca.location\" = [1]\n"));
     assert!(message.contains("is a list"), "{message}");
 }
@@ -201,43 +174,22 @@ fn every_number_is_held_to_its_limits() {
             // Where lowering one limit crosses the other timeout, there are two complaints; the first is ours.
             let error = from_file(&toml_line(limit.key, &value.to_string())).unwrap_err();
             let message = error.problems[0].to_string();
-            assert!(
-                message.contains(&format!("{} = {value}", limit.key)),
-                "{message}"
-            );
-            assert!(
-                message.contains("contentflow.toml) is out of range"),
-                "{message}"
-            );
-            assert!(
-                message.contains(&format!("from {} to {}", limit.min, limit.max)),
-                "{message}"
-            );
+            assert!(message.contains(&format!("{} = {value}", limit.key)), "{message}");
+            assert!(message.contains("contentflow.toml) is out of range"), "{message}");
+            assert!(message.contains(&format!("from {} to {}", limit.min, limit.max)), "{message}");
         }
-        let variable = format!(
-            "CONTENTFLOW_{}",
-            limit.key.to_uppercase().replace('.', "__")
-        );
+        let variable = format!("CONTENTFLOW_{}", limit.key.to_uppercase().replace('.', "__"));
         for value in ["-1", "many", "1.5", "", "0x10"] {
             let message = complaint(from_environment(&[(&variable, value)]));
+            assert!(message.contains(limit.key) && message.contains(&variable), "{message}");
             assert!(
-                message.contains(limit.key) && message.contains(&variable),
-                "{message}"
-            );
-            assert!(
-                message.contains(&format!(
-                    "set {} to a whole number of {}",
-                    limit.key, limit.unit
-                )),
+                message.contains(&format!("set {} to a whole number of {}", limit.key, limit.unit)),
                 "{message}"
             );
         }
         for value in ["true", "'many'", "1.5", "-1", "[1]", "{}"] {
             let message = complaint(from_file(&toml_line(limit.key, value)));
-            assert!(
-                message.contains(&format!("set {} to a whole number", limit.key)),
-                "{message}"
-            );
+            assert!(message.contains(&format!("set {} to a whole number", limit.key)), "{message}");
         }
     }
 }
@@ -245,21 +197,8 @@ fn every_number_is_held_to_its_limits() {
 #[test]
 fn every_text_must_be_a_text_that_fits() {
     let cases: &[(&str, &[&str])] = &[
-        (
-            "kafka.brokers",
-            &[
-                "''",
-                "'host:0'",
-                "'host:port'",
-                "'a:1,,b:2'",
-                "':9092'",
-                "'a b:1'",
-            ],
-        ),
-        (
-            "kafka.topic",
-            &["''", "'a b'", "'.'", "'..'", "'ä'", "'a/b'"],
-        ),
+        ("kafka.brokers", &["''", "'host:0'", "'host:port'", "'a:1,,b:2'", "':9092'", "'a b:1'"]),
+        ("kafka.topic", &["''", "'a b'", "'.'", "'..'", "'ä'", "'a/b'"]),
         ("kafka.group", &["''", "' '"]),
         ("dead_letters.topic", &["''", "'a b'", "'event-topic'"]),
         (
@@ -274,24 +213,10 @@ fn every_text_must_be_a_text_that_fits() {
         ),
         (
             "database.table",
-            &[
-                "''", "'a.b.c'", "'a.'", "'.a'", "'a b'", "'a;b'", "'\"a'", "'\"a\"b'", "'\"\"'",
-            ],
+            &["''", "'a.b.c'", "'a.'", "'.a'", "'a b'", "'a;b'", "'\"a'", "'\"a\"b'", "'\"\"'"],
         ),
-        (
-            "cache.url",
-            &[
-                "''",
-                "'localhost'",
-                "'http://a'",
-                "'redis://'",
-                "'redis://a/x'",
-            ],
-        ),
-        (
-            "cache.key",
-            &["''", "'event'", "'{id}'", "'{id}{id}'", "'a{id}b{id}'"],
-        ),
+        ("cache.url", &["''", "'localhost'", "'http://a'", "'redis://'", "'redis://a/x'"]),
+        ("cache.key", &["''", "'event'", "'{id}'", "'{id}{id}'", "'a{id}b{id}'"]),
         ("run.on_outage", &["''", "'Wait'", "'stop'"]),
         ("run.on_data_loss", &["''", "'exit'", "'ignore'"]),
     ];
@@ -301,10 +226,7 @@ fn every_text_must_be_a_text_that_fits() {
         for value in values.iter().chain(&["1", "true", "['a']", "{}"]) {
             let message = complaint(from_file(&toml_line(key, value)));
             assert!(message.starts_with(key), "{key} = {value}: {message}");
-            assert!(
-                message.contains("contentflow.toml)") && message.contains("; "),
-                "{message}"
-            );
+            assert!(message.contains("contentflow.toml)") && message.contains("; "), "{message}");
             let (_, remedy) = message.split_once("; ").unwrap();
             assert!(!remedy.is_empty(), "{message}");
         }
@@ -314,49 +236,21 @@ fn every_text_must_be_a_text_that_fits() {
 #[test]
 fn a_key_that_does_not_exist_is_an_error_that_names_the_likely_one() {
     let cases = [
-        (
-            "[kafka]\ntopci = 'x'\n",
-            "kafka.topci",
-            "did you mean kafka.topic?",
-        ),
-        (
-            "[run]\nworker = 1\n",
-            "run.worker",
-            "did you mean run.workers?",
-        ),
-        (
-            "[database]\npassword = 'sentinel'\n",
-            "database.password",
-            "[database] has the keys url",
-        ),
-        (
-            "[kafak]\ntopic = 'x'\n",
-            "kafak",
-            "there are the sections kafka",
-        ),
+        ("[kafka]\ntopci = 'x'\n", "kafka.topci", "did you mean kafka.topic?"),
+        ("[run]\nworker = 1\n", "run.worker", "did you mean run.workers?"),
+        ("[database]\npassword = 'sentinel'\n", "database.password", "[database] has the keys url"),
+        ("[kafak]\ntopic = 'x'\n", "kafak", "there are the sections kafka"),
         ("topic = 'x'\n", "topic", "there are the sections kafka"),
     ];
     for (text, key, remedy) in cases {
         let message = complaint(from_file(text));
-        assert!(
-            message.starts_with(key) && message.contains("is not a key"),
-            "{message}"
-        );
-        assert!(
-            message.contains(remedy) && !message.contains("sentinel"),
-            "{message}"
-        );
+        assert!(message.starts_with(key) && message.contains("is not a key"), "{message}");
+        assert!(message.contains(remedy) && !message.contains("sentinel"), "{message}");
     }
     let message = complaint(from_environment(&[("CONTENTFLOW_KAFKA__TOPCI", "x")]));
-    assert!(
-        message.contains("environment variable CONTENTFLOW_KAFKA__TOPCI"),
-        "{message}"
-    );
+    assert!(message.contains("environment variable CONTENTFLOW_KAFKA__TOPCI"), "{message}");
     let message = complaint(from_environment(&[("CONTENTFLOW_KAFKA_TOPIC", "x")]));
-    assert!(
-        message.contains("write CONTENTFLOW_KAFKA__TOPIC"),
-        "{message}"
-    );
+    assert!(message.contains("write CONTENTFLOW_KAFKA__TOPIC"), "{message}");
     let message = complaint(from_file("kafka = 'x'\n"));
     assert!(message.contains("write a table [kafka]"), "{message}");
 }
@@ -374,20 +268,14 @@ fn what_kubernetes_sets_for_a_service_of_our_name_is_not_ours() {
 
 #[test]
 fn contradictions_are_refused() {
-    let message = complaint(from_file(
-        "[kafka]\ntopic = 'a'\n[dead_letters]\ntopic = 'a'\n",
-    ));
+    let message = complaint(from_file("[kafka]\ntopic = 'a'\n[dead_letters]\ntopic = 'a'\n"));
     assert!(
         message.contains("dead_letters.topic = \"a\"") && message.contains("is kafka.topic itself"),
         "{message}"
     );
-    let message = complaint(from_file(
-        "[database]\nlock_timeout_ms = 500\nstatement_timeout_ms = 500\n",
-    ));
-    assert!(
-        message.contains("is not below database.statement_timeout_ms = 500"),
-        "{message}"
-    );
+    let message =
+        complaint(from_file("[database]\nlock_timeout_ms = 500\nstatement_timeout_ms = 500\n"));
+    assert!(message.contains("is not below database.statement_timeout_ms = 500"), "{message}");
 }
 
 #[test]
@@ -398,12 +286,8 @@ fn all_that_is_wrong_is_reported_together() {
 
 #[test]
 fn a_file_that_was_asked_for_must_exist() {
-    let result = Config::load_from(
-        Some(Path::new("no-such.toml")),
-        Path::new(""),
-        [],
-        Overrides::default(),
-    );
+    let result =
+        Config::load_from(Some(Path::new("no-such.toml")), Path::new(""), [], Overrides::default());
     let message = complaint(result);
     assert!(
         message.contains("no-such.toml cannot be read") && message.contains("--config"),
@@ -428,10 +312,7 @@ fn tables_are_quoted_for_sql() {
     for (text, sql) in cases {
         assert_eq!(TableName::parse(text).unwrap().sql(), sql);
     }
-    assert!(
-        TableName::parse(&"x".repeat(64)).is_err(),
-        "PostgreSQL would cut it"
-    );
+    assert!(TableName::parse(&"x".repeat(64)).is_err(), "PostgreSQL would cut it");
     let table = TableName::parse("content.event_drafts").unwrap();
     assert_eq!(
         (table.schema(), table.name(), table.to_string().as_str()),
@@ -450,40 +331,19 @@ fn keys_are_made_from_their_template() {
 #[test]
 fn a_secret_is_shown_without_its_password() {
     let cases = [
-        (
-            "postgres://user:SENTINEL@host:5432/db",
-            "postgres://user:***@host:5432/db",
-        ),
-        (
-            "postgres://user@host/db?sslmode=require",
-            "postgres://user@host/db?sslmode=require",
-        ),
-        (
-            "postgres://user@host/db?password=SENTINEL",
-            "postgres://user@host/db?password=***",
-        ),
+        ("postgres://user:SENTINEL@host:5432/db", "postgres://user:***@host:5432/db"),
+        ("postgres://user@host/db?sslmode=require", "postgres://user@host/db?sslmode=require"),
+        ("postgres://user@host/db?password=SENTINEL", "postgres://user@host/db?password=***"),
         (
             "postgres://user@host/db?sslmode=require&p%61ssword=SENTINEL",
             "postgres://user@host/db?sslmode=require&***",
         ),
-        (
-            "postgres://user:p%40SENTINEL@host/db",
-            "postgres://user:***@host/db",
-        ),
-        (
-            "postgres://user:SEN@TI/NEL?x@host/db",
-            "postgres://user:***@host/db",
-        ),
+        ("postgres://user:p%40SENTINEL@host/db", "postgres://user:***@host/db"),
+        ("postgres://user:SEN@TI/NEL?x@host/db", "postgres://user:***@host/db"),
         ("postgres://user:SENTINEL", "postgres://***"),
-        (
-            "postgres://u:SENTINEL@a:1,b:2/db",
-            "postgres://u:***@a:1,b:2/db",
-        ),
+        ("postgres://u:SENTINEL@a:1,b:2/db", "postgres://u:***@a:1,b:2/db"),
         ("redis://:SENTINEL@host:6379/0", "redis://:***@host:6379/0"),
-        (
-            "rediss://user:SENTINEL@[::1]:6379/0",
-            "rediss://user:***@[::1]:6379/0",
-        ),
+        ("rediss://user:SENTINEL@[::1]:6379/0", "rediss://user:***@[::1]:6379/0"),
         ("host=a user=b password=SENTINEL", "***"),
         ("SENTINEL", "***"),
     ];
@@ -499,18 +359,12 @@ fn a_secret_is_shown_without_its_password() {
 fn the_configuration_shows_no_secret_of_a_property() {
     let config = from_environment(&[
         ("CONTENTFLOW_KAFKA__PROPERTIES__SASL_PASSWORD", "SENTINEL"),
-        (
-            "CONTENTFLOW_KAFKA__PROPERTIES__SSL_KEY_PASSWORD",
-            "SENTINEL",
-        ),
+        ("CONTENTFLOW_KAFKA__PROPERTIES__SSL_KEY_PASSWORD", "SENTINEL"),
         ("DATABASE_URL", "postgres://a:SENTINEL@b/c"),
         ("REDIS_URL", "redis://:SENTINEL@b"),
     ]);
     let shown = format!("{:?}", config.unwrap());
-    assert!(
-        shown.contains("sasl.password") && !shown.contains("SENTINEL"),
-        "{shown}"
-    );
+    assert!(shown.contains("sasl.password") && !shown.contains("SENTINEL"), "{shown}");
 }
 
 proptest! {

@@ -22,7 +22,7 @@ pub enum DlqError {
         source: KafkaError,
     },
     /// The brokers stopped answering.
-    #[error("nothing came from the topic {topic} for {seconds} s; check the brokers")]
+    #[error("nothing came from the topic {topic} for {seconds} s")]
     Silent {
         /// Its name.
         topic: String,
@@ -30,7 +30,7 @@ pub enum DlqError {
         seconds: u64,
     },
     /// There is no record at that place.
-    #[error("no dead letter at {place} in the topic {topic}; list shows where they are")]
+    #[error("no dead letter at {place} in the topic {topic}")]
     NotThere {
         /// Where it was looked for.
         place: Place,
@@ -38,7 +38,7 @@ pub enum DlqError {
         topic: String,
     },
     /// Replaying needs a transaction, and it could not be had or not be ended.
-    #[error("{what}: {source}; {remedy}")]
+    #[error("{what}: {source}")]
     Transaction {
         /// What was tried.
         what: &'static str,
@@ -53,8 +53,19 @@ pub enum DlqError {
 }
 
 impl DlqError {
-    /// Whether whoever reads the output has stopped reading, as `head` does: no reason to complain.
-    pub fn is_broken_pipe(&self) -> bool {
-        matches!(self, DlqError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    /// What to do about it.
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            DlqError::Kafka(error) => Some(error.remedy()),
+            DlqError::Unreadable { .. } => {
+                Some("grant READ on it, or look into the broker's log".to_owned())
+            }
+            DlqError::Silent { .. } => Some("check the brokers".to_owned()),
+            DlqError::NotThere { .. } => {
+                Some("`contentflow dlq list` shows where they are".to_owned())
+            }
+            DlqError::Transaction { remedy, .. } => Some((*remedy).to_owned()),
+            DlqError::Output(_) => None,
+        }
     }
 }

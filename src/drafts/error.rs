@@ -8,7 +8,7 @@ use crate::postgres;
 #[derive(Debug, thiserror::Error)]
 pub enum DraftError {
     /// There is no such draft.
-    #[error("there is no draft {id:?}; draft list shows some, draft put creates one")]
+    #[error("there is no draft {id:?}")]
     Unknown {
         /// The id that was asked for.
         id: String,
@@ -28,7 +28,7 @@ pub enum DraftError {
         column_type: String,
     },
     /// The table is not there, or not what it should be.
-    #[error("the table {table} {fault}; run contentflow migrate, or set database.table")]
+    #[error("the table {table} {fault}")]
     Table {
         /// Its name.
         table: String,
@@ -75,9 +75,28 @@ pub enum DraftError {
 }
 
 impl DraftError {
-    /// Whether whoever reads the output has stopped reading, as `head` does: no reason to complain.
-    pub fn is_broken_pipe(&self) -> bool {
-        matches!(self, DraftError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    /// What to do about it.
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            DraftError::Unknown { .. } => Some(
+                "`contentflow draft list` shows some, `contentflow draft put` creates one"
+                    .to_owned(),
+            ),
+            DraftError::Table { .. } => Some(
+                "run `contentflow migrate`, or set database.table to the table that is meant"
+                    .to_owned(),
+            ),
+            DraftError::NotInvalidated { .. } => {
+                Some("delete the key when the cache is back".to_owned())
+            }
+            DraftError::Connect(error) => Some(error.remedy()),
+            DraftError::Silent { .. } => Some("check the database".to_owned()),
+            DraftError::Exists { .. }
+            | DraftError::InvalidId { .. }
+            | DraftError::Data(_)
+            | DraftError::Database { .. }
+            | DraftError::Output(_) => None,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What to generate: how many events over how many drafts, and which share of them is of which kind.
 
 /// How the ids of generated drafts look, so that they fit the type of the id column.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum DraftIds {
     /// `draft-0000001`, for text and varchar.
     #[default]

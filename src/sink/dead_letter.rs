@@ -94,7 +94,8 @@ impl Letters<'_> {
     /// Sends all, and those again whose delivery was not reported, until none is left.
     async fn deliver(&mut self, policy: &OutagePolicy) {
         let mut outage = Outage::none("dead-letter topic", policy);
-        let mut to_send: Vec<(usize, Form)> = (0..self.batch.len()).map(|index| (index, Form::Whole)).collect();
+        let mut to_send: Vec<(usize, Form)> =
+            (0..self.batch.len()).map(|index| (index, Form::Whole)).collect();
         while !to_send.is_empty() {
             let failed = self.send(&to_send).await;
             to_send = Vec::new();
@@ -154,7 +155,9 @@ impl Letters<'_> {
         loop {
             let delivery = Box::new(Delivery { index, reports: reports.clone() });
             let sent = match form {
-                Form::Whole => self.produce(record.key(), record.value(), letter.headers(), delivery),
+                Form::Whole => {
+                    self.produce(record.key(), record.value(), letter.headers(), delivery)
+                }
                 Form::Reference => {
                     let reference = letter.reference();
                     self.produce(reference.key, Some(&reference.value), reference.headers, delivery)
@@ -177,7 +180,8 @@ impl Letters<'_> {
         headers: OwnedHeaders,
         delivery: Box<Delivery>,
     ) -> KafkaResult<()> {
-        let mut message = BaseRecord::with_opaque_to(&self.config.dead_letters.topic, delivery).headers(headers);
+        let mut message =
+            BaseRecord::with_opaque_to(&self.config.dead_letters.topic, delivery).headers(headers);
         message.key = key;
         message.payload = value;
         self.producer.send::<[u8], [u8]>(message).map_err(|(error, _)| error)

@@ -66,7 +66,8 @@ enum NotWritten {
 /// Serves a write lane until its worker has no more and everything is answered.
 pub async fn serve(mut lane: Lane<Group, Written>, config: WriteConfig, policy: OutagePolicy) {
     let session = Session::new(config.database.clone(), config.id_type);
-    let mut writer = Writer { session, config, policy, book: Book::new(lane.replies), later: VecDeque::new() };
+    let mut writer =
+        Writer { session, config, policy, book: Book::new(lane.replies), later: VecDeque::new() };
     let mut jobs_end = false;
     while !(jobs_end && writer.later.is_empty()) {
         let due = writer.later.iter().map(|(due, _)| *due).min();
@@ -101,15 +102,22 @@ impl Writer {
     async fn write(&mut self, Job { ticket, batch }: Job<Group>) {
         self.book.open(ticket, batch.len());
         let backoff = self.config.retry_backoff;
-        let pending = |group| Pending { ticket, group, attempts: 1, backoff: Backoff::new(backoff) };
-        let (alone, several) = batch.into_iter().map(pending).partition(|pending| pending.group.events.len() == 1);
-        let parts = [Part { path: Path::Judged, groups: several }, Part { path: Path::Fast, groups: alone }];
+        let pending =
+            |group| Pending { ticket, group, attempts: 1, backoff: Backoff::new(backoff) };
+        let (alone, several) =
+            batch.into_iter().map(pending).partition(|pending| pending.group.events.len() == 1);
+        let parts = [
+            Part { path: Path::Judged, groups: several },
+            Part { path: Path::Fast, groups: alone },
+        ];
         self.settle(parts.into()).await;
     }
 
     async fn retry_due(&mut self) {
         let now = Instant::now();
-        let (due, later) = std::mem::take(&mut self.later).into_iter().partition::<VecDeque<_>, _>(|(at, _)| *at <= now);
+        let (due, later) = std::mem::take(&mut self.later)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|(at, _)| *at <= now);
         self.later = later;
         let groups = due.into_iter().map(|(_, pending)| pending).collect();
         self.settle(vec![Part { path: Path::Judged, groups }]).await;
@@ -129,11 +137,16 @@ impl Writer {
                     parts.extend([right, groups].map(|groups| Part { path, groups }));
                 }
                 Err(NotWritten::Refused { fault, culprit }) => {
-                    let rest = groups.into_iter().filter_map(|pending| self.refuse(pending, &fault, culprit)).collect();
+                    let rest = groups
+                        .into_iter()
+                        .filter_map(|pending| self.refuse(pending, &fault, culprit))
+                        .collect();
                     parts.push(Part { path: Path::Judged, groups: rest });
                 }
                 // A row that another transaction keeps locked is held, that row alone: no valid event is given up for it.
-                Err(NotWritten::Contended) => groups.into_iter().for_each(|pending| self.try_later(pending)),
+                Err(NotWritten::Contended) => {
+                    groups.into_iter().for_each(|pending| self.try_later(pending))
+                }
             }
             self.book.flush();
         }
@@ -150,7 +163,9 @@ impl Writer {
                     outage.over();
                     return Ok(verdicts);
                 }
-                Err(Failure::Refused { fault, culprit }) => return Err(NotWritten::Refused { fault, culprit }),
+                Err(Failure::Refused { fault, culprit }) => {
+                    return Err(NotWritten::Refused { fault, culprit });
+                }
                 // If the statement took effect after all, the guard finds it there; if not, it is done now.
                 Err(Failure::Contended(error)) if contention.tries() < self.config.retries => {
                     tracing::debug!(%error, rows = groups.len(), "contention, trying again");
@@ -173,20 +188,30 @@ impl Writer {
             match verdict {
                 Verdict::Settled(outcomes) => {
                     let events = pending.group.events.into_iter().zip(outcomes);
-                    let settled = events.map(|(change, outcome)| Written::Settled(Settled { change, outcome }));
+                    let settled = events
+                        .map(|(change, outcome)| Written::Settled(Settled { change, outcome }));
                     self.book.close(pending.ticket, settled);
                 }
                 Verdict::Undecided => undecided.push(pending),
                 // The first try and then the retries.
-                Verdict::NoSuchRow if pending.attempts > self.config.retries => self.reject_unknown(pending),
-                Verdict::NoSuchRow => self.try_later(Pending { attempts: pending.attempts + 1, ..pending }),
+                Verdict::NoSuchRow if pending.attempts > self.config.retries => {
+                    self.reject_unknown(pending)
+                }
+                Verdict::NoSuchRow => {
+                    self.try_later(Pending { attempts: pending.attempts + 1, ..pending })
+                }
             }
         }
         Part { path: Path::Judged, groups: undecided }
     }
 
     /// Takes the culprit out of a group that stands alone; what is left of the group gets its turn.
-    fn refuse(&mut self, mut pending: Pending, fault: &Fault, culprit: Option<usize>) -> Option<Pending> {
+    fn refuse(
+        &mut self,
+        mut pending: Pending,
+        fault: &Fault,
+        culprit: Option<usize>,
+    ) -> Option<Pending> {
         let culprit = culprit.unwrap_or_else(|| pending.group.newest());
         let change = pending.group.events.swap_remove(culprit);
         let refused = Written::Refused { change, fault: fault.clone(), attempts: pending.attempts };

@@ -22,7 +22,11 @@ pub async fn serve(mut lane: Lane<Settled, Invalidated>, config: Cache, policy: 
         let keys: HashSet<&str> = batch.iter().map(|settled| settled.change.draft_id()).collect();
         let keys_deleted = delete(&keys, &config, &mut connection, &policy).await;
         let deletes = u64::try_from(keys.len()).expect("a batch is small");
-        lane.replies.answer(ticket, vec![Invalidated { settled: batch, deletes, keys_deleted }], true);
+        lane.replies.answer(
+            ticket,
+            vec![Invalidated { settled: batch, deletes, keys_deleted }],
+            true,
+        );
     }
 }
 
@@ -66,12 +70,14 @@ async fn try_delete(
         Some(connected) => connected,
         None => connection.insert(crate::redis::connect(config).await?),
     };
-    let replies = tokio::time::timeout(config.timeout, connected.send_packed_commands(pipeline, 0, commands))
-        .await
-        .map_err(|_elapsed| CacheError::NoAnswer(config.timeout))??;
+    let replies =
+        tokio::time::timeout(config.timeout, connected.send_packed_commands(pipeline, 0, commands))
+            .await
+            .map_err(|_elapsed| CacheError::NoAnswer(config.timeout))??;
     let mut existed = 0;
     for (index, reply) in replies.into_iter().enumerate() {
-        let found: u64 = redis::from_redis_value(reply.extract_error()?).map_err(RedisError::from)?;
+        let found: u64 =
+            redis::from_redis_value(reply.extract_error()?).map_err(RedisError::from)?;
         // Odd replies are those of the keys, even ones those of their leases.
         existed += if index % 2 == 1 { found } else { 0 };
     }

@@ -71,7 +71,8 @@ impl State {
 
     /// Whether all that was there when the partitions were assigned has been read.
     pub fn caught_up(&self) -> bool {
-        let read_to = |partition: &i32| self.ingest.ranges().get(partition).map_or(0, |(_, last)| last + 1);
+        let read_to =
+            |partition: &i32| self.ingest.ranges().get(partition).map_or(0, |(_, last)| last + 1);
         let caught_up = |(partition, owned): (&i32, &Owned)| {
             owned.reached_end || owned.start >= owned.target || read_to(partition) >= owned.target
         };
@@ -80,7 +81,10 @@ impl State {
 
     /// How many offsets there were to read when the partitions were assigned.
     pub fn backlog(&self) -> u64 {
-        self.partitions.values().map(|owned| u64::try_from(owned.target - owned.start).unwrap_or(0)).sum()
+        self.partitions
+            .values()
+            .map(|owned| u64::try_from(owned.target - owned.start).unwrap_or(0))
+            .sum()
     }
 
     fn let_go(&mut self, partitions: &[i32]) {
@@ -94,7 +98,12 @@ impl State {
 
 impl Assignment {
     /// The context of a consumer. `drain` bounds how long a revocation waits for what is in flight.
-    pub fn new(state: State, abort: Arc<Abort>, on_data_loss: OnDataLoss, drain: Duration) -> Assignment {
+    pub fn new(
+        state: State,
+        abort: Arc<Abort>,
+        on_data_loss: OnDataLoss,
+        drain: Duration,
+    ) -> Assignment {
         Assignment { state: Mutex::new(state), abort, on_data_loss, drain }
     }
 
@@ -103,7 +112,11 @@ impl Assignment {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn assigned(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) -> KafkaResult<()> {
+    fn assigned(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        partitions: &TopicPartitionList,
+    ) -> KafkaResult<()> {
         let mut state = self.state();
         state.assigned_once = true;
         let mut starts = TopicPartitionList::new();
@@ -119,7 +132,12 @@ impl Assignment {
     }
 
     /// Where to start in each partition, asked for patiently: a broker that restarts must not cost us the assignment.
-    fn starts(&self, consumer: &BaseConsumer<Self>, topic: &str, partitions: &TopicPartitionList) -> KafkaResult<Vec<(i32, Owned)>> {
+    fn starts(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        topic: &str,
+        partitions: &TopicPartitionList,
+    ) -> KafkaResult<Vec<(i32, Owned)>> {
         let since = Instant::now();
         let mut backoff = Backoff::new(Duration::from_millis(100));
         loop {
@@ -133,7 +151,12 @@ impl Assignment {
         }
     }
 
-    fn try_starts(&self, consumer: &BaseConsumer<Self>, topic: &str, partitions: &TopicPartitionList) -> KafkaResult<Vec<(i32, Owned)>> {
+    fn try_starts(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        topic: &str,
+        partitions: &TopicPartitionList,
+    ) -> KafkaResult<Vec<(i32, Owned)>> {
         let committed = consumer.committed_offsets(partitions.clone(), ANSWER)?;
         let mut starts = Vec::new();
         for element in committed.elements() {
@@ -162,12 +185,18 @@ impl Assignment {
             OnDataLoss::Stop => self.abort.failure(format!(
                 "{what}; run.on_data_loss = \"continue\" goes on from the earliest offset, {low}"
             )),
-            OnDataLoss::Continue => tracing::error!(partition, lost, "{what}; going on from the earliest offset"),
+            OnDataLoss::Continue => {
+                tracing::error!(partition, lost, "{what}; going on from the earliest offset")
+            }
         }
         low
     }
 
-    fn revoked(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) -> KafkaResult<()> {
+    fn revoked(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        partitions: &TopicPartitionList,
+    ) -> KafkaResult<()> {
         let going = numbers(partitions);
         let mut state = self.state();
         if consumer.assignment_lost() {
@@ -217,20 +246,34 @@ impl ClientContext for Assignment {
 }
 
 impl ConsumerContext for Assignment {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        event: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
         let done = match event {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assigned(consumer, partitions),
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => self.revoked(consumer, partitions),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                self.assigned(consumer, partitions)
+            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
+                self.revoked(consumer, partitions)
+            }
             other => Err(KafkaError::Rebalance(other.into())),
         };
         if let Err(error) = done {
-            self.abort.failure(format!("the assignment of partitions failed: {error}; start again"));
+            self.abort
+                .failure(format!("the assignment of partitions failed: {error}; start again"));
         }
     }
 }
 
 fn numbers(partitions: &TopicPartitionList) -> Vec<i32> {
-    partitions.elements().iter().map(rdkafka::topic_partition_list::TopicPartitionListElem::partition).collect()
+    partitions
+        .elements()
+        .iter()
+        .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
+        .collect()
 }
 
 fn describe(partitions: &[i32]) -> String {

@@ -40,11 +40,7 @@ pub(super) fn urls(images: &RawValue) -> Result<[Cow<'_, str>; 3], Fault> {
         Kind::Array => images_by_element(images)?,
         kind => return Err(wrong_type(&"imageUrls", "an object or an array", kind)),
     };
-    Ok([
-        url(simple, STYLES[0])?,
-        url(fancy, STYLES[1])?,
-        url(trendy, STYLES[2])?,
-    ])
+    Ok([url(simple, STYLES[0])?, url(fancy, STYLES[1])?, url(trendy, STYLES[2])?])
 }
 
 fn url<'a>(image: Image<'a>, style: &str) -> Result<Cow<'a, str>, Fault> {
@@ -67,11 +63,7 @@ fn images_by_key(images: &RawValue) -> Result<[Image<'_>; 3], Fault> {
     if let Some(name) = members.other_name() {
         validate::style(&"imageUrls", name)?;
     }
-    let image = |index| {
-        members
-            .get(index)
-            .map(|value| (Place::Key(STYLES[index]), value))
-    };
+    let image = |index| members.get(index).map(|value| (Place::Key(STYLES[index]), value));
     Ok([image(0), image(1), image(2)])
 }
 
@@ -91,14 +83,10 @@ fn images_by_element(images: &RawValue) -> Result<[Image<'_>; 3], Fault> {
             return Err(repeated(&format_args!("imageUrls[{index}].{name}")));
         }
         let field = format_args!("imageUrls[{index}].style");
-        let name = members
-            .get(ELEMENT_STYLE)
-            .ok_or_else(|| missing_field(&field))?;
+        let name = members.get(ELEMENT_STYLE).ok_or_else(|| missing_field(&field))?;
         let name = string(name, &field)?;
         let style = validate::style(&field, &name)?;
-        let url = members
-            .get(ELEMENT_URL)
-            .ok_or_else(|| missing_field(&Place::Element(index)))?;
+        let url = members.get(ELEMENT_URL).ok_or_else(|| missing_field(&Place::Element(index)))?;
         let earlier = by_style[style].replace((Place::Element(index), url));
         if earlier.is_some() {
             let message = format!("{field}: expected each style once, got {name} again");

@@ -33,12 +33,8 @@ impl<'a, const N: usize> Members<'a, N> {
             let other: Result<&RawValue, _> = serde_json::from_str(text);
             return Err(other.map_or_else(|error| not_json(&error), not_an_object));
         }
-        let mut members = Members {
-            names,
-            values: [None; N],
-            repeated: [false; N],
-            other_name: None,
-        };
+        let mut members =
+            Members { names, values: [None; N], repeated: [false; N], other_name: None };
         parser
             .deserialize_map(&mut members)
             .and_then(|()| parser.end())
@@ -58,10 +54,7 @@ impl<'a, const N: usize> Members<'a, N> {
 
     /// The first of the names that stands in the object more than once.
     pub(super) fn repeated_name(&self) -> Option<&'static str> {
-        self.repeated
-            .iter()
-            .position(|repeated| *repeated)
-            .map(|index| self.names[index])
+        self.repeated.iter().position(|repeated| *repeated).map(|index| self.names[index])
     }
 
     /// The first name in the object that is none of the `N`.
@@ -186,10 +179,7 @@ impl fmt::Display for Kind {
 }
 
 fn not_an_object(value: &RawValue) -> Fault {
-    Fault::new(
-        Reason::NotAnObject,
-        format!("expected a JSON object, got {}", Kind::of(value)),
-    )
+    Fault::new(Reason::NotAnObject, format!("expected a JSON object, got {}", Kind::of(value)))
 }
 
 /// The parser's own words are safe to pass on: a syntax error quotes nothing of the text.

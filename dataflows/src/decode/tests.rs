@@ -18,11 +18,7 @@ const FIELDS: &str = r#""jobId":"job-1","eventDraftId":"draft-1","imageUrls":{"s
 /// What became of a record, free of the chunk.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
-    Event {
-        job_id: String,
-        draft_id: String,
-        urls: [String; 3],
-    },
+    Event { job_id: String, draft_id: String, urls: [String; 3] },
     Skipped,
     Rejected(Fault),
 }
@@ -63,11 +59,7 @@ fn word(outcome: &Outcome) -> &'static str {
 fn check_with(value: Option<&[u8]>, headers: Headers<'_>, expected: &str) {
     let outcome = outcome(value, headers, TEXT);
     let shown = value.map(|value| String::from_utf8_lossy(&value[..value.len().min(300)]));
-    assert_eq!(
-        word(&outcome),
-        expected,
-        "{outcome:?} of {shown:?} with {headers:?}"
-    );
+    assert_eq!(word(&outcome), expected, "{outcome:?} of {shown:?} with {headers:?}");
 }
 
 fn check(value: impl AsRef<[u8]>, expected: &str) {
@@ -77,21 +69,18 @@ fn check(value: impl AsRef<[u8]>, expected: &str) {
 /// A rejection with its message in full.
 fn check_message(value: impl AsRef<[u8]>, code: &str, message: &str) {
     match outcome(Some(value.as_ref()), &[], TEXT) {
-        Outcome::Rejected(fault) => assert_eq!(
-            (fault.reason.code(), fault.message.as_str()),
-            (code, message)
-        ),
+        Outcome::Rejected(fault) => {
+            assert_eq!((fault.reason.code(), fault.message.as_str()), (code, message))
+        }
         other => panic!("{other:?}, expected {code} {message}"),
     }
 }
 
 fn check_ids(value: impl AsRef<[u8]>, job_id: &str, draft_id: &str) {
     match outcome(Some(value.as_ref()), &[], TEXT) {
-        Outcome::Event {
-            job_id: job,
-            draft_id: draft,
-            ..
-        } => assert_eq!((&*job, &*draft), (job_id, draft_id)),
+        Outcome::Event { job_id: job, draft_id: draft, .. } => {
+            assert_eq!((&*job, &*draft), (job_id, draft_id))
+        }
         other => panic!("{other:?}, expected an event of {job_id:?}"),
     }
 }
@@ -111,9 +100,7 @@ fn with_images(images: &str) -> String {
 
 /// An event whose fancy URL, given as JSON, is under test.
 fn with_fancy(url: &str) -> String {
-    with_images(&format!(
-        r#"{{"simple":"http://a/","fancy":{url},"trendy":"http://b/"}}"#
-    ))
+    with_images(&format!(r#"{{"simple":"http://a/","fancy":{url},"trendy":"http://b/"}}"#))
 }
 
 #[test]
@@ -122,12 +109,7 @@ fn a_plain_event_is_taken_as_it_is() {
     let expected = Outcome::Event {
         job_id: "job-1".into(),
         draft_id: "draft-1".into(),
-        urls: [
-            "https://cdn/s.png",
-            "https://cdn/f.png",
-            "https://cdn/t.png",
-        ]
-        .map(String::from),
+        urls: ["https://cdn/s.png", "https://cdn/f.png", "https://cdn/t.png"].map(String::from),
     };
     assert_eq!(outcome(Some(value.as_bytes()), &[], TEXT), expected);
 }
@@ -136,11 +118,7 @@ fn a_plain_event_is_taken_as_it_is() {
 fn a_plain_event_borrows_everything_from_its_chunk() {
     use std::borrow::Cow::Borrowed;
     let mut chunk = Chunk::default();
-    let value = event(
-        r#""job-1""#,
-        r#""0e37df36-f698-11e6-8dd4-cb9ced3df976""#,
-        IMAGES,
-    );
+    let value = event(r#""job-1""#, r#""0e37df36-f698-11e6-8dd4-cb9ced3df976""#, IMAGES);
     let value = Some(value.as_bytes());
     let record = RawRecord {
         partition: 0,
@@ -151,20 +129,11 @@ fn a_plain_event_borrows_everything_from_its_chunk() {
         value,
     };
     chunk.push(record, []);
-    for column in [
-        TEXT,
-        DraftIdType::Text {
-            max_chars: Some(36),
-        },
-        DraftIdType::Uuid,
-    ] {
+    for column in [TEXT, DraftIdType::Text { max_chars: Some(36) }, DraftIdType::Uuid] {
         let Decoded::Event(event) = decode(chunk.record(0), column) else {
             panic!("a plain event")
         };
-        assert!(
-            matches!((event.job_id, event.draft_id), (Borrowed(_), Borrowed(_))),
-            "{column:?}"
-        );
+        assert!(matches!((event.job_id, event.draft_id), (Borrowed(_), Borrowed(_))), "{column:?}");
         assert!(event.urls.iter().all(|url| matches!(url, Borrowed(_))));
     }
 }

@@ -21,19 +21,15 @@ pub(super) fn parseable(value: Option<&[u8]>) -> Result<&str, Fault> {
         ));
     };
     if value.len() > VALUE_BYTES_MAX {
-        let message = format!(
-            "expected a value of at most {VALUE_BYTES_MAX} bytes, got {}",
-            value.len()
-        );
+        let message =
+            format!("expected a value of at most {VALUE_BYTES_MAX} bytes, got {}", value.len());
         return Err(Fault::new(Reason::ValueTooLarge, message));
     }
     let text = match std::str::from_utf8(value) {
         Ok(text) => text,
         Err(error) => {
-            let message = format!(
-                "expected UTF-8, got other bytes from byte {} on",
-                error.valid_up_to()
-            );
+            let message =
+                format!("expected UTF-8, got other bytes from byte {} on", error.valid_up_to());
             return Err(Fault::new(Reason::NotUtf8, message));
         }
     };
@@ -66,10 +62,7 @@ struct Suspects {
 
 impl Suspects {
     fn in_text(text: &[u8]) -> Suspects {
-        let mut suspects = Suspects {
-            brackets: 0,
-            backslash: false,
-        };
+        let mut suspects = Suspects { brackets: 0, backslash: false };
         // A block of 255 bytes cannot overflow its counter.
         for block in text.chunks(255) {
             // `[` and `{` differ in the one bit that is set here.
@@ -83,8 +76,7 @@ impl Suspects {
 
 /// Looks at every byte without a branch, which for short texts is faster than to stop at the first.
 pub(super) fn has_backslash(text: &[u8]) -> bool {
-    text.iter()
-        .fold(false, |found, byte| found | (*byte == b'\\'))
+    text.iter().fold(false, |found, byte| found | (*byte == b'\\'))
 }
 
 /// The depth of nesting outside of strings. Brackets are not matched: that is left to the parser.
@@ -131,7 +123,5 @@ fn utf16_unit(text: &[u8]) -> Option<u32> {
         return None;
     };
     let digits = digits.first_chunk::<4>()?;
-    digits.iter().try_fold(0, |unit, digit| {
-        Some(unit * 16 + char::from(*digit).to_digit(16)?)
-    })
+    digits.iter().try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))
 }

@@ -10,10 +10,7 @@ fn check_draft_id(column: DraftIdType, text: &str, expected: Option<&str>) {
     // The spelling of the column is the one that stays.
     if let Some(expected) = expected {
         let again = draft_id("eventDraftId", Cow::Borrowed(expected), column);
-        assert!(
-            matches!(again, Ok(Cow::Borrowed(same)) if same == expected),
-            "{expected:?} again"
-        );
+        assert!(matches!(again, Ok(Cow::Borrowed(same)) if same == expected), "{expected:?} again");
     }
 }
 
@@ -118,11 +115,7 @@ fn text_is_kept_and_measured_in_characters() {
         check_draft_id(text, id, Some(id));
         check_draft_id(DraftIdType::Text { max_chars: Some(8) }, id, Some(id));
     }
-    check_draft_id(
-        DraftIdType::Text { max_chars: Some(4) },
-        "éééé",
-        Some("éééé"),
-    );
+    check_draft_id(DraftIdType::Text { max_chars: Some(4) }, "éééé", Some("éééé"));
     check_draft_id(DraftIdType::Text { max_chars: Some(4) }, "ééééé", None);
     check_draft_id(DraftIdType::Text { max_chars: Some(4) }, "abcd ", None);
 }
@@ -153,10 +146,7 @@ fn a_message_about_a_draft_id_names_the_column_type() {
     ] {
         let fault =
             draft_id("eventDraftId", Cow::Borrowed(text), column).expect_err("does not fit");
-        assert_eq!(
-            (fault.reason.code(), &*fault.message),
-            ("invalid-draft-id", message)
-        );
+        assert_eq!((fault.reason.code(), &*fault.message), ("invalid-draft-id", message));
     }
 }
 
@@ -270,9 +260,7 @@ fn a_message_about_a_url_quotes_nothing_of_it() {
     ] {
         let fault = url(&"imageUrls.fancy", text).expect_err("is a bad URL");
         assert!(
-            fault
-                .message
-                .starts_with("imageUrls.fancy: expected an absolute http or https URL")
+            fault.message.starts_with("imageUrls.fancy: expected an absolute http or https URL")
         );
         assert!(!fault.message.contains("secret"), "{}", fault.message);
     }
@@ -281,13 +269,7 @@ fn a_message_about_a_url_quotes_nothing_of_it() {
 #[test]
 fn an_excerpt_is_short_and_on_one_line() {
     assert_eq!(excerpt("plain"), "\"plain\"");
-    assert_eq!(
-        excerpt("a\r\n\u{1b}[0m\"\\\u{202e}"),
-        r#""a\r\n\u{1b}[0m\"\\\u{202e}""#
-    );
+    assert_eq!(excerpt("a\r\n\u{1b}[0m\"\\\u{202e}"), r#""a\r\n\u{1b}[0m\"\\\u{202e}""#);
     let long = excerpt(&"\u{7f}".repeat(100));
-    assert!(
-        long.len() <= 64 + "…\"".len() && long.ends_with("\\u{7f}…\""),
-        "{long}"
-    );
+    assert!(long.len() <= 64 + "…\"".len() && long.ends_with("\\u{7f}…\""), "{long}");
 }

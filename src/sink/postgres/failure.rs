@@ -45,7 +45,9 @@ impl Failure {
         // By class: the two characters that all codes of a kind share.
         match code.code().get(..2) {
             // Data exception, integrity constraint, with check option, program limit exceeded, raised by a trigger.
-            Some("22" | "23" | "44" | "54" | "P0") => Failure::Refused { fault: refusal(&error), culprit: None },
+            Some("22" | "23" | "44" | "54" | "P0") => {
+                Failure::Refused { fault: refusal(&error), culprit: None }
+            }
             // Everything else says that the server, the session or the installation is not as it should be, and
             // nothing about the rows: away, starting, read-only, full, not allowed, a column gone.
             _ => Failure::Out(error.into()),
@@ -84,6 +86,7 @@ fn refusal(error: &tokio_postgres::Error) -> Fault {
 fn describe(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(db) => format!("{} ({})", db.message(), db.code().code()),
-        None => std::error::Error::source(error).map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")),
+        None => std::error::Error::source(error)
+            .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")),
     }
 }

@@ -72,7 +72,9 @@ impl Session {
         let deadline = self.config.statement_timeout + GRACE;
         let open = match &mut self.open {
             Some(open) => open,
-            closed => closed.insert(within(deadline, Open::connect(&self.config, self.id_type)).await?),
+            closed => {
+                closed.insert(within(deadline, Open::connect(&self.config, self.id_type)).await?)
+            }
         };
         match path {
             Path::Fast => open.write(groups, deadline).await,
@@ -82,7 +84,10 @@ impl Session {
 }
 
 /// Waits for an answer, but not for ever.
-async fn within<T>(deadline: Duration, answer: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+async fn within<T>(
+    deadline: Duration,
+    answer: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     tokio::time::timeout(deadline, answer)
         .await
         .unwrap_or_else(|_elapsed| Err(Failure::Out(DatabaseError::NoAnswer(deadline))))
@@ -90,7 +95,8 @@ async fn within<T>(deadline: Duration, answer: impl Future<Output = Result<T, Fa
 
 impl Open {
     async fn connect(config: &Database, id_type: &str) -> Result<Open, Failure> {
-        let client = crate::postgres::connect(config).await.map_err(|error| Failure::Out(error.into()))?;
+        let client =
+            crate::postgres::connect(config).await.map_err(|error| Failure::Out(error.into()))?;
         let setup = async {
             // Thousands of ids make the planner prefer reading the whole table. Through the index the rows are also locked
             // in the order of the ids, so that two writers cannot deadlock.
@@ -102,7 +108,8 @@ impl Open {
                 client.prepare(&amend_sql(&table, id_type)).await?,
             ))
         };
-        let (write, read, amend) = setup.await.map_err(|error: tokio_postgres::Error| Failure::Out(error.into()))?;
+        let (write, read, amend) =
+            setup.await.map_err(|error: tokio_postgres::Error| Failure::Out(error.into()))?;
         Ok(Open { client, write, read, amend })
     }
 
@@ -112,13 +119,23 @@ impl Open {
         parameters: &[&(dyn ToSql + Sync)],
         deadline: Duration,
     ) -> Result<Vec<Row>, Failure> {
-        within(deadline, async { self.client.query(statement, parameters).await.map_err(Failure::of) }).await
+        within(deadline, async {
+            self.client.query(statement, parameters).await.map_err(Failure::of)
+        })
+        .await
     }
 
     async fn write(&self, groups: &[&Group], deadline: Duration) -> Result<Vec<Verdict>, Failure> {
         let columns = EventColumns::of(groups.iter().map(|group| &group.events[0]));
-        let EventColumns { ordinals, drafts, images, jobs, timestamps, offsets, partitions } = &columns;
-        let rows = self.query(&self.write, &[ordinals, drafts, images, jobs, timestamps, offsets, partitions], deadline).await?;
+        let EventColumns { ordinals, drafts, images, jobs, timestamps, offsets, partitions } =
+            &columns;
+        let rows = self
+            .query(
+                &self.write,
+                &[ordinals, drafts, images, jobs, timestamps, offsets, partitions],
+                deadline,
+            )
+            .await?;
         let mut verdicts: Vec<Verdict> = groups.iter().map(|_| Verdict::Undecided).collect();
         for row in rows {
             verdicts[ordinal(&row)] = Verdict::Settled(vec![Outcome::Applied]);
@@ -134,7 +151,14 @@ impl Open {
             verdicts[ordinal] = match memory {
                 None => Verdict::Settled(outcomes),
                 Some(memory) => {
-                    amendments.push(Amendment { ordinal, group: groups[ordinal], winner, seen, memory, outcomes });
+                    amendments.push(Amendment {
+                        ordinal,
+                        group: groups[ordinal],
+                        winner,
+                        seen,
+                        memory,
+                        outcomes,
+                    });
                     Verdict::Undecided
                 }
             };
@@ -144,7 +168,8 @@ impl Open {
         }
         // Only where the part is a single group is the winner surely the one that was refused.
         let suspect = if groups.len() == 1 { amendments[0].winner } else { None };
-        let amended = self.amend(&amendments, deadline).await.map_err(|failure| failure.blame(suspect))?;
+        let amended =
+            self.amend(&amendments, deadline).await.map_err(|failure| failure.blame(suspect))?;
         for Amendment { ordinal, outcomes, .. } in amendments {
             if amended.contains(&ordinal) {
                 verdicts[ordinal] = Verdict::Settled(outcomes);
@@ -153,25 +178,49 @@ impl Open {
         Ok(verdicts)
     }
 
-    async fn read(&self, groups: &[&Group], deadline: Duration) -> Result<Vec<(usize, RowMemory)>, Failure> {
+    async fn read(
+        &self,
+        groups: &[&Group],
+        deadline: Duration,
+    ) -> Result<Vec<(usize, RowMemory)>, Failure> {
         let ordinals: Vec<i32> = (0..).take(groups.len()).collect();
         let drafts: Vec<&str> = groups.iter().map(|group| group.draft_id()).collect();
         let rows = self.query(&self.read, &[&ordinals, &drafts], deadline).await?;
         Ok(rows.iter().map(|row| (ordinal(row), row_memory(row))).collect())
     }
 
-    async fn amend(&self, amendments: &[Amendment<'_>], deadline: Duration) -> Result<Vec<usize>, Failure> {
+    async fn amend(
+        &self,
+        amendments: &[Amendment<'_>],
+        deadline: Duration,
+    ) -> Result<Vec<usize>, Failure> {
         // The images of a group without a winner are sent, but not looked at.
         let columns = EventColumns::of(amendments.iter().map(|amendment| amendment.event()));
-        let EventColumns { ordinals: _, drafts, images, jobs, timestamps, offsets, partitions } = &columns;
-        let ordinals: Vec<i32> = amendments.iter().map(|amendment| int(amendment.ordinal)).collect();
-        let wins: Vec<bool> = amendments.iter().map(|amendment| amendment.winner.is_some()).collect();
-        let seen: Vec<String> = amendments.iter().map(|amendment| positions_literal(&amendment.seen.recent)).collect();
-        let recent_jobs: Vec<String> = amendments.iter().map(|amendment| jobs_literal(&amendment.memory.recent)).collect();
-        let recent_positions: Vec<String> =
-            amendments.iter().map(|amendment| positions_literal(&amendment.memory.recent)).collect();
+        let EventColumns { ordinals: _, drafts, images, jobs, timestamps, offsets, partitions } =
+            &columns;
+        let ordinals: Vec<i32> =
+            amendments.iter().map(|amendment| int(amendment.ordinal)).collect();
+        let wins: Vec<bool> =
+            amendments.iter().map(|amendment| amendment.winner.is_some()).collect();
+        let seen: Vec<String> =
+            amendments.iter().map(|amendment| positions_literal(&amendment.seen.recent)).collect();
+        let recent_jobs: Vec<String> =
+            amendments.iter().map(|amendment| jobs_literal(&amendment.memory.recent)).collect();
+        let recent_positions: Vec<String> = amendments
+            .iter()
+            .map(|amendment| positions_literal(&amendment.memory.recent))
+            .collect();
         let parameters: [&(dyn ToSql + Sync); 11] = [
-            &ordinals, drafts, images, jobs, timestamps, offsets, partitions, &wins, &seen, &recent_jobs,
+            &ordinals,
+            drafts,
+            images,
+            jobs,
+            timestamps,
+            offsets,
+            partitions,
+            &wins,
+            &seen,
+            &recent_jobs,
             &recent_positions,
         ];
         let rows = self.query(&self.amend, &parameters, deadline).await?;
@@ -270,7 +319,8 @@ fn amend_sql(table: &str, id_type: &str) -> String {
         ", $8::bool[], $9::text[], $10::text[], $11::text[]",
         ", wins, seen, recent_jobs, recent_positions",
     );
-    let if_wins = |new: &str, old: &str| format!("{old} = CASE WHEN b.wins THEN {new} ELSE d.{old} END");
+    let if_wins =
+        |new: &str, old: &str| format!("{old} = CASE WHEN b.wins THEN {new} ELSE d.{old} END");
     let images = [
         if_wins("b.images::jsonb", "content_images"),
         if_wins("now()", "updated_at"),

@@ -16,14 +16,8 @@ fn of_several_faults_the_first_in_the_order_of_the_fields_is_reported() {
         "bad-url",
         "imageUrls.simple: expected an absolute http or https URL by RFC 3986, got text that breaks its grammar at byte 1",
     );
-    check(
-        event("1", "2", r#"{"trendy":"x","simple":"http://a/"}"#),
-        "missing-style",
-    );
-    check(
-        event("1", "2", r#"{"simple":"x","gloomy":"y"}"#),
-        "unknown-style",
-    );
+    check(event("1", "2", r#"{"trendy":"x","simple":"http://a/"}"#), "missing-style");
+    check(event("1", "2", r#"{"simple":"x","gloomy":"y"}"#), "unknown-style");
 }
 
 #[test]
@@ -79,37 +73,15 @@ fn hostile_ids_are_exact_text_or_rejected() {
         "\u{ad}",
     ];
     for id in taken {
-        check_ids(
-            event(&format!("\"{id}\""), &format!("\"{id}\""), IMAGES),
-            id,
-            id,
-        );
+        check_ids(event(&format!("\"{id}\""), &format!("\"{id}\""), IMAGES), id, id);
     }
     check_ids(with_job_id(r#""a\"b\\c""#), r#"a"b\c"#, "draft-1");
-    for id in [
-        r"a\r\nb",
-        r"\u001b[31mred",
-        r"a\u0000",
-        r"\u007f",
-        r"\u0085x",
-        r"x\u009b",
-        r"tab\t",
-    ] {
+    for id in [r"a\r\nb", r"\u001b[31mred", r"a\u0000", r"\u007f", r"\u0085x", r"x\u009b", r"tab\t"]
+    {
         check(with_job_id(&format!("\"{id}\"")), "id-control-character");
-        check(
-            event("1", &format!("\"{id}\""), IMAGES),
-            "id-control-character",
-        );
+        check(event("1", &format!("\"{id}\""), IMAGES), "id-control-character");
     }
-    for id in [
-        "",
-        " ",
-        r"\t\n",
-        "\u{a0}",
-        "\u{3000}\u{2003}",
-        r"\u2028",
-        r"\u0085",
-    ] {
+    for id in ["", " ", r"\t\n", "\u{a0}", "\u{3000}\u{2003}", r"\u2028", r"\u0085"] {
         check(with_job_id(&format!("\"{id}\"")), "blank-id");
         check(event("1", &format!("\"{id}\""), IMAGES), "blank-id");
     }
@@ -127,24 +99,15 @@ fn a_draft_id_takes_the_spelling_of_its_column() {
         other => panic!("{other:?}"),
     }
     let value = event("7", "12345678901", IMAGES);
-    assert_eq!(
-        word(&outcome(Some(value.as_bytes()), &[], DraftIdType::BigInt)),
-        "event"
-    );
+    assert_eq!(word(&outcome(Some(value.as_bytes()), &[], DraftIdType::BigInt)), "event");
     assert_eq!(
         word(&outcome(Some(value.as_bytes()), &[], DraftIdType::Integer)),
         "invalid-draft-id"
     );
-    assert_eq!(
-        word(&outcome(Some(value.as_bytes()), &[], DraftIdType::Uuid)),
-        "invalid-draft-id"
-    );
+    assert_eq!(word(&outcome(Some(value.as_bytes()), &[], DraftIdType::Uuid)), "invalid-draft-id");
     // The rules for every id come first.
     let value = event("7", r#"" ""#, IMAGES);
-    assert_eq!(
-        word(&outcome(Some(value.as_bytes()), &[], DraftIdType::Uuid)),
-        "blank-id"
-    );
+    assert_eq!(word(&outcome(Some(value.as_bytes()), &[], DraftIdType::Uuid)), "blank-id");
 }
 
 #[test]
@@ -163,12 +126,7 @@ fn exactly_the_three_styles_are_wanted_each_once() {
     let array = |styles: &[&str]| {
         with_images(&format!(
             "[{}]",
-            styles
-                .iter()
-                .copied()
-                .map(element)
-                .collect::<Vec<_>>()
-                .join(",")
+            styles.iter().copied().map(element).collect::<Vec<_>>().join(",")
         ))
     };
     check(array(&["fancy", "simple", "trendy"]), "event");
@@ -176,29 +134,14 @@ fn exactly_the_three_styles_are_wanted_each_once() {
     check(array(&[]), "missing-style");
     check(with_images("{}"), "missing-style");
     check(array(&["fancy", "simple", "fancy"]), "duplicate-style");
-    check(
-        array(&["fancy", "simple", "trendy", "trendy"]),
-        "duplicate-style",
-    );
-    check(
-        array(&["fancy", "simple", "trendy", "gloomy"]),
-        "unknown-style",
-    );
+    check(array(&["fancy", "simple", "trendy", "trendy"]), "duplicate-style");
+    check(array(&["fancy", "simple", "trendy", "gloomy"]), "unknown-style");
     check(array(&["Fancy", "simple", "trendy"]), "unknown-style");
     check(array(&["fancy ", "simple", "trendy"]), "unknown-style");
     check(array(&[""]), "unknown-style");
-    check(
-        with_images(&IMAGES.replace('}', r#","gloomy":"https://cdn/g.png"}"#)),
-        "unknown-style",
-    );
-    check(
-        with_images(&IMAGES.replace('}', r#","extra":null}"#)),
-        "unknown-style",
-    );
-    check(
-        with_images(&IMAGES.replace("simple\"", "Simple\"")),
-        "unknown-style",
-    );
+    check(with_images(&IMAGES.replace('}', r#","gloomy":"https://cdn/g.png"}"#)), "unknown-style");
+    check(with_images(&IMAGES.replace('}', r#","extra":null}"#)), "unknown-style");
+    check(with_images(&IMAGES.replace("simple\"", "Simple\"")), "unknown-style");
     check_message(
         with_images(&format!(r#"{{"\u001b\n{}":1}}"#, "x".repeat(500))),
         "unknown-style",
@@ -231,26 +174,10 @@ fn elements_of_image_urls_have_a_style_and_a_url() {
             "wrong-type",
             "imageUrls[0]: expected an object with style and url, got a string",
         ),
-        (
-            "[null]",
-            "wrong-type",
-            "imageUrls[0]: expected an object with style and url, got null",
-        ),
-        (
-            "[[]]",
-            "wrong-type",
-            "imageUrls[0]: expected an object with style and url, got an array",
-        ),
-        (
-            r#"[{"url":"http://a/"}]"#,
-            "missing-field",
-            "imageUrls[0].style: missing",
-        ),
-        (
-            r#"[{"style":"fancy"}]"#,
-            "missing-field",
-            "imageUrls[0].url: missing",
-        ),
+        ("[null]", "wrong-type", "imageUrls[0]: expected an object with style and url, got null"),
+        ("[[]]", "wrong-type", "imageUrls[0]: expected an object with style and url, got an array"),
+        (r#"[{"url":"http://a/"}]"#, "missing-field", "imageUrls[0].style: missing"),
+        (r#"[{"style":"fancy"}]"#, "missing-field", "imageUrls[0].url: missing"),
         (
             r#"[{"style":1,"url":"http://a/"}]"#,
             "wrong-type",
@@ -284,8 +211,5 @@ fn urls_are_checked_as_they_decode() {
         "imageUrls.fancy: expected at most 2048 bytes, got 2049",
     );
     // The length comes first, so that nothing long is ever parsed.
-    check(
-        with_fancy(&format!("\"{}\"", "é ".repeat(2_000))),
-        "url-too-long",
-    );
+    check(with_fancy(&format!("\"{}\"", "é ".repeat(2_000))), "url-too-long");
 }

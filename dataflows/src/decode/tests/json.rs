@@ -22,42 +22,15 @@ fn what_is_not_utf8_is_rejected_wherever_it_stands() {
     check(b"\xff", "not-utf8");
     check(b"\xef\xbb", "not-utf8");
     // In an ignored field, which the parser itself would let pass; in an ignored key; and after the value.
-    check(
-        [
-            b"{\"note\":\"\xc3\x28\",".as_slice(),
-            FIELDS.as_bytes(),
-            b"}",
-        ]
-        .concat(),
-        "not-utf8",
-    );
-    check(
-        [b"{\"\xc3\x28\":1,".as_slice(), FIELDS.as_bytes(), b"}"].concat(),
-        "not-utf8",
-    );
-    check(
-        [b"{".as_slice(), FIELDS.as_bytes(), b"}\xff"].concat(),
-        "not-utf8",
-    );
+    check([b"{\"note\":\"\xc3\x28\",".as_slice(), FIELDS.as_bytes(), b"}"].concat(), "not-utf8");
+    check([b"{\"\xc3\x28\":1,".as_slice(), FIELDS.as_bytes(), b"}"].concat(), "not-utf8");
+    check([b"{".as_slice(), FIELDS.as_bytes(), b"}\xff"].concat(), "not-utf8");
     // A surrogate and an overlong form are no UTF-8 either.
     check(
-        [
-            b"{\"note\":\"\xed\xa0\x80\",".as_slice(),
-            FIELDS.as_bytes(),
-            b"}",
-        ]
-        .concat(),
+        [b"{\"note\":\"\xed\xa0\x80\",".as_slice(), FIELDS.as_bytes(), b"}"].concat(),
         "not-utf8",
     );
-    check(
-        [
-            b"{\"note\":\"\xc0\xaf\",".as_slice(),
-            FIELDS.as_bytes(),
-            b"}",
-        ]
-        .concat(),
-        "not-utf8",
-    );
+    check([b"{\"note\":\"\xc0\xaf\",".as_slice(), FIELDS.as_bytes(), b"}"].concat(), "not-utf8");
     // UTF-16, as some producers send it.
     check(b"\xff\xfe{\0}\0", "not-utf8");
 }
@@ -121,10 +94,7 @@ fn a_lone_surrogate_is_rejected_wherever_it_stands() {
         r"\\\ud800",
     ] {
         check(format!(r#"{{{FIELDS},"note":"{escapes}"}}"#), "not-json");
-        check(
-            format!(r#"{{{FIELDS},"deep":[{{"{escapes}":1}}]}}"#),
-            "not-json",
-        );
+        check(format!(r#"{{{FIELDS},"deep":[{{"{escapes}":1}}]}}"#), "not-json");
         check(with_job_id(&format!("\"{escapes}\"")), "not-json");
     }
     // Pairs, and backslashes that only look like an escape.
@@ -142,47 +112,23 @@ fn a_lone_surrogate_is_rejected_wherever_it_stands() {
 
 #[test]
 fn json_that_is_not_an_object_is_told_apart_from_what_is_not_json() {
-    let around = [
-        format!("[{{{FIELDS}}}]"),
-        format!("[\"job-1\",\"draft-1\",{IMAGES}]"),
-    ];
-    for value in [
-        "null",
-        "true",
-        "0",
-        "-1.5e9",
-        "1e999",
-        "\"ContentCreated\"",
-        "[]",
-        " [1] ",
-        "\t\"\"\n",
-    ] {
+    let around = [format!("[{{{FIELDS}}}]"), format!("[\"job-1\",\"draft-1\",{IMAGES}]")];
+    for value in
+        ["null", "true", "0", "-1.5e9", "1e999", "\"ContentCreated\"", "[]", " [1] ", "\t\"\"\n"]
+    {
         check(value, "not-an-object");
     }
     for value in around {
         check(value, "not-an-object");
     }
-    check_message(
-        "[1,2]",
-        "not-an-object",
-        "expected a JSON object, got an array",
-    );
+    check_message("[1,2]", "not-an-object", "expected a JSON object, got an array");
 }
 
 #[test]
 fn numbers_of_any_size_may_stand_in_ignored_fields() {
-    for number in [
-        "1e999",
-        "-1e-999",
-        "123456789012345678901234567890",
-        "1.0e+400",
-        "-0",
-        "0.000",
-    ] {
-        check(
-            format!(r#"{{{FIELDS},"n":{number},"m":[{number}]}}"#),
-            "event",
-        );
+    for number in ["1e999", "-1e-999", "123456789012345678901234567890", "1.0e+400", "-0", "0.000"]
+    {
+        check(format!(r#"{{{FIELDS},"n":{number},"m":[{number}]}}"#), "event");
     }
 }
 
@@ -197,14 +143,8 @@ fn a_byte_order_mark_is_called_by_its_name() {
 
 #[test]
 fn unknown_fields_are_ignored_and_may_repeat() {
-    check(
-        format!(r#"{{"a":1,"a":2,{FIELDS},"b":{{"jobId":1,"jobId":2}},"":null}}"#),
-        "event",
-    );
-    check(
-        format!(r#"{{"$serde_json::private::RawValue":"x",{FIELDS}}}"#),
-        "event",
-    );
+    check(format!(r#"{{"a":1,"a":2,{FIELDS},"b":{{"jobId":1,"jobId":2}},"":null}}"#), "event");
+    check(format!(r#"{{"$serde_json::private::RawValue":"x",{FIELDS}}}"#), "event");
     check(format!(r#"{{"JobId":1,"jobid":2,{FIELDS}}}"#), "event");
 }
 
@@ -221,18 +161,9 @@ fn keys_and_values_are_compared_decoded() {
         r#"{{"job\u0049d":"\u006aob","eventDraft\u0049d":"d\/1","image\u0055rls":{IMAGES}}}"#
     );
     check_ids(value, "job", "d/1");
-    check(
-        format!(r#"{{"jobI\u0064":"again",{FIELDS}}}"#),
-        "duplicate-key",
-    );
-    check(
-        format!(r#"{{"event\u0054ype":"Content\u0043reated",{FIELDS}}}"#),
-        "event",
-    );
-    check(
-        with_images(&IMAGES.replace("fancy\"", "f\\u0061ncy\"")),
-        "event",
-    );
+    check(format!(r#"{{"jobI\u0064":"again",{FIELDS}}}"#), "duplicate-key");
+    check(format!(r#"{{"event\u0054ype":"Content\u0043reated",{FIELDS}}}"#), "event");
+    check(with_images(&IMAGES.replace("fancy\"", "f\\u0061ncy\"")), "event");
     check(with_fancy(r#""https:\/\/cdn\/f.png""#), "event");
 }
 
@@ -250,10 +181,7 @@ fn a_value_of_one_mebibyte_is_taken_and_one_byte_more_is_not() {
 fn nesting_of_64_levels_is_taken_and_of_65_is_not() {
     check(nested(64), "event");
     check(nested(65), "too-deep");
-    check(
-        format!("{}{}", "[".repeat(64), "]".repeat(64)),
-        "not-an-object",
-    );
+    check(format!("{}{}", "[".repeat(64), "]".repeat(64)), "not-an-object");
     check(format!("{}{}", "[".repeat(65), "]".repeat(65)), "too-deep");
     check("[".repeat(1_000_000), "too-deep");
     check("{\"a\":".repeat(100_000), "too-deep");
@@ -270,10 +198,6 @@ fn brackets_that_do_not_nest_are_not_counted() {
         "[{".repeat(99)
     );
     check(in_string, "event");
-    let after_escape = format!(
-        r#"{{{FIELDS},"a":"\\","b":{}{}}}"#,
-        "[".repeat(64),
-        "]".repeat(64)
-    );
+    let after_escape = format!(r#"{{{FIELDS},"a":"\\","b":{}{}}}"#, "[".repeat(64), "]".repeat(64));
     check(after_escape, "too-deep");
 }

@@ -13,26 +13,14 @@ fn config() -> ProptestConfig {
     ProptestConfig::with_cases(2_000)
 }
 
-const GOOD_URLS: [&str; 4] = [
-    "http://a",
-    "https://cdn/a.png?x=%20",
-    "HTTPS://[::1]:8080/a#b",
-    "https://cdn:/",
-];
-const BAD_URLS: [&str; 5] = [
-    "",
-    "https:///a",
-    "ftp://a/",
-    "https://u@a/",
-    "https://a/\u{e9}",
-];
+const GOOD_URLS: [&str; 4] =
+    ["http://a", "https://cdn/a.png?x=%20", "HTTPS://[::1]:8080/a#b", "https://cdn:/"];
+const BAD_URLS: [&str; 5] = ["", "https:///a", "ftp://a/", "https://u@a/", "https://a/\u{e9}"];
 
 fn draft_ids() -> impl Strategy<Value = DraftIdType> {
     prop_oneof![
         Just(TEXT),
-        (0_u32..40).prop_map(|max| DraftIdType::Text {
-            max_chars: Some(max)
-        }),
+        (0_u32..40).prop_map(|max| DraftIdType::Text { max_chars: Some(max) }),
         Just(DraftIdType::Uuid),
         Just(DraftIdType::BigInt),
         Just(DraftIdType::Integer),
@@ -98,13 +86,7 @@ fn optional<T: Strategy<Value = Value>>(value: T) -> impl Strategy<Value = Optio
 }
 
 fn fields() -> impl Strategy<Value = Map<String, Value>> {
-    (
-        optional(id()),
-        optional(id()),
-        optional(image_urls()),
-        event_type(),
-        any::<Option<i8>>(),
-    )
+    (optional(id()), optional(id()), optional(image_urls()), event_type(), any::<Option<i8>>())
         .prop_map(|(job_id, draft_id, images, event_type, extra)| {
             let extra = extra.map(|number| json!({"jobId": number}));
             let members = [
@@ -114,10 +96,7 @@ fn fields() -> impl Strategy<Value = Map<String, Value>> {
                 ("eventType", event_type),
                 ("extra", extra),
             ];
-            members
-                .into_iter()
-                .filter_map(|(key, value)| Some((key.to_owned(), value?)))
-                .collect()
+            members.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
         })
 }
 
@@ -153,20 +132,12 @@ fn reference(top: &Value) -> Result<Option<(String, String, [String; 3])>, ()> {
         .filter(|value| value.is_object())
         .collect();
     let looks_right = |object: &&Value| has(object, &FIELDS) || has(object, &["eventType"]);
-    let holder = match envelopes
-        .iter()
-        .copied()
-        .find(looks_right)
-        .or(envelopes.first().copied())
-    {
+    let holder = match envelopes.iter().copied().find(looks_right).or(envelopes.first().copied()) {
         _ if is_flat => Some(top),
         envelope => envelope,
     };
-    let named = [
-        top.get("eventType"),
-        top.get("type"),
-        holder.and_then(|holder| holder.get("eventType")),
-    ];
+    let named =
+        [top.get("eventType"), top.get("type"), holder.and_then(|holder| holder.get("eventType"))];
     for named in named.into_iter().flatten() {
         match named.as_str().ok_or(())? {
             "" => {}
@@ -185,18 +156,12 @@ fn reference(top: &Value) -> Result<Option<(String, String, [String; 3])>, ()> {
     };
     let (job_id, draft_id) = (id("jobId")?, id("eventDraftId")?);
     let urls: Vec<(String, &Value)> = match holder.and_then(|holder| holder.get("imageUrls")) {
-        Some(Value::Object(members)) => members
-            .iter()
-            .map(|(style, url)| (style.clone(), url))
-            .collect(),
+        Some(Value::Object(members)) => {
+            members.iter().map(|(style, url)| (style.clone(), url)).collect()
+        }
         Some(Value::Array(elements)) => elements
             .iter()
-            .map(|element| {
-                (
-                    element["style"].as_str().unwrap_or("?").to_owned(),
-                    &element["url"],
-                )
-            })
+            .map(|element| (element["style"].as_str().unwrap_or("?").to_owned(), &element["url"]))
             .collect(),
         _ => return Err(()),
     };
@@ -206,17 +171,9 @@ fn reference(top: &Value) -> Result<Option<(String, String, [String; 3])>, ()> {
     let by_style: HashMap<String, &Value> = urls.into_iter().collect();
     let url = |style: &str| {
         let url = by_style.get(style).and_then(|url| url.as_str()).ok_or(())?;
-        if GOOD_URLS.contains(&url) {
-            Ok(url.to_owned())
-        } else {
-            Err(())
-        }
+        if GOOD_URLS.contains(&url) { Ok(url.to_owned()) } else { Err(()) }
     };
-    Ok(Some((
-        job_id,
-        draft_id,
-        [url("simple")?, url("fancy")?, url("trendy")?],
-    )))
+    Ok(Some((job_id, draft_id, [url("simple")?, url("fancy")?, url("trendy")?])))
 }
 
 /// A valid event that a few bytes were changed in, as tables of edits: where, and what to put there.
@@ -226,11 +183,7 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
     );
     let interesting = proptest::sample::select(br#"{}[]",:\/ud8e019-.+ntf"#.to_vec());
     let byte = prop_oneof![3 => interesting, 1 => any::<u8>()];
-    let edit = (
-        any::<proptest::sample::Index>(),
-        proptest::option::of(byte),
-        any::<bool>(),
-    );
+    let edit = (any::<proptest::sample::Index>(), proptest::option::of(byte), any::<bool>());
     proptest::collection::vec(edit, 1..4).prop_map(move |edits| {
         let mut value = valid.clone().into_bytes();
         for (index, byte, insert) in edits {
@@ -250,11 +203,7 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
 /// What every outcome keeps to, however wild the record.
 fn check_promises(value: &[u8], draft_ids: DraftIdType) -> Result<(), TestCaseError> {
     match outcome(Some(value), &[], draft_ids) {
-        Outcome::Event {
-            job_id,
-            draft_id,
-            urls,
-        } => {
+        Outcome::Event { job_id, draft_id, urls } => {
             for id in [job_id, draft_id] {
                 prop_assert!(
                     !id.trim().is_empty() && id.len() <= 255 && !id.contains(char::is_control)
