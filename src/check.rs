@@ -49,6 +49,16 @@ impl Finding {
     fn is_ok(&self) -> bool {
         matches!(self.verdict, Verdict::Ok(_))
     }
+
+    fn problem(self) -> Option<(String, String)> {
+        let subject = self.subject;
+        match self.verdict {
+            Verdict::Ok(_) => None,
+            Verdict::Missing { what, remedy } | Verdict::Fail { what, remedy } => {
+                Some((format!("{subject}: {what}"), remedy))
+            }
+        }
+    }
 }
 
 impl fmt::Display for Finding {
@@ -80,6 +90,14 @@ pub async fn run(config: &Config, out: &mut impl Write) -> io::Result<ExitCode> 
     report(database(config).await, out)?;
     report(cache(config).await, out)?;
     Ok(if all_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The same for a command that is about to start: only what is not ok, as what and what to do about it.
+pub async fn problems(config: &Config) -> Vec<(String, String)> {
+    let mut findings = kafka(config);
+    findings.extend(database(config).await);
+    findings.extend(cache(config).await);
+    findings.into_iter().filter_map(Finding::problem).collect()
 }
 
 /// Nothing else can be checked without a configuration.

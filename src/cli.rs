@@ -123,11 +123,23 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<ExitCode, Failure> {
             out.write_all(&script)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Run(_)
-        | Command::Publish(_)
-        | Command::Draft(_)
-        | Command::Dlq(_)
-        | Command::Demo(_) => Err(Failure::failed("this command is not connected yet")),
+        Command::Run(args) => {
+            let config = load(args.overrides())?;
+            run::execute(config, &args, &runtime()?, out)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Publish(args) => {
+            let config = load(args.overrides())?;
+            runtime()?.block_on(publish::run(&config, &args, out))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Draft(command) => {
+            let config = load(Overrides::default())?;
+            runtime()?.block_on(draft::run(&config, &command, out))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Dlq(command) => dlq::run(&load(Overrides::default())?, &command, out),
+        Command::Demo(_) => Err(Failure::failed("this command is not connected yet")),
     }
 }
 

@@ -143,6 +143,13 @@ impl ClientContext for Complaints {
     }
 }
 
+impl rdkafka::consumer::ConsumerContext for Complaints {}
+
+/// Passes a line of librdkafka's own log on to ours: it retries by itself, what needs a person comes as an error.
+pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    tracing::debug!(?level, facility, "{message}");
+}
+
 impl ProducerContext for Complaints {
     type DeliveryOpaque = ();
 

@@ -1,10 +1,14 @@
 //! `contentflow dlq …`
 
-use std::fmt;
-use std::str::FromStr;
+use std::io::Write;
+use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use dataflows::reject::Reason;
+
+use super::failure::Failure;
+use crate::config::Config;
+use crate::dead_letters::{self, Place};
 
 /// `contentflow dlq …`
 #[derive(Clone, Debug, Subcommand)]
@@ -40,7 +44,7 @@ pub struct ListArgs {
 pub struct ShowArgs {
     /// Where it is in the dead-letter topic
     #[arg(value_name = "PARTITION:OFFSET")]
-    pub position: Position,
+    pub place: Place,
 }
 
 /// `contentflow dlq count`
@@ -77,51 +81,50 @@ pub struct Which {
 
     /// The one at this place in the dead-letter topic
     #[arg(long, value_name = "PARTITION:OFFSET")]
-    pub offset: Option<Position>,
+    pub offset: Option<Place>,
 }
 
-/// A record's place in a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// Its partition.
-    pub partition: i32,
-    /// Its offset.
-    pub offset: i64,
-}
-
-impl FromStr for Position {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Position, &'static str> {
-        let parsed = text.split_once(':').and_then(|(partition, offset)| {
-            Some(Position { partition: partition.parse().ok()?, offset: offset.parse().ok()? })
-        });
-        parsed
-            .filter(|position| position.partition >= 0 && position.offset >= 0)
-            .ok_or("write partition and offset as two numbers, like 0:42; `contentflow dlq list` shows them")
+impl Which {
+    /// The one that is given.
+    fn chosen(&self) -> dead_letters::Which {
+        let Which { all: _, reason, offset } = *self;
+        match (reason, offset) {
+            (Some(reason), _) => dead_letters::Which::Reason(reason),
+            (_, Some(place)) => dead_letters::Which::At(place),
+            (None, None) => dead_letters::Which::All,
+        }
     }
 }
 
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.partition, self.offset)
+/// Runs the command.
+///
+/// # Errors
+///
+/// When a server or the output fails, or a letter is not there.
+pub fn run(
+    config: &Config,
+    command: &DlqCommand,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    match command {
+        DlqCommand::List(ListArgs { limit, reason, json }) => {
+            let which = reason.map_or(dead_letters::Which::All, dead_letters::Which::Reason);
+            dead_letters::list(config, &which, limit.unwrap_or(usize::MAX), *json, out)?;
+        }
+        DlqCommand::Show(ShowArgs { place }) => dead_letters::show(config, *place, out)?,
+        DlqCommand::Count(CountArgs { by_reason }) => dead_letters::count(config, *by_reason, out)?,
+        DlqCommand::Replay(ReplayArgs { which, again }) => {
+            let which = which.chosen();
+            let replayed = dead_letters::replay(config, &which, *again, out)?;
+            if !replayed.is_success(&which) {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn reason(code: &str) -> Result<Reason, String> {
     Reason::from_code(code)
         .ok_or_else(|| format!("the reasons are {}", Reason::ALL.map(Reason::code).join(", ")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_position_is_two_numbers() {
-        assert_eq!("3:42".parse(), Ok(Position { partition: 3, offset: 42 }));
-        for bad in ["", "3", "3:", ":42", "-1:0", "0:-1", "3:42:1", "a:b"] {
-            assert!(bad.parse::<Position>().is_err(), "{bad}");
-        }
-    }
 }

@@ -1,13 +1,19 @@
 //! `contentflow draft …`
 
+use std::io::{self, Write};
+
 use clap::{Args, Subcommand};
+
+use super::failure::Failure;
+use crate::config::Config;
+use crate::drafts;
 
 /// `contentflow draft …`
 #[derive(Clone, Debug, Subcommand)]
 pub enum DraftCommand {
     /// Read a draft through the cache, as a service should
     Get(GetArgs),
-    /// Create a draft, or change its data
+    /// Create a draft
     Put(PutArgs),
     /// List drafts, the last changed first
     List(ListArgs),
@@ -36,5 +42,27 @@ pub struct PutArgs {
 pub struct ListArgs {
     /// How many at most
     #[arg(long, value_name = "N", default_value_t = 20)]
-    pub limit: usize,
+    pub limit: u32,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// When there is no such draft, or a server or the output fails.
+pub async fn run(
+    config: &Config,
+    command: &DraftCommand,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    match command {
+        DraftCommand::Get(GetArgs { id }) => {
+            drafts::get(config, id, out, &mut io::stderr()).await?
+        }
+        DraftCommand::Put(PutArgs { id, data }) => {
+            drafts::put(config, id, data.as_deref(), out).await?
+        }
+        DraftCommand::List(ListArgs { limit }) => drafts::list(config, *limit, out).await?,
+    }
+    Ok(())
 }

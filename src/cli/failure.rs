@@ -6,8 +6,12 @@ use std::process::ExitCode;
 
 use crate::check::DraftTableError;
 use crate::config::ConfigError;
+use crate::dead_letters::DlqError;
+use crate::drafts::DraftError;
 use crate::kafka::KafkaError;
 use crate::migrate::MigrateError;
+use crate::publish::PublishError;
+use crate::run::RunError;
 use crate::{postgres, redis};
 
 /// Exit code 1: it failed.
@@ -47,6 +51,19 @@ impl Failure {
             *last = Some(hint.to_string());
         }
         self
+    }
+
+    /// It failed for several reasons, each with what to do about it.
+    pub fn problems(problems: Vec<(String, String)>) -> Failure {
+        let lines = problems.into_iter().map(|(what, remedy)| (what, Some(remedy)));
+        Failure { exit_code: FAILED, lines: lines.collect() }
+    }
+
+    fn hinted(self, hint: Option<String>) -> Failure {
+        match hint {
+            Some(hint) => self.hint(hint),
+            None => self,
+        }
     }
 
     fn new(exit_code: u8, what: impl fmt::Display) -> Failure {
@@ -158,6 +175,47 @@ impl From<MigrateError> for Failure {
 impl From<DraftTableError> for Failure {
     fn from(error: DraftTableError) -> Failure {
         Failure::failed(error).hint("`contentflow check` looks at the whole table")
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Failure {
+        let exit_code = if error.is_outage() { OUTAGE } else { FAILED };
+        Failure::new(exit_code, error)
+    }
+}
+
+impl From<DlqError> for Failure {
+    fn from(error: DlqError) -> Failure {
+        match error {
+            DlqError::Kafka(error) => error.into(),
+            DlqError::Output(error) => error.into(),
+            DlqError::Silent { .. } => Failure::outage(&error).hinted(error.remedy()),
+            _ => Failure::failed(&error).hinted(error.remedy()),
+        }
+    }
+}
+
+impl From<DraftError> for Failure {
+    fn from(error: DraftError) -> Failure {
+        match error {
+            DraftError::Connect(error) => error.into(),
+            DraftError::Output(error) => error.into(),
+            DraftError::Silent { .. } => Failure::outage(&error).hinted(error.remedy()),
+            DraftError::InvalidId { .. } | DraftError::Data(_) => Failure::usage(&error),
+            _ => Failure::failed(&error).hinted(error.remedy()),
+        }
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Failure {
+        match error {
+            PublishError::Kafka(error) => error.into(),
+            PublishError::Mix(error) => Failure::usage(error),
+            PublishError::Silent { .. } => Failure::outage(&error).hint("check the brokers"),
+            _ => Failure::failed(error),
+        }
     }
 }
 

@@ -1,9 +1,15 @@
 //! `contentflow publish`: what to publish, as one of three sources.
 
+use std::io::{self, Write};
+
 use clap::Args;
 
 use super::failure::Failure;
-use crate::config::Overrides;
+use crate::config::{Config, Overrides};
+use crate::drafts::Rows;
+use crate::generate::{DraftIds, Mix};
+use crate::progress_bar::Bar;
+use crate::publish;
 
 /// `contentflow publish`
 #[derive(Clone, Debug, Args)]
@@ -66,6 +72,9 @@ pub struct SyntheticArgs {
     /// Drafts that they are about [default: a tenth of the events]
     #[arg(long, value_name = "D", requires = "generate", value_parser = clap::value_parser!(u64).range(1..))]
     pub drafts: Option<u64>,
+    /// How the drafts' ids look [default: as --create-drafts finds the column, else text]
+    #[arg(long, value_name = "TYPE", requires = "generate", value_enum)]
+    pub draft_ids: Option<DraftIds>,
     /// Create these drafts in the database first
     #[arg(long, requires = "generate")]
     pub create_drafts: bool,
@@ -131,6 +140,78 @@ impl PublishArgs {
     /// What the flags set in the configuration.
     pub fn overrides(&self) -> Overrides {
         Overrides::default().set("--topic", "kafka.topic", self.topic.clone())
+    }
+}
+
+/// Publishes what the arguments say and writes the report.
+///
+/// # Errors
+///
+/// When nothing is named, an event breaks a rule, or a server fails.
+pub async fn run(config: &Config, args: &PublishArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let kafka = &config.kafka;
+    let published = match args.source()? {
+        Source::One { job_id, draft_id, urls } => {
+            publish::publish_one(kafka, &job_id, &draft_id, &urls)?
+        }
+        Source::Ndjson => publish::publish_lines(kafka, &mut io::stdin().lock())?,
+        Source::Synthetic { events, drafts } => {
+            let draft_ids = prepare_drafts(config, &args.synthetic, drafts).await?;
+            let mix = mix(&args.synthetic, events, drafts, draft_ids);
+            let mut bar = Bar::new("events", events);
+            let published =
+                publish::publish_generated(kafka, mix, args.synthetic.rate, &mut |sent| {
+                    bar.set(sent)
+                });
+            bar.finish();
+            published?
+        }
+    };
+    Ok(published.report(out)?)
+}
+
+/// Creates the drafts if that is asked for. The result is how their ids look.
+async fn prepare_drafts(
+    config: &Config,
+    args: &SyntheticArgs,
+    drafts: u64,
+) -> Result<DraftIds, Failure> {
+    if !args.create_drafts {
+        return Ok(args.draft_ids.unwrap_or_default());
+    }
+    let rows = Rows::connect(&config.database).await?;
+    let draft_ids = args.draft_ids.unwrap_or(rows.draft_ids());
+    let mut bar = Bar::new("drafts", drafts);
+    let created = rows.create_generated(drafts, draft_ids, |done| bar.set(done)).await;
+    bar.finish();
+    tracing::info!(created = created?, drafts, "drafts are there");
+    Ok(draft_ids)
+}
+
+fn mix(args: &SyntheticArgs, events: u64, drafts: u64, draft_ids: DraftIds) -> Mix {
+    let SyntheticArgs {
+        generate: _,
+        drafts: _,
+        draft_ids: _,
+        create_drafts: _,
+        rate,
+        seed,
+        duplicates,
+        stale,
+        bad,
+        foreign,
+    } = *args;
+    Mix {
+        seed,
+        events,
+        drafts,
+        draft_ids,
+        start_ms: publish::now_ms(),
+        spacing_us: publish::spacing_us(rate),
+        duplicates,
+        stale,
+        bad,
+        foreign,
     }
 }
 

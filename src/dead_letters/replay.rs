@@ -1,0 +1,254 @@
+//! `dlq replay`: dead letters become records of their own topic again.
+//!
+//! Each record and the mark that it was replayed are written in one transaction: either both stand in their topics or
+//! neither. So a second replay takes only what is new, wherever the first one died. The transactional id belongs to the
+//! dead-letter topic, and it is claimed before the marks are read: a replay that is still running elsewhere can commit
+//! nothing after that, and what it had committed is read.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Write;
+use std::ops::ControlFlow;
+
+use rdkafka::message::{BorrowedMessage, Message};
+
+use super::outbox::{NotSent, Outbox, Outgoing};
+use super::scan::{Reader, Stretch, Stretches};
+use super::{DlqError, Entry, Letter, Origin, Place, REPLAYS_MAX, Which, original};
+use crate::config::Config;
+use crate::printable::one_line;
+
+/// Records in one transaction: few enough that an open transaction never holds back readers for long.
+const BATCH_RECORDS_MAX: usize = 500;
+
+/// Bytes in one transaction, by the same reason.
+const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What became of the dead letters that a replay was asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// Published again.
+    pub replayed: u64,
+    /// Left alone: published again by an earlier replay.
+    pub already: u64,
+    /// Left alone: replayed as often as a record may be.
+    pub refused: u64,
+    /// Could not be published again; the output says why.
+    pub failed: u64,
+}
+
+impl Replayed {
+    /// Whether everything that was asked for is done, now or before. What was refused counts only where it was asked for
+    /// by its place.
+    pub fn is_success(&self, which: &Which) -> bool {
+        let Replayed { replayed: _, already: _, refused, failed } = *self;
+        failed == 0 && (refused == 0 || !matches!(which, Which::At(_)))
+    }
+}
+
+/// Publishes the original records of dead letters to the topics that they came from, each once, and waits until they
+/// are committed. What was replayed before is left alone, unless `again`.
+///
+/// Writes a line for each record that was refused or failed, and a summary.
+///
+/// # Errors
+///
+/// When the dead letters cannot be read, or the brokers fail: what was committed until then is remembered, and the same
+/// command takes the rest.
+pub fn replay(
+    config: &Config,
+    which: &Which,
+    again: bool,
+    out: &mut dyn Write,
+) -> Result<Replayed, DlqError> {
+    let outbox = Outbox::claim(config)?;
+    let reader = Reader::new(&config.kafka)?;
+    let topic = &config.dead_letters.topic;
+    let plan = Plan::read(&reader, topic, which)?;
+    if let (Which::At(place), true) = (which, plan.letters.is_empty()) {
+        return Err(DlqError::NotThere { place: *place, topic: topic.clone() });
+    }
+    let mut sum = Replayed::default();
+    let selected = plan.select(again, &mut sum, out)?;
+    let mut run =
+        Run { outbox, reader: Reader::new(&config.kafka)?, partitions: HashMap::new(), sum, out };
+    run.publish_all(&reader, topic, &selected)?;
+    let Run { sum, out, .. } = run;
+    let Replayed { replayed, already, refused, failed } = sum;
+    writeln!(
+        out,
+        "replayed {replayed}, already replayed {already}, refused after {REPLAYS_MAX} replays {refused}, failed {failed}"
+    )?;
+    Ok(sum)
+}
+
+/// The letters that are meant, one for each record, and the records that have been replayed.
+struct Plan {
+    letters: BTreeMap<Place, Letter>,
+    replayed: HashSet<Origin>,
+}
+
+impl Plan {
+    fn read(reader: &Reader, topic: &str, which: &Which) -> Result<Plan, DlqError> {
+        let mut plan = Plan { letters: BTreeMap::new(), replayed: HashSet::new() };
+        let mut seen = HashSet::new();
+        reader.walk(topic, &reader.everything(topic)?, |message| {
+            match Entry::read(message) {
+                Entry::Letter(letter) => {
+                    if which.takes(&letter) && seen.insert(letter.origin.clone()) {
+                        plan.letters.insert(letter.place, letter);
+                    }
+                }
+                Entry::Mark(origin) => {
+                    plan.replayed.insert(origin);
+                }
+                Entry::Stranger(place) => tracing::warn!(%place, topic, "not a dead letter"),
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(plan)
+    }
+
+    fn select(
+        self,
+        again: bool,
+        sum: &mut Replayed,
+        out: &mut dyn Write,
+    ) -> Result<BTreeMap<Place, Letter>, DlqError> {
+        let Plan { letters, replayed } = self;
+        let mut selected = BTreeMap::new();
+        for (place, letter) in letters {
+            if letter.replays >= REPLAYS_MAX {
+                sum.refused += 1;
+                writeln!(
+                    out,
+                    "{}: refused, it has been replayed {} times",
+                    name(&letter),
+                    letter.replays
+                )?;
+            } else if replayed.contains(&letter.origin) && !again {
+                sum.already += 1;
+            } else {
+                selected.insert(place, letter);
+            }
+        }
+        Ok(selected)
+    }
+}
+
+struct Run<'a> {
+    outbox: Outbox,
+    /// A second reader: references are looked up while the first one walks.
+    reader: Reader,
+    /// How many partitions a topic has, or why that is not known.
+    partitions: HashMap<String, Result<usize, String>>,
+    sum: Replayed,
+    out: &'a mut dyn Write,
+}
+
+impl Run<'_> {
+    /// Walks the topic a second time, since the first time kept no values, over the stretches that hold the selection.
+    fn publish_all(
+        &mut self,
+        walker: &Reader,
+        topic: &str,
+        selected: &BTreeMap<Place, Letter>,
+    ) -> Result<(), DlqError> {
+        let mut batch: Vec<Outgoing> = Vec::new();
+        let mut remaining = selected.len();
+        walker.walk(topic, &stretches(selected), |message| {
+            let place = Place { partition: message.partition(), offset: message.offset() };
+            let Some(letter) = selected.get(&place) else {
+                return Ok(ControlFlow::Continue(()));
+            };
+            remaining -= 1;
+            match self.outgoing(letter, message)? {
+                Ok(outgoing) => batch.push(outgoing),
+                Err(why) => self.note_failure(letter, &why)?,
+            }
+            let bytes: usize = batch.iter().map(Outgoing::bytes).sum();
+            if batch.len() >= BATCH_RECORDS_MAX || bytes >= BATCH_BYTES_MAX {
+                self.publish(std::mem::take(&mut batch))?;
+            }
+            Ok(if remaining == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        self.publish(batch)
+    }
+
+    fn outgoing(
+        &mut self,
+        letter: &Letter,
+        message: &BorrowedMessage<'_>,
+    ) -> Result<Result<Outgoing, String>, DlqError> {
+        let partitions = match self.partitions_of(&letter.origin.topic) {
+            Ok(partitions) => partitions,
+            Err(why) => return Ok(Err(why)),
+        };
+        let partition =
+            usize::try_from(letter.origin.partition).ok().filter(|own| *own < partitions);
+        // With fewer partitions than it once had, the topic's own rule decides, by the key.
+        let partition = partition.map(|_| letter.origin.partition);
+        if letter.is_reference {
+            return original::fetch(
+                &self.reader,
+                letter,
+                message.payload().unwrap_or_default(),
+                partition,
+            );
+        }
+        Ok(Ok(Outgoing::new(letter.clone(), message, partition)))
+    }
+
+    fn partitions_of(&mut self, topic: &str) -> Result<usize, String> {
+        if let Some(known) = self.partitions.get(topic) {
+            return known.clone();
+        }
+        let found = self.reader.partitions(topic).map(|partitions| partitions.len());
+        let found = found.map_err(|error| error.to_string());
+        self.partitions.insert(topic.to_owned(), found.clone());
+        found
+    }
+
+    /// Publishes a batch in one transaction. If a record of it is refused, each gets a transaction of its own, so that
+    /// the others are published nevertheless.
+    fn publish(&mut self, batch: Vec<Outgoing>) -> Result<(), DlqError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        match self.outbox.publish(&batch) {
+            Ok(()) => {
+                self.sum.replayed += u64::try_from(batch.len()).unwrap_or(u64::MAX);
+                Ok(())
+            }
+            Err(NotSent::Refused(why)) => match <[Outgoing; 1]>::try_from(batch) {
+                Ok([single]) => self.note_failure(&single.letter, &why),
+                Err(batch) => batch.into_iter().try_for_each(|single| self.publish(vec![single])),
+            },
+            Err(NotSent::Failed(error)) => {
+                writeln!(self.out, "replayed {} before this failed", self.sum.replayed)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn note_failure(&mut self, letter: &Letter, why: &str) -> Result<(), DlqError> {
+        self.sum.failed += 1;
+        writeln!(self.out, "{}: not replayed: {}", name(letter), one_line(why.as_bytes()))?;
+        Ok(())
+    }
+}
+
+/// From the first to the last selected letter of each partition.
+fn stretches(selected: &BTreeMap<Place, Letter>) -> Stretches {
+    let mut stretches = Stretches::new();
+    for Place { partition, offset } in selected.keys() {
+        let stretch = stretches.entry(*partition).or_insert(Stretch { from: *offset, to: *offset });
+        stretch.to = *offset + 1;
+    }
+    stretches
+}
+
+/// A letter as the output names it.
+fn name(letter: &Letter) -> String {
+    let Origin { topic, partition, offset, timestamp_ms: _ } = &letter.origin;
+    format!("{} ({} {partition}:{offset})", letter.place, one_line(topic.as_bytes()))
+}

@@ -1,0 +1,173 @@
+//! Reading a topic from its beginning to where it ended when the reading began: a walk with an end, outside any group.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::{DlqError, Place};
+use crate::config;
+use crate::kafka;
+
+/// Without a record or an end of a partition for so long, the brokers are taken to be out.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// Often enough to notice silence.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Reads topics without being a member of a group, committed transactions only.
+pub(super) struct Reader {
+    consumer: BaseConsumer<kafka::Complaints>,
+}
+
+/// A stretch of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stretch {
+    /// The first offset to read.
+    pub(super) from: i64,
+    /// The first offset not to read.
+    pub(super) to: i64,
+}
+
+/// What to read of a topic, by partition.
+pub(super) type Stretches = BTreeMap<i32, Stretch>;
+
+impl Reader {
+    /// A reader; nothing is sent yet.
+    pub(super) fn new(config: &config::Kafka) -> Result<Reader, DlqError> {
+        let mut client = kafka::client_config(config);
+        // The group's name is for access rights: the reader neither joins it nor commits for it.
+        client.set("group.id", &config.group);
+        client.set("enable.auto.commit", "false");
+        client.set("enable.partition.eof", "true");
+        client.set("isolation.level", "read_committed");
+        // What retention deletes while it is being read is gone; the walk goes on with what is there.
+        client.set("auto.offset.reset", "earliest");
+        let consumer = client
+            .create_with_context(kafka::Complaints::default())
+            .map_err(kafka::creation_error)?;
+        Ok(Reader { consumer })
+    }
+
+    /// All that the topic holds now. A partition without records is left out.
+    pub(super) fn everything(&self, topic: &str) -> Result<Stretches, DlqError> {
+        let mut stretches = Stretches::new();
+        for partition in self.partitions(topic)? {
+            let watermarks =
+                self.consumer.fetch_watermarks(topic, partition, kafka::METADATA_TIMEOUT);
+            let (from, to) = watermarks.map_err(|source| unreadable(topic, source))?;
+            if from < to {
+                stretches.insert(partition, Stretch { from, to });
+            }
+        }
+        Ok(stretches)
+    }
+
+    /// The topic's partitions. A topic without any does not exist.
+    pub(super) fn partitions(&self, topic: &str) -> Result<Vec<i32>, DlqError> {
+        let metadata = self.consumer.fetch_metadata(Some(topic), kafka::METADATA_TIMEOUT);
+        let metadata = metadata.map_err(|source| unreadable(topic, source))?;
+        let partitions = metadata.topics().iter().filter(|found| found.name() == topic);
+        let partitions: Vec<i32> = partitions
+            .flat_map(|found| found.partitions())
+            .map(|partition| partition.id())
+            .collect();
+        if partitions.is_empty() {
+            return Err(kafka::KafkaError::MissingTopic(topic.to_owned()).into());
+        }
+        Ok(partitions)
+    }
+
+    /// Shows every committed record of the stretches to `visit`, partition by partition in the order of offsets, but the
+    /// partitions mixed. Ends early when `visit` breaks.
+    ///
+    /// Offsets are not counted: aborted and control records leave gaps. A partition is over when a record at or past its
+    /// end is seen, or when the client reports that there is nothing more to read.
+    pub(super) fn walk(
+        &self,
+        topic: &str,
+        stretches: &Stretches,
+        mut visit: impl FnMut(&BorrowedMessage<'_>) -> Result<ControlFlow<()>, DlqError>,
+    ) -> Result<(), DlqError> {
+        let mut open = stretches.clone();
+        open.retain(|_, stretch| stretch.from < stretch.to);
+        self.assign(topic, &open)?;
+        let mut heard = Instant::now();
+        while !open.is_empty() {
+            match self.consumer.poll(POLL_INTERVAL) {
+                Some(Ok(message)) => {
+                    heard = Instant::now();
+                    let Some(stretch) = open.get(&message.partition()) else {
+                        continue;
+                    };
+                    if message.offset() < stretch.to && visit(&message)?.is_break() {
+                        break;
+                    }
+                    if message.offset() + 1 >= stretch.to {
+                        open.remove(&message.partition());
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    heard = Instant::now();
+                    open.remove(&partition);
+                }
+                Some(Err(source @ KafkaError::MessageConsumptionFatal(_))) => {
+                    return Err(unreadable(topic, source));
+                }
+                // The client goes on trying by itself: what does not pass ends in silence.
+                Some(Err(source)) if heard.elapsed() > SILENCE_MAX => {
+                    return Err(unreadable(topic, source));
+                }
+                None if heard.elapsed() > SILENCE_MAX => {
+                    return Err(DlqError::Silent {
+                        topic: topic.to_owned(),
+                        seconds: SILENCE_MAX.as_secs(),
+                    });
+                }
+                Some(Err(_)) | None => {}
+            }
+        }
+        self.assign(topic, &Stretches::new())
+    }
+
+    /// Shows one record to `visit`; `None` if there is no committed record at that place.
+    pub(super) fn at<T>(
+        &self,
+        topic: &str,
+        place: Place,
+        visit: impl Fn(&BorrowedMessage<'_>) -> T,
+    ) -> Result<Option<T>, DlqError> {
+        let Some(stretch) = self.everything(topic)?.remove(&place.partition) else {
+            return Ok(None);
+        };
+        if !(stretch.from..stretch.to).contains(&place.offset) {
+            return Ok(None);
+        }
+        // Not to the next offset but to the end: a reader past a transaction is given what comes after it.
+        let rest =
+            Stretches::from([(place.partition, Stretch { from: place.offset, to: stretch.to })]);
+        let mut found = None;
+        self.walk(topic, &rest, |message| {
+            found = (message.offset() == place.offset).then(|| visit(message));
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(found)
+    }
+
+    fn assign(&self, topic: &str, stretches: &Stretches) -> Result<(), DlqError> {
+        let mut list = TopicPartitionList::new();
+        for (partition, stretch) in stretches {
+            list.add_partition_offset(topic, *partition, Offset::Offset(stretch.from))
+                .map_err(|source| unreadable(topic, source))?;
+        }
+        self.consumer.assign(&list).map_err(|source| unreadable(topic, source))
+    }
+}
+
+fn unreadable(topic: &str, source: KafkaError) -> DlqError {
+    DlqError::Unreadable { topic: topic.to_owned(), source }
+}

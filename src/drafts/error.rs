@@ -1,0 +1,109 @@
+//! What can go wrong with drafts.
+
+use std::io;
+
+use crate::postgres;
+
+/// A failure to read or to create a draft.
+#[derive(Debug, thiserror::Error)]
+pub enum DraftError {
+    /// There is no such draft.
+    #[error("there is no draft {id:?}")]
+    Unknown {
+        /// The id that was asked for.
+        id: String,
+    },
+    /// A draft is created once.
+    #[error("the draft {id:?} exists already")]
+    Exists {
+        /// The id that was to be created.
+        id: String,
+    },
+    /// The id cannot be one of this table.
+    #[error("{id:?} is not an id of this table, whose event_draft_id is {column_type}")]
+    InvalidId {
+        /// What was given.
+        id: String,
+        /// The type of the column.
+        column_type: String,
+    },
+    /// The table is not there, or not what it should be.
+    #[error("the table {table} {fault}")]
+    Table {
+        /// Its name.
+        table: String,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// The data for the other columns cannot be used.
+    #[error("the data {0}")]
+    Data(String),
+    /// The draft was created, but the cache may still have something under its key.
+    #[error(
+        "the draft {id:?} is created, but its cache key {key:?} could not be deleted: {reason}"
+    )]
+    NotInvalidated {
+        /// The draft.
+        id: String,
+        /// The key to delete.
+        key: String,
+        /// Why it was not.
+        reason: String,
+    },
+    /// No session with the database.
+    #[error(transparent)]
+    Connect(#[from] postgres::ConnectError),
+    /// The database refused, or was lost.
+    #[error("the database failed to {doing}: {}", said(.source))]
+    Database {
+        /// What it was asked for.
+        doing: &'static str,
+        /// What it says.
+        source: tokio_postgres::Error,
+    },
+    /// The database did not answer.
+    #[error("the database did not answer within {seconds} s when asked to {doing}")]
+    Silent {
+        /// What it was asked for.
+        doing: &'static str,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The result could not be written.
+    #[error("cannot write the output: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl DraftError {
+    /// What to do about it.
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            DraftError::Unknown { .. } => Some(
+                "`contentflow draft list` shows some, `contentflow draft put` creates one"
+                    .to_owned(),
+            ),
+            DraftError::Table { .. } => Some(
+                "run `contentflow migrate`, or set database.table to the table that is meant"
+                    .to_owned(),
+            ),
+            DraftError::NotInvalidated { .. } => {
+                Some("delete the key when the cache is back".to_owned())
+            }
+            DraftError::Connect(error) => Some(error.remedy()),
+            DraftError::Silent { .. } => Some("check the database".to_owned()),
+            DraftError::Exists { .. }
+            | DraftError::InvalidId { .. }
+            | DraftError::Data(_)
+            | DraftError::Database { .. }
+            | DraftError::Output(_) => None,
+        }
+    }
+}
+
+/// The server's own sentence; the driver's would only say that there is one.
+fn said(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(said) => format!("{} ({})", said.message(), said.code().code()),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,216 @@
+//! The idempotent producer, and the count of what it got through.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+
+use super::PublishError;
+use crate::config::Kafka;
+use crate::generate::Headers;
+use crate::kafka;
+
+/// How long an event may wait for its acknowledgement. A healthy cluster takes milliseconds; a new leader, seconds.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Beyond the client's own limit for an event.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Delivery reports are collected after so many events. One report stands for a whole batch.
+const POLL_EVERY: u64 = 256;
+
+/// While the client's queue is full.
+const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
+
+/// What sets this producer apart from the defaults, and why.
+const PROPERTIES: [(&str, &str); 6] = [
+    // Acknowledged by all in-sync replicas, in order and once, also after the client's own retries.
+    ("enable.idempotence", "true"),
+    ("acks", "all"),
+    // Batches of some thousand events; a single event is hardly delayed.
+    ("linger.ms", "10"),
+    // 64 MiB on the way: some seconds of a slow broker, and no gigabytes of memory.
+    ("queue.buffering.max.kbytes", "65536"),
+    ("queue.buffering.max.messages", "200000"),
+    // The Java client's: all publishers put a draft's events into the same partition.
+    ("partitioner", "murmur2_random"),
+];
+
+/// One event to publish.
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'a> {
+    /// The record's key: the draft's id.
+    pub key: &'a str,
+    /// The record's value.
+    pub value: Option<&'a [u8]>,
+    /// The record's headers.
+    pub headers: Headers,
+    /// The record's timestamp, milliseconds since the epoch.
+    pub timestamp_ms: i64,
+}
+
+/// What the brokers have acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// Events.
+    pub events: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+}
+
+/// Publishes to the topic of the configuration.
+pub struct Publisher {
+    producer: BaseProducer<Deliveries>,
+    deliveries: Deliveries,
+    topic: String,
+    sent: AtomicU64,
+}
+
+impl Publisher {
+    /// A publisher for an existing topic.
+    ///
+    /// # Errors
+    ///
+    /// When no broker answers, the topic does not exist, or a property contradicts another one.
+    pub fn new(config: &Kafka) -> Result<Publisher, PublishError> {
+        kafka::Admin::new(config)?.partitions(&config.topic, kafka::METADATA_TIMEOUT)?;
+        let mut client = kafka::client_config(config);
+        for (name, value) in PROPERTIES {
+            client.set(name, value);
+        }
+        client.set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string());
+        // What the user has set goes before what is only tuning here.
+        for (name, value) in &config.properties {
+            client.set(name, value);
+        }
+        let deliveries = Deliveries::default();
+        let producer =
+            client.create_with_context(deliveries.clone()).map_err(kafka::creation_error)?;
+        Ok(Publisher { producer, deliveries, topic: config.topic.clone(), sent: AtomicU64::new(0) })
+    }
+
+    /// Hands an event to the client. Waits while its queue is full.
+    ///
+    /// # Errors
+    ///
+    /// When the client refuses the event, or the brokers have refused one before.
+    pub fn send(&self, event: &Event<'_>) -> Result<(), PublishError> {
+        let headers = event.headers.iter();
+        let headers = headers
+            .fold(OwnedHeaders::new_with_capacity(event.headers.len()), |all, (key, value)| {
+                all.insert(Header { key, value: Some(*value) })
+            });
+        let mut record = BaseRecord::to(&self.topic)
+            .key(event.key)
+            .timestamp(event.timestamp_ms)
+            .headers(headers);
+        record.payload = event.value;
+        while let Err((error, back)) = self.producer.send(record) {
+            if !matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
+                return Err(PublishError::Send {
+                    source: error,
+                    acknowledged: self.deliveries.acknowledged().events,
+                });
+            }
+            record = back;
+            self.idle(FULL_QUEUE_PAUSE);
+        }
+        if self.sent.fetch_add(1, Ordering::Relaxed).is_multiple_of(POLL_EVERY) {
+            self.producer.poll(Duration::ZERO);
+            self.deliveries.check()?;
+        }
+        Ok(())
+    }
+
+    /// Waits, and collects delivery reports meanwhile.
+    pub fn idle(&self, pause: Duration) {
+        self.producer.poll(pause);
+    }
+
+    /// Waits until every event is acknowledged.
+    ///
+    /// # Errors
+    ///
+    /// When one is not: with how many failed, how many got through, and why the first one failed.
+    pub fn finish(self) -> Result<Acknowledged, PublishError> {
+        let deadline = DELIVERY_TIMEOUT + GRACE;
+        let flushed = self.producer.flush(deadline);
+        self.deliveries.check()?;
+        let acknowledged = self.deliveries.acknowledged();
+        if flushed.is_err() {
+            let sent = self.sent.load(Ordering::Relaxed);
+            return Err(PublishError::Silent {
+                waiting: sent - acknowledged.events,
+                seconds: deadline.as_secs(),
+                acknowledged: acknowledged.events,
+            });
+        }
+        Ok(acknowledged)
+    }
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+/// The sum of the delivery reports.
+#[derive(Clone, Default)]
+struct Deliveries(Arc<Reports>);
+
+#[derive(Default)]
+struct Reports {
+    acknowledged: AtomicU64,
+    bytes: AtomicU64,
+    failed: AtomicU64,
+    first_failure: Mutex<Option<KafkaError>>,
+}
+
+impl Deliveries {
+    fn acknowledged(&self) -> Acknowledged {
+        let Reports { acknowledged, bytes, .. } = &*self.0;
+        Acknowledged {
+            events: acknowledged.load(Ordering::Relaxed),
+            bytes: bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    fn check(&self) -> Result<(), PublishError> {
+        let first = self.0.first_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match first {
+            None => Ok(()),
+            Some(reason) => Err(PublishError::Delivery {
+                failed: self.0.failed.load(Ordering::Relaxed),
+                acknowledged: self.acknowledged().events,
+                reason,
+            }),
+        }
+    }
+}
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        match result {
+            Ok(message) => {
+                let bytes = message.key_len() + message.payload_len();
+                self.0.bytes.fetch_add(u64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
+                self.0.acknowledged.fetch_add(1, Ordering::Relaxed);
+            }
+            Err((error, _)) => {
+                self.0.failed.fetch_add(1, Ordering::Relaxed);
+                let mut first = self.0.first_failure.lock().unwrap_or_else(PoisonError::into_inner);
+                first.get_or_insert_with(|| error.clone());
+            }
+        }
+    }
+}
