@@ -29,10 +29,7 @@ enum Verdict {
 
 impl Finding {
     fn ok(subject: &'static str, found: impl Into<String>) -> Finding {
-        Finding {
-            subject,
-            verdict: Verdict::Ok(found.into()),
-        }
+        Finding { subject, verdict: Verdict::Ok(found.into()) }
     }
 
     fn missing(
@@ -40,27 +37,25 @@ impl Finding {
         what: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Finding {
-        Finding {
-            subject,
-            verdict: Verdict::Missing {
-                what: what.into(),
-                remedy: remedy.into(),
-            },
-        }
+        Finding { subject, verdict: Verdict::Missing { what: what.into(), remedy: remedy.into() } }
     }
 
     fn fail(subject: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
-        Finding {
-            subject,
-            verdict: Verdict::Fail {
-                what: what.into(),
-                remedy: remedy.into(),
-            },
-        }
+        Finding { subject, verdict: Verdict::Fail { what: what.into(), remedy: remedy.into() } }
     }
 
     fn is_ok(&self) -> bool {
         matches!(self.verdict, Verdict::Ok(_))
+    }
+
+    fn problem(self) -> Option<(String, String)> {
+        let subject = self.subject;
+        match self.verdict {
+            Verdict::Ok(_) => None,
+            Verdict::Missing { what, remedy } | Verdict::Fail { what, remedy } => {
+                Some((format!("{subject}: {what}"), remedy))
+            }
+        }
     }
 }
 
@@ -92,21 +87,21 @@ pub async fn run(config: &Config, out: &mut impl Write) -> io::Result<ExitCode> 
     report(kafka(config), out)?;
     report(database(config).await, out)?;
     report(cache(config).await, out)?;
-    Ok(if all_ok {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if all_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The same for a command that is about to start: only what is not ok, as what and what to do about it.
+pub async fn problems(config: &Config) -> Vec<(String, String)> {
+    let mut findings = kafka(config);
+    findings.extend(database(config).await);
+    findings.extend(cache(config).await);
+    findings.into_iter().filter_map(Finding::problem).collect()
 }
 
 /// Nothing else can be checked without a configuration.
 pub fn configuration_failed(error: &ConfigError, out: &mut impl Write) -> io::Result<ExitCode> {
     for problem in &error.problems {
-        writeln!(
-            out,
-            "{}",
-            Finding::fail("configuration", problem.what(), &problem.remedy)
-        )?;
+        writeln!(out, "{}", Finding::fail("configuration", problem.what(), &problem.remedy))?;
     }
     Ok(ExitCode::from(2))
 }
@@ -177,34 +172,23 @@ async fn cache(config: &Config) -> Vec<Finding> {
     // The lease that readers take lies beside the key and is deleted with it.
     for key in [format!("{{{key}}}:lease"), key] {
         // The real command: a dry run would need rights of its own and would say nothing about a read-only replica.
-        let deleted = ::redis::cmd("DEL")
-            .arg(&key)
-            .query_async::<i64>(&mut connection)
-            .await;
+        let deleted = ::redis::cmd("DEL").arg(&key).query_async::<i64>(&mut connection).await;
         if let Err(error) = deleted {
             let remedy = match error.code() {
-                Some("NOPERM") => format!(
-                    "grant it: ACL SETUSER … +del ~{}",
-                    key.replace(NO_DRAFT, "*")
-                ),
+                Some("NOPERM") => {
+                    format!("grant it: ACL SETUSER … +del ~{}", key.replace(NO_DRAFT, "*"))
+                }
                 Some("READONLY") => "set cache.url to the primary, this is a replica".to_owned(),
                 _ => "look into the server's log".to_owned(),
             };
             return vec![
                 Finding::ok("cache", format!("answers at {}", config.cache.url)),
-                Finding::fail(
-                    "cache delete",
-                    format!("DEL {key} is refused: {error}"),
-                    remedy,
-                ),
+                Finding::fail("cache delete", format!("DEL {key} is refused: {error}"), remedy),
             ];
         }
     }
     vec![
         Finding::ok("cache", format!("answers at {}", config.cache.url)),
-        Finding::ok(
-            "cache delete",
-            format!("DEL {} is allowed", config.cache.key),
-        ),
+        Finding::ok("cache delete", format!("DEL {} is allowed", config.cache.key)),
     ]
 }

@@ -31,13 +31,7 @@ pub struct Cli {
     config: Option<PathBuf>,
 
     /// How logs look on standard error
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        value_enum,
-        default_value_t,
-        global = true
-    )]
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t, global = true)]
     log_format: logging::LogFormat,
 
     /// Log more; -vv still more. RUST_LOG, if set, decides instead
@@ -99,12 +93,7 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli, out: &mut impl Write) -> Result<ExitCode, Failure> {
-    let Cli {
-        config: file,
-        log_format: _,
-        verbose: _,
-        command,
-    } = cli;
+    let Cli { config: file, log_format: _, verbose: _, command } = cli;
     let load = |overrides| Config::load(file.as_deref(), overrides);
     match command {
         Command::Migrate(MigrateArgs { status }) => {
@@ -128,6 +117,11 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<ExitCode, Failure> {
             out.write_all(&script)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Run(args) => {
+            let config = load(args.overrides())?;
+            run::execute(config, &args, &runtime()?, out)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Publish(args) => {
             let config = load(args.overrides())?;
             runtime()?.block_on(publish::run(&config, &args, out))?;
@@ -139,16 +133,13 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Dlq(command) => dlq::run(&load(Overrides::default())?, &command, out),
-        Command::Run(_) | Command::Demo(_) => Err(Failure::failed("this command is not connected yet")),
+        Command::Demo(_) => Err(Failure::failed("this command is not connected yet")),
     }
 }
 
 /// For the commands that only talk to the servers; `run` makes its own.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    Ok(tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?)
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
 
 #[cfg(test)]

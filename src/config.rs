@@ -152,10 +152,7 @@ impl Config {
     /// exists; this process's environment; then `overrides`.
     pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Config, ConfigError> {
         let environment = std::env::vars_os().filter_map(|(name, value)| {
-            Some((
-                name.into_string().ok()?,
-                value.to_string_lossy().into_owned(),
-            ))
+            Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
         });
         Config::load_from(file, Path::new(DEFAULT_FILE), environment, overrides)
     }
@@ -168,9 +165,7 @@ impl Config {
         overrides: Overrides,
     ) -> Result<Config, ConfigError> {
         let figment = sources::collect(file, default_file, environment, overrides)?;
-        let raw = figment
-            .extract()
-            .map_err(|error| error::from_figment(error, &figment))?;
+        let raw = figment.extract().map_err(|error| error::from_figment(error, &figment))?;
         validate::validate(raw, &figment)
     }
 }
@@ -188,39 +183,19 @@ impl Default for Config {
 impl Kafka {
     /// True for a property whose value must not be shown.
     pub fn is_secret(property: &str) -> bool {
-        [
-            "password",
-            "secret",
-            "token",
-            "ssl.key",
-            "ssl_key",
-            "oauthbearer.config",
-            "jaas",
-        ]
-        .iter()
-        .any(|part| property.contains(part))
+        ["password", "secret", "token", "ssl.key", "ssl_key", "oauthbearer.config", "jaas"]
+            .iter()
+            .any(|part| property.contains(part))
     }
 }
 
 impl fmt::Debug for Kafka {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Kafka {
-            brokers,
-            topic,
-            group,
-            properties,
-        } = self;
+        let Kafka { brokers, topic, group, properties } = self;
         let shown: BTreeMap<_, _> = properties
             .iter()
             .map(|(key, value)| {
-                (
-                    key,
-                    if Kafka::is_secret(key) {
-                        secret::HIDDEN
-                    } else {
-                        value.as_str()
-                    },
-                )
+                (key, if Kafka::is_secret(key) { secret::HIDDEN } else { value.as_str() })
             })
             .collect();
         f.debug_struct("Kafka")

@@ -118,10 +118,7 @@ where
     /// Added headers from an earlier life are replaced, so that each stands once. Two of their values live on: how often
     /// the record was replayed, and the timestamp it first had, which a topic that stamps its records itself has lost.
     pub fn headers(&self) -> OwnedHeaders {
-        let own = self
-            .headers
-            .clone()
-            .filter(|(name, _)| !header::is_added(name));
+        let own = self.headers.clone().filter(|(name, _)| !header::is_added(name));
         let own = own.fold(OwnedHeaders::new(), |headers, (key, value)| {
             headers.insert(Header { key, value })
         });
@@ -159,27 +156,18 @@ where
             (header::STAGE, self.stage),
             (header::REPLAYS, &replays.to_string()),
         ];
-        added.into_iter().fold(headers, |headers, (name, value)| {
-            insert_text(headers, name, value)
-        })
+        added.into_iter().fold(headers, |headers, (name, value)| insert_text(headers, name, value))
     }
 
     /// The number in the last header of that name, if there is one that is a number.
     fn carried<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
-        let (_, value) = self
-            .headers
-            .clone()
-            .filter(|(key, _)| *key == name)
-            .last()?;
+        let (_, value) = self.headers.clone().filter(|(key, _)| *key == name).last()?;
         std::str::from_utf8(value?).ok()?.parse().ok()
     }
 }
 
 fn insert_text(headers: OwnedHeaders, name: &str, value: &str) -> OwnedHeaders {
-    headers.insert(Header {
-        key: name,
-        value: Some(value),
-    })
+    headers.insert(Header { key: name, value: Some(value) })
 }
 
 /// The message up to its limit, cut between characters.
@@ -197,10 +185,9 @@ fn head(value: &[u8]) -> (String, &'static str) {
     match std::str::from_utf8(head) {
         Ok(text) => (text.to_owned(), "utf-8"),
         // The cut may have gone through a character of up to four bytes.
-        Err(error) if head.len() < value.len() && head.len() - error.valid_up_to() < 4 => (
-            String::from_utf8_lossy(&head[..error.valid_up_to()]).into_owned(),
-            "utf-8",
-        ),
+        Err(error) if head.len() < value.len() && head.len() - error.valid_up_to() < 4 => {
+            (String::from_utf8_lossy(&head[..error.valid_up_to()]).into_owned(), "utf-8")
+        }
         Err(_) => (hex(head), "hex"),
     }
 }

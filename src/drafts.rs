@@ -69,22 +69,13 @@ pub async fn read(config: &Config, id: &str) -> Result<(String, Source), DraftEr
     }
     // The lease first, the row second: the other way round, a writer could come between the two unnoticed.
     let lease = cache.take_lease(&key).await;
-    let draft = rows
-        .read(&canonical)
-        .await?
-        .ok_or_else(|| DraftError::Unknown { id: id.to_owned() })?;
+    let draft =
+        rows.read(&canonical).await?.ok_or_else(|| DraftError::Unknown { id: id.to_owned() })?;
     let filled = match lease {
         Some(lease) => cache.fill(&key, &lease, &draft, config.cache.ttl).await,
         None => false,
     };
-    Ok((
-        draft,
-        if filled {
-            Source::DatabaseAndFilled
-        } else {
-            Source::Database
-        },
-    ))
+    Ok((draft, if filled { Source::DatabaseAndFilled } else { Source::Database }))
 }
 
 /// Creates a draft, with other columns from the JSON object `data`, and deletes what the cache may have under its key.
@@ -98,11 +89,7 @@ pub async fn create(config: &Config, id: &str, data: Option<&str>) -> Result<Str
     let rows = Rows::connect(&config.database).await?;
     let id = rows.insert(id, data).await?;
     let key = config.cache.key.key(&id);
-    match lease::Cache::connect(&config.cache)
-        .await
-        .delete(&key)
-        .await
-    {
+    match lease::Cache::connect(&config.cache).await.delete(&key).await {
         Ok(()) => Ok(id),
         Err(reason) => Err(DraftError::NotInvalidated { id, key, reason }),
     }

@@ -63,15 +63,11 @@ impl Kind {
 pub type Headers = &'static [(&'static str, &'static str)];
 
 /// The headers that a Content Service sends with each event.
-pub const CONTENT_CREATED: Headers = &[
-    ("eventType", "ContentCreated"),
-    ("content-type", "application/json"),
-];
+pub const CONTENT_CREATED: Headers =
+    &[("eventType", "ContentCreated"), ("content-type", "application/json")];
 
-const DRAFT_DELETED: Headers = &[
-    ("eventType", "DraftDeleted"),
-    ("content-type", "application/json"),
-];
+const DRAFT_DELETED: Headers =
+    &[("eventType", "DraftDeleted"), ("content-type", "application/json")];
 const NO_TYPE: Headers = &[("content-type", "application/json")];
 
 /// One event, ready to be published.
@@ -146,10 +142,7 @@ impl Generator {
         let shares = [
             (self.mix.duplicates, Kind::Duplicate),
             (self.mix.stale, Kind::Stale),
-            (
-                self.mix.bad,
-                Kind::Bad(bad::next_reason(self.mix.draft_ids, self.bad)),
-            ),
+            (self.mix.bad, Kind::Bad(bad::next_reason(self.mix.draft_ids, self.bad))),
             (self.mix.foreign, Kind::Foreign),
         ];
         for (share, kind) in shares {
@@ -163,18 +156,12 @@ impl Generator {
 
     fn now_ms(&self) -> i64 {
         let elapsed_ms = self.events.saturating_mul(self.mix.spacing_us) / 1000;
-        self.mix
-            .start_ms
-            .saturating_add(i64::try_from(elapsed_ms).unwrap_or(i64::MAX))
+        self.mix.start_ms.saturating_add(i64::try_from(elapsed_ms).unwrap_or(i64::MAX))
     }
 
     fn new_job(&mut self, draft: u64, timestamp_ms: i64) -> Job {
         self.jobs += 1;
-        Job {
-            number: self.jobs,
-            draft,
-            timestamp_ms,
-        }
+        Job { number: self.jobs, draft, timestamp_ms }
     }
 
     /// The next draft of the walk, from 1.
@@ -208,10 +195,7 @@ impl Generator {
     fn stale(&mut self) -> GeneratedEvent {
         let published = self.a_recent_job();
         let age_ms = self.rng.i64(1..=STALE_MS_MAX);
-        let job = self.new_job(
-            published.draft,
-            published.timestamp_ms.saturating_sub(age_ms),
-        );
+        let job = self.new_job(published.draft, published.timestamp_ms.saturating_sub(age_ms));
         self.event(job, CONTENT_CREATED, Kind::Stale)
     }
 
@@ -221,11 +205,8 @@ impl Generator {
         let job = self.elsewhere();
         let by_header = self.foreign.is_multiple_of(2);
         self.foreign += 1;
-        let mut event = self.event(
-            job,
-            if by_header { DRAFT_DELETED } else { NO_TYPE },
-            Kind::Foreign,
-        );
+        let mut event =
+            self.event(job, if by_header { DRAFT_DELETED } else { NO_TYPE }, Kind::Foreign);
         if !by_header {
             let body = self.body(job);
             event.value = Some(format!(r#"{{"eventType":"DraftDeleted",{body}}}"#).into_bytes());
@@ -283,14 +264,7 @@ impl Generator {
         rng.u64(..);
         let bits = rng.u128(..);
         let hex = format!("{bits:032x}");
-        format!(
-            "{}-{}-4{}-a{}-{}",
-            &hex[..8],
-            &hex[8..12],
-            &hex[13..16],
-            &hex[17..20],
-            &hex[20..]
-        )
+        format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..])
     }
 }
 
@@ -317,12 +291,8 @@ impl Iterator for Generator {
 
 /// The three styles of a job with their URLs.
 fn urls(job_id: &str) -> [(&'static str, String); 3] {
-    ["simple", "fancy", "trendy"].map(|style| {
-        (
-            style,
-            format!("https://cdn.example.com/{job_id}/{style}.png"),
-        )
-    })
+    ["simple", "fancy", "trendy"]
+        .map(|style| (style, format!("https://cdn.example.com/{job_id}/{style}.png")))
 }
 
 /// The object of styles with their URLs, as JSON.
@@ -340,9 +310,7 @@ fn images(urls: &[(&str, String)]) -> String {
 /// visits each once, and neighbours in time are far apart.
 fn stride(drafts: u64) -> u64 {
     let golden = u128::from(drafts) * 618_034 / 1_000_000;
-    let mut stride = u64::try_from(golden)
-        .expect("less than the number of drafts")
-        .max(1);
+    let mut stride = u64::try_from(golden).expect("less than the number of drafts").max(1);
     while gcd(stride, drafts) != 1 {
         stride += 1;
     }

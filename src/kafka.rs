@@ -10,6 +10,7 @@ use rdkafka::client::Client;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::Metadata;
+use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext};
 
 use crate::config;
 
@@ -19,16 +20,9 @@ pub const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 /// The configuration that consumer, producer and admin client begin with. What delivery depends on is added by each, and
 /// cannot be among the user's properties.
 pub fn client_config(config: &config::Kafka) -> ClientConfig {
-    let config::Kafka {
-        brokers,
-        topic: _,
-        group: _,
-        properties,
-    } = config;
+    let config::Kafka { brokers, topic: _, group: _, properties } = config;
     let mut client = ClientConfig::new();
-    client
-        .set("bootstrap.servers", brokers)
-        .set("client.id", "contentflow");
+    client.set("bootstrap.servers", brokers).set("client.id", "contentflow");
     // A producer's metadata request would otherwise create a topic whose name was mistyped, with the broker's defaults.
     client.set("allow.auto.create.topics", "false");
     for (name, value) in properties {
@@ -124,28 +118,22 @@ pub struct Complaints(Arc<Mutex<String>>);
 
 impl Complaints {
     fn last(&self) -> String {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn note(&self, complaint: &str) {
         // "[thrd:host:9092/bootstrap]: host:9092/bootstrap: Connect to ... failed: Connection refused (after 0ms ...)"
-        let text = complaint
-            .rsplit_once("]: ")
-            .map_or(complaint, |(_, text)| text);
+        let text = complaint.rsplit_once("]: ").map_or(complaint, |(_, text)| text);
+        let text = text.split_once("/bootstrap: ").map_or(text, |(_, text)| text);
         let text = text.split_once(" (after ").map_or(text, |(text, _)| text);
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text.to_owned();
     }
 }
 
 impl ClientContext for Complaints {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(target: "librdkafka", facility, "{message}");
-        if matches!(facility, "FAIL" | "ERROR")
-            && matches!(level, RDKafkaLogLevel::Error | RDKafkaLogLevel::Critical)
-        {
+        if facility == "FAIL" {
             self.note(message);
         }
     }
@@ -157,26 +145,35 @@ impl ClientContext for Complaints {
 
 impl rdkafka::consumer::ConsumerContext for Complaints {}
 
+/// Passes a line of librdkafka's own log on to ours: it retries by itself, what needs a person comes as an error.
+pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    tracing::debug!(?level, facility, "{message}");
+}
+
+impl ProducerContext for Complaints {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _result: &DeliveryResult<'_>, _opaque: ()) {}
+}
+
 /// A client for metadata and for making topics.
 pub struct Admin {
-    client: AdminClient<Complaints>,
+    /// A producer, because it can be polled for the complaints, which an admin client cannot.
+    client: BaseProducer<Complaints>,
     complaints: Complaints,
+    config: ClientConfig,
     brokers: String,
 }
 
 impl Admin {
     /// Makes the client; nothing is sent yet.
     pub fn new(config: &config::Kafka) -> Result<Admin, KafkaError> {
+        let brokers = config.brokers.clone();
         let complaints = Complaints::default();
-        let client = client_config(config)
-            .set_log_level(RDKafkaLogLevel::Error)
-            .create_with_context(complaints.clone())
-            .map_err(creation_error)?;
-        Ok(Admin {
-            client,
-            complaints,
-            brokers: config.brokers.clone(),
-        })
+        let mut config = client_config(config);
+        config.set_log_level(RDKafkaLogLevel::Error);
+        let client = config.create_with_context(complaints.clone()).map_err(creation_error)?;
+        Ok(Admin { client, complaints, config, brokers })
     }
 
     /// The cluster's metadata, or one topic's. Blocks up to `deadline`.
@@ -185,26 +182,26 @@ impl Admin {
         topic: Option<&str>,
         deadline: Duration,
     ) -> Result<Metadata, KafkaError> {
-        metadata(self.client.inner(), topic, deadline).map_err(|code| match code {
+        metadata(self.client.client(), topic, deadline).map_err(|code| match code {
             RDKafkaErrorCode::SaslAuthenticationFailed
             | RDKafkaErrorCode::TopicAuthorizationFailed => KafkaError::Refused(code.to_string()),
-            _ => KafkaError::Unreachable {
-                brokers: self.brokers.clone(),
-                reason: self.complaints.last(),
-            },
+            _ => self.unreachable(),
         })
+    }
+
+    fn unreachable(&self) -> KafkaError {
+        // The complaints wait in the client's queue until someone asks.
+        self.client.poll(Duration::from_millis(100));
+        KafkaError::Unreachable { brokers: self.brokers.clone(), reason: self.complaints.last() }
     }
 
     /// The number of partitions of `topic`. Blocks up to `deadline`.
     pub fn partitions(&self, topic: &str, deadline: Duration) -> Result<usize, KafkaError> {
         let metadata = self.metadata(Some(topic), deadline)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
-        match found.map(|found| {
-            (
-                found.error().map(RDKafkaErrorCode::from),
-                found.partitions().len(),
-            )
-        }) {
+        match found
+            .map(|found| (found.error().map(RDKafkaErrorCode::from), found.partitions().len()))
+        {
             None
             | Some((
                 Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic),
@@ -217,28 +214,21 @@ impl Admin {
 
     /// Makes `topic` with the broker's own replication factor unless it exists. True if it was made.
     pub async fn ensure_topic(&self, topic: &str, partitions: i32) -> Result<bool, KafkaError> {
-        let not_created = |reason: String| KafkaError::NotCreated {
-            topic: topic.to_owned(),
-            reason,
-        };
+        let not_created =
+            |reason: String| KafkaError::NotCreated { topic: topic.to_owned(), reason };
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
         let options = AdminOptions::new()
             .request_timeout(Some(METADATA_TIMEOUT))
             .operation_timeout(Some(METADATA_TIMEOUT));
-        let results =
-            self.client
-                .create_topics([&new], &options)
-                .await
-                .map_err(|error| match error {
-                    rdkafka::error::KafkaError::AdminOp(
-                        RDKafkaErrorCode::OperationTimedOut
-                        | RDKafkaErrorCode::BrokerTransportFailure,
-                    ) => KafkaError::Unreachable {
-                        brokers: self.brokers.clone(),
-                        reason: self.complaints.last(),
-                    },
-                    other => not_created(other.to_string()),
-                })?;
+        let client: AdminClient<Complaints> =
+            self.config.create_with_context(self.complaints.clone()).map_err(creation_error)?;
+        let results = client.create_topics([&new], &options).await;
+        let results = results.map_err(|error| match error.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::BrokerTransportFailure,
+            ) => self.unreachable(),
+            _ => not_created(error.to_string()),
+        })?;
         match results.into_iter().next() {
             Some(Ok(_)) => Ok(true),
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
@@ -250,9 +240,7 @@ impl Admin {
 
 impl fmt::Debug for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admin")
-            .field("brokers", &self.brokers)
-            .finish_non_exhaustive()
+        f.debug_struct("Admin").field("brokers", &self.brokers).finish_non_exhaustive()
     }
 }
 

@@ -1,4 +1,10 @@
 //! The shell of contentflow: everything that touches the world outside. The rules are in the `dataflows` crate.
+//!
+//! ```text
+//! run -> source (poll, assignment) -> ingest -> worker [ the graph ] -> sink (postgres, redis, dead_letter)
+//!           ^                                       |
+//!           +-- commit <- progress <----- probe ----+
+//! ```
 
 pub mod cli;
 pub mod config;
@@ -7,9 +13,19 @@ pub mod postgres;
 pub mod redis;
 pub mod migrate;
 pub mod check;
+pub mod run;
+pub mod source;
+pub mod ingest;
+pub mod worker;
+pub mod sink;
+pub mod progress;
+pub mod commit;
+pub mod retry;
+pub mod shutdown;
+pub mod report;
+pub mod progress_bar;
 pub mod dead_letters;
 pub mod drafts;
 pub mod generate;
 pub mod publish;
-pub mod progress_bar;
 pub mod printable;

@@ -64,10 +64,7 @@ impl From<refinery::Error> for MigrateError {
             Kind::Connection(_, cause) if cause.is::<tokio_postgres::Error>() => {
                 refused(cause.downcast_ref().expect("its type was just asked"))
             }
-            other => MigrateError::Refused {
-                what: other.to_string(),
-                remedy: LOG.to_owned(),
-            },
+            other => MigrateError::Refused { what: other.to_string(), remedy: LOG.to_owned() },
         }
     }
 }
@@ -89,10 +86,7 @@ fn refused(error: &tokio_postgres::Error) -> MigrateError {
         }
         _ => LOG,
     };
-    MigrateError::Refused {
-        what: postgres::describe(error),
-        remedy: remedy.to_owned(),
-    }
+    MigrateError::Refused { what: postgres::describe(error), remedy: remedy.to_owned() }
 }
 
 /// Applies what is pending and says what was done.
@@ -116,24 +110,16 @@ pub async fn run(config: &Config, out: &mut impl Write) -> Result<(), MigrateErr
 pub async fn status(config: &Config, out: &mut impl Write) -> Result<(), MigrateError> {
     let dates = within_deadline(applied(config)).await?;
     for migration in known() {
-        let state = match dates
-            .iter()
-            .find(|(version, _)| *version == migration.version())
-        {
+        let state = match dates.iter().find(|(version, _)| *version == migration.version()) {
             Some((_, date)) => format!("applied {date}"),
             None => "pending".to_owned(),
         };
         writeln!(out, "{:<28} {state}", titled(&migration))?;
     }
-    for (version, date) in dates
-        .iter()
-        .filter(|(version, _)| known().iter().all(|m| m.version() != *version))
+    for (version, date) in
+        dates.iter().filter(|(version, _)| known().iter().all(|m| m.version() != *version))
     {
-        writeln!(
-            out,
-            "{:<28} applied {date}",
-            format!("V{version} of a newer contentflow")
-        )?;
+        writeln!(out, "{:<28} applied {date}", format!("V{version} of a newer contentflow"))?;
     }
     Ok(())
 }
@@ -141,14 +127,12 @@ pub async fn status(config: &Config, out: &mut impl Write) -> Result<(), Migrate
 async fn within_deadline<T>(
     work: impl Future<Output = Result<T, MigrateError>>,
 ) -> Result<T, MigrateError> {
-    tokio::time::timeout(DEADLINE, work)
-        .await
-        .unwrap_or_else(|_| {
-            Err(MigrateError::Refused {
-                what: format!("no end after {} s", DEADLINE.as_secs()),
-                remedy: "see in pg_stat_activity what it waits for".to_owned(),
-            })
+    tokio::time::timeout(DEADLINE, work).await.unwrap_or_else(|_| {
+        Err(MigrateError::Refused {
+            what: format!("no end after {} s", DEADLINE.as_secs()),
+            remedy: "see in pg_stat_activity what it waits for".to_owned(),
         })
+    })
 }
 
 async fn apply(config: &Config) -> Result<Vec<Migration>, MigrateError> {
@@ -160,9 +144,7 @@ async fn apply(config: &Config) -> Result<Vec<Migration>, MigrateError> {
         ))
         .await?;
     let lock_timeout = config.database.lock_timeout.as_millis();
-    client
-        .batch_execute(&format!("SET lock_timeout = {lock_timeout}"))
-        .await?;
+    client.batch_execute(&format!("SET lock_timeout = {lock_timeout}")).await?;
     let place = Place::find(&client, &config.database.table).await?;
     let report = runner(&place)?.run_async(&mut client).await?;
     Ok(report.applied_migrations().clone())
@@ -180,17 +162,9 @@ async fn applied(config: &Config) -> Result<Vec<(i32, String)>, MigrateError> {
         return Ok(Vec::new());
     }
     let rows = client
-        .query(
-            &format!(
-                "SELECT version, applied_on FROM {} ORDER BY version",
-                history.sql()
-            ),
-            &[],
-        )
+        .query(&format!("SELECT version, applied_on FROM {} ORDER BY version", history.sql()), &[])
         .await?;
-    rows.iter()
-        .map(|row| Ok((row.try_get(0)?, whole_seconds(row.try_get(1)?))))
-        .collect()
+    rows.iter().map(|row| Ok((row.try_get(0)?, whole_seconds(row.try_get(1)?)))).collect()
 }
 
 fn whole_seconds(date: &str) -> String {
@@ -210,17 +184,14 @@ impl Place {
     async fn find(client: &Client, table: &TableName) -> Result<Place, MigrateError> {
         let found = "SELECT nspname::text FROM pg_class
                      JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE pg_class.oid = to_regclass($1)";
-        let schema: Option<String> = match (
-            client.query_opt(found, &[&table.sql()]).await?,
-            table.schema(),
-        ) {
-            (Some(row), _) => row.try_get("nspname")?,
-            (None, Some(schema)) => Some(schema.to_owned()),
-            (None, None) => client
-                .query_one("SELECT current_schema()::text", &[])
-                .await?
-                .try_get(0)?,
-        };
+        let schema: Option<String> =
+            match (client.query_opt(found, &[&table.sql()]).await?, table.schema()) {
+                (Some(row), _) => row.try_get("nspname")?,
+                (None, Some(schema)) => Some(schema.to_owned()),
+                (None, None) => {
+                    client.query_one("SELECT current_schema()::text", &[]).await?.try_get(0)?
+                }
+            };
         let refuse = |what: &str, remedy: &str| MigrateError::Refused {
             what: what.to_owned(),
             remedy: remedy.to_owned(),
@@ -240,10 +211,7 @@ impl Place {
             })
         };
         let history = named(format!("contentflow_migrations_{}", table.name()))?;
-        Ok(Place {
-            table: named(table.name().to_owned())?,
-            history,
-        })
+        Ok(Place { table: named(table.name().to_owned())?, history })
     }
 }
 
@@ -254,13 +222,8 @@ fn known() -> Vec<Migration> {
 
 fn runner(place: &Place) -> Result<Runner, MigrateError> {
     let placed = known().into_iter().map(|migration| {
-        let sql = migration
-            .sql()
-            .expect("a migration in the program has its text");
-        Migration::unapplied(
-            &migration.to_string(),
-            &sql.replace(":table", place.table.sql()),
-        )
+        let sql = migration.sql().expect("a migration in the program has its text");
+        Migration::unapplied(&migration.to_string(), &sql.replace(":table", place.table.sql()))
     });
     let mut runner = Runner::new(&placed.collect::<Result<Vec<_>, _>>()?);
     runner.set_migration_table_name(place.history.sql());
@@ -271,9 +234,5 @@ fn runner(place: &Place) -> Result<Runner, MigrateError> {
 
 /// `V2 the row remembers`
 fn titled(migration: &Migration) -> String {
-    format!(
-        "V{} {}",
-        migration.version(),
-        migration.name().replace('_', " ")
-    )
+    format!("V{} {}", migration.version(), migration.name().replace('_', " "))
 }

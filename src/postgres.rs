@@ -38,19 +38,13 @@ pub fn check_url(url: &Secret) -> Result<(), String> {
 async fn session(target: &Target, config: &Database) -> Result<Client, ConnectError> {
     let classify = |error| ConnectError::from_driver(&error, target);
     let client = if target.config.get_ssl_mode() == SslMode::Disable {
-        let (client, connection) = target
-            .config
-            .connect(tokio_postgres::NoTls)
-            .await
-            .map_err(classify)?;
+        let (client, connection) =
+            target.config.connect(tokio_postgres::NoTls).await.map_err(classify)?;
         drive(connection);
         client
     } else {
         let connector = tls::connector(target.verify, target.root_certificates.as_deref())
-            .map_err(|reason| ConnectError::Tls {
-                address: target.address(),
-                reason,
-            })?;
+            .map_err(|reason| ConnectError::Tls { address: target.address(), reason })?;
         let (client, connection) = target.config.connect(connector).await.map_err(classify)?;
         drive(connection);
         client
@@ -122,7 +116,7 @@ impl Target {
         // The driver takes the first @ for the end of the password, and would connect to the rest of it.
         if url.matches('@').count() > 1 {
             return Err(
-                "has more than one @: write the ones in user and password as %40".to_owned(),
+                "has more than one @: write the ones in user and password as %40".to_owned()
             );
         }
         let (place, query) = url.split_once('?').unwrap_or((url, ""));
@@ -139,9 +133,7 @@ impl Target {
             }
         }
         let system_roots = root_certificates.as_deref() == Some("system");
-        let root_certificates = root_certificates
-            .filter(|_| !system_roots)
-            .map(PathBuf::from);
+        let root_certificates = root_certificates.filter(|_| !system_roots).map(PathBuf::from);
         let (mode, verify) = match sslmode {
             Some("disable") => (SslMode::Disable, Verify::Nothing),
             None | Some("allow" | "prefer") => (SslMode::Prefer, Verify::Nothing),
@@ -156,11 +148,8 @@ impl Target {
                 );
             }
         };
-        let rest = if kept.is_empty() {
-            place.to_owned()
-        } else {
-            format!("{place}?{}", kept.join("&"))
-        };
+        let rest =
+            if kept.is_empty() { place.to_owned() } else { format!("{place}?{}", kept.join("&")) };
         let mut config =
             tokio_postgres::Config::from_str(&rest).map_err(|error| with_cause(&error))?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
@@ -170,26 +159,17 @@ impl Target {
         if config.get_application_name().is_none() {
             config.application_name("contentflow");
         }
-        Ok(Target {
-            config,
-            verify,
-            root_certificates,
-        })
+        Ok(Target { config, verify, root_certificates })
     }
 
     /// `host:port`, several separated by commas.
     fn address(&self) -> String {
         let ports = self.config.get_ports();
         let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(5432);
-        let hosts = self
-            .config
-            .get_hosts()
-            .iter()
-            .enumerate()
-            .map(|(at, host)| match host {
-                Host::Tcp(name) => format!("{name}:{}", port(at)),
-                Host::Unix(path) => path.display().to_string(),
-            });
+        let hosts = self.config.get_hosts().iter().enumerate().map(|(at, host)| match host {
+            Host::Tcp(name) => format!("{name}:{}", port(at)),
+            Host::Unix(path) => path.display().to_string(),
+        });
         let addresses = hosts.collect::<Vec<_>>();
         if addresses.is_empty() {
             let hosts = self.config.get_hostaddrs().iter().enumerate();
@@ -327,10 +307,7 @@ impl ConnectError {
 
     /// True if it may pass by itself.
     pub fn is_outage(&self) -> bool {
-        matches!(
-            self,
-            ConnectError::Unreachable { .. } | ConnectError::NotReady { .. }
-        )
+        matches!(self, ConnectError::Unreachable { .. } | ConnectError::NotReady { .. })
     }
 
     fn from_driver(error: &tokio_postgres::Error, target: &Target) -> ConnectError {
@@ -341,19 +318,14 @@ impl ConnectError {
         let reason = with_cause(error);
         // The driver keeps its kinds to itself; its texts are what tells them apart.
         match error.to_string().as_str() {
-            "error performing TLS handshake" => ConnectError::Tls {
-                address,
-                reason: cause_of(error),
-            },
-            "authentication error" | "invalid configuration" => ConnectError::Authentication {
-                address,
-                reason: cause_of(error),
-            },
+            "error performing TLS handshake" => {
+                ConnectError::Tls { address, reason: cause_of(error) }
+            }
+            "authentication error" | "invalid configuration" => {
+                ConnectError::Authentication { address, reason: cause_of(error) }
+            }
             "invalid connection string" => ConnectError::BadUrl { reason },
-            _ => ConnectError::Unreachable {
-                address,
-                reason: cause_of(error),
-            },
+            _ => ConnectError::Unreachable { address, reason: cause_of(error) },
         }
     }
 
@@ -377,16 +349,12 @@ impl ConnectError {
             code if code.code().starts_with("28") => {
                 ConnectError::Authentication { address, reason }
             }
-            code if ["57", "53", "08"]
-                .iter()
-                .any(|class| code.code().starts_with(class)) =>
-            {
+            code if ["57", "53", "08"].iter().any(|class| code.code().starts_with(class)) => {
                 ConnectError::NotReady { address, reason }
             }
-            code => ConnectError::Refused {
-                address,
-                reason: format!("{reason} ({})", code.code()),
-            },
+            code => {
+                ConnectError::Refused { address, reason: format!("{reason} ({})", code.code()) }
+            }
         }
     }
 }

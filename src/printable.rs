@@ -30,11 +30,7 @@ pub fn shortened(bytes: &[u8], chars_max: usize) -> String {
     let line = one_line(bytes);
     match line.char_indices().nth(chars_max) {
         None => line,
-        Some(_) => line
-            .chars()
-            .take(chars_max.saturating_sub(1))
-            .chain(['…'])
-            .collect(),
+        Some(_) => line.chars().take(chars_max.saturating_sub(1)).chain(['…']).collect(),
     }
 }
 
@@ -51,11 +47,7 @@ pub fn hex_dump(bytes: &[u8]) -> String {
     for (index, row) in bytes.chunks(16).enumerate() {
         let hex: Vec<String> = row.iter().map(|byte| format!("{byte:02x}")).collect();
         let shown = |byte: &u8| {
-            if matches!(byte, b' '..=b'~') {
-                char::from(*byte)
-            } else {
-                '.'
-            }
+            if matches!(byte, b' '..=b'~') { char::from(*byte) } else { '.' }
         };
         let ascii: String = row.iter().map(shown).collect();
         let (offset, hex) = (index * 16, hex.join(" "));
@@ -66,13 +58,10 @@ pub fn hex_dump(bytes: &[u8]) -> String {
 
 /// Lowercase hexadecimal digits, two a byte.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(
-        String::with_capacity(bytes.len() * 2),
-        |mut digits, byte| {
-            write!(digits, "{byte:02x}").expect("a string takes any text");
-            digits
-        },
-    )
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut digits, byte| {
+        write!(digits, "{byte:02x}").expect("a string takes any text");
+        digits
+    })
 }
 
 /// A JSON text with line breaks and indentation; nothing else about it changes, not even a key that stands twice.
@@ -147,23 +136,16 @@ pub fn table<const N: usize>(
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
     let width = |column: usize| {
-        let cells = rows
-            .iter()
-            .map(|row| row[column].as_str())
-            .chain([header[column]]);
+        let cells = rows.iter().map(|row| row[column].as_str()).chain([header[column]]);
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
     let widths: [usize; N] = std::array::from_fn(width);
     let mut line = |cells: [&str; N]| {
-        let padded = cells
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:<width$}"));
+        let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
         writeln!(out, "{}", padded.collect::<Vec<_>>().join("  ").trim_end())
     };
     line(header)?;
-    rows.iter()
-        .try_for_each(|row| line(row.each_ref().map(String::as_str)))
+    rows.iter().try_for_each(|row| line(row.each_ref().map(String::as_str)))
 }
 
 #[cfg(test)]
@@ -172,15 +154,9 @@ mod tests {
 
     #[test]
     fn what_a_terminal_would_obey_is_escaped_and_the_rest_stays() {
-        assert_eq!(
-            one_line("Grüße, 猫 \u{1f408}".as_bytes()),
-            "Grüße, 猫 \u{1f408}"
-        );
+        assert_eq!(one_line("Grüße, 猫 \u{1f408}".as_bytes()), "Grüße, 猫 \u{1f408}");
         assert_eq!(one_line(b"\x1b[2Ja\r\nb\0"), "\\u{1b}[2Ja\\r\\nb\\0");
-        assert_eq!(
-            one_line("a\u{202e}b\u{9b}c".as_bytes()),
-            "a\\u{202e}b\\u{9b}c"
-        );
+        assert_eq!(one_line("a\u{202e}b\u{9b}c".as_bytes()), "a\\u{202e}b\\u{9b}c");
         assert_eq!(one_line(b"a\xff\\xff"), "a\\xff\\\\xff");
     }
 

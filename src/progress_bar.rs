@@ -29,8 +29,11 @@ impl Bar {
         if !std::io::stderr().is_terminal() {
             return Bar::Lines { what, total, last: Instant::now() };
         }
-        let template = format!("{{bar:40}} {{percent}}% {{human_pos}}/{{human_len}} {what}, {{per_sec}}, {{eta}} left");
-        let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let template = format!(
+            "{{bar:40}} {{percent}}% {{human_pos}}/{{human_len}} {what}, {{per_sec}}, {{eta}} left"
+        );
+        let style = ProgressStyle::with_template(&template)
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
         bar.set_style(style);
         Bar::Drawn(bar)

@@ -63,7 +63,10 @@ impl Published {
     pub fn report(&self, out: &mut dyn Write) -> std::io::Result<()> {
         let Published { events, bytes, elapsed, by_kind } = self;
         let (seconds, rate) = (elapsed.as_secs_f64(), self.rate());
-        writeln!(out, "published {events} events, {bytes} bytes, in {seconds:.2} s: {rate:.0} events/s")?;
+        writeln!(
+            out,
+            "published {events} events, {bytes} bytes, in {seconds:.2} s: {rate:.0} events/s"
+        )?;
         by_kind.iter().try_for_each(|(kind, count)| writeln!(out, "  {kind} {count}"))
     }
 }
@@ -137,7 +140,8 @@ fn send_lines(publisher: &Publisher, lines: &mut dyn BufRead) -> Result<(), Stop
     let mut buffer = Vec::new();
     for line in 1.. {
         buffer.clear();
-        let read = lines.take(LINE_BYTES_MAX).read_until(b'\n', &mut buffer).map_err(Stop::Input)?;
+        let read =
+            lines.take(LINE_BYTES_MAX).read_until(b'\n', &mut buffer).map_err(Stop::Input)?;
         if read == 0 {
             break;
         }
@@ -147,8 +151,12 @@ fn send_lines(publisher: &Publisher, lines: &mut dyn BufRead) -> Result<(), Stop
             continue;
         }
         let key = checked(value).map_err(|fault| Stop::Line { line, fault })?;
-        let event =
-            Event { key: &key, value: Some(value), headers: CONTENT_CREATED, timestamp_ms: now_ms() };
+        let event = Event {
+            key: &key,
+            value: Some(value),
+            headers: CONTENT_CREATED,
+            timestamp_ms: now_ms(),
+        };
         publisher.send(&event).map_err(Stop::Publish)?;
     }
     Ok(())
@@ -218,7 +226,9 @@ fn checked(value: &[u8]) -> Result<String, Fault> {
     // Without the header that it is published with: that one would make a ContentCreated of any other type.
     chunk.push(record, []);
     match decode(chunk.record(0), DraftIdType::Text { max_chars: None }) {
-        Decoded::Event(ContentCreated { job_id: _, draft_id, urls: _ }) => Ok(draft_id.into_owned()),
+        Decoded::Event(ContentCreated { job_id: _, draft_id, urls: _ }) => {
+            Ok(draft_id.into_owned())
+        }
         Decoded::Skipped => Err(error::another_type()),
         Decoded::Rejected(fault) => Err(fault),
     }

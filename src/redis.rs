@@ -10,15 +10,9 @@ use crate::config::{Cache, Secret};
 /// Connects, and asks for a sign of life: a server that wants a password takes a connection without one and refuses
 /// only the first command.
 pub async fn connect(config: &Cache) -> Result<MultiplexedConnection, ConnectError> {
-    let info = config
-        .url
-        .expose()
-        .into_connection_info()
-        .map_err(|_| ConnectError::BadUrl {
-            reason: check_url(&config.url)
-                .err()
-                .unwrap_or_else(|| "is not usable".to_owned()),
-        })?;
+    let info = config.url.expose().into_connection_info().map_err(|_| ConnectError::BadUrl {
+        reason: check_url(&config.url).err().unwrap_or_else(|| "is not usable".to_owned()),
+    })?;
     let address = info.addr().to_string();
     let encrypted = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
     if encrypted {
@@ -31,10 +25,8 @@ pub async fn connect(config: &Cache) -> Result<MultiplexedConnection, ConnectErr
         .set_connection_timeout(Some(config.timeout))
         .set_response_timeout(Some(config.timeout));
     let client = Client::open(info).map_err(classify)?;
-    let mut connection = client
-        .get_multiplexed_async_connection_with_config(&deadlines)
-        .await
-        .map_err(classify)?;
+    let mut connection =
+        client.get_multiplexed_async_connection_with_config(&deadlines).await.map_err(classify)?;
     match redis::cmd("PING").query_async::<()>(&mut connection).await {
         Ok(()) => Ok(connection),
         // Its user may delete keys and not ping: alive, and that is what was asked.
@@ -136,7 +128,7 @@ impl ConnectError {
     /// What to do about it.
     pub fn remedy(&self) -> String {
         match self {
-            ConnectError::Unreachable { .. } => "start the server, or set cache.url (or REDIS_URL) to where it is",
+            ConnectError::Unreachable { .. } => "start the server, or set cache.url (or REDIS_URL) to where it is, with rediss:// if it speaks TLS there",
             ConnectError::NotReady { .. } => "wait until it is up",
             ConnectError::Authentication { .. } => {
                 "check user and password in cache.url: redis://user:password@host:6379/0, special characters as %XX"
@@ -153,32 +145,28 @@ impl ConnectError {
 
     /// True if it may pass by itself.
     pub fn is_outage(&self) -> bool {
-        matches!(
-            self,
-            ConnectError::Unreachable { .. } | ConnectError::NotReady { .. }
-        )
+        matches!(self, ConnectError::Unreachable { .. } | ConnectError::NotReady { .. })
     }
 
     fn from_client(error: &RedisError, address: String, encrypted: bool) -> ConnectError {
-        let reason = error.to_string();
+        // Of an answer, its own words; of anything else, the client's.
+        let reason = error.detail().map_or_else(|| error.to_string(), str::to_owned);
+        let reason = reason.trim_end_matches('.').to_owned();
         match (error.kind(), error.code()) {
             (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
-                let reason = error
-                    .detail()
-                    .unwrap_or("user or password are wrong")
-                    .to_owned();
+                let reason =
+                    error.detail().map_or("user or password are wrong".to_owned(), |_| reason);
                 ConnectError::Authentication { address, reason }
             }
             (_, Some("LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY")) => {
                 ConnectError::NotReady { address, reason }
             }
-            (ErrorKind::InvalidClientConfig, _) => ConnectError::BadUrl {
-                reason: description(error),
-            },
-            (ErrorKind::Io, _) if error.is_timeout() => ConnectError::Unreachable {
-                address,
-                reason: "no answer in time".to_owned(),
-            },
+            (ErrorKind::InvalidClientConfig, _) => {
+                ConnectError::BadUrl { reason: description(error) }
+            }
+            (ErrorKind::Io, _) if error.is_timeout() => {
+                ConnectError::Unreachable { address, reason: "no answer in time".to_owned() }
+            }
             // A handshake that fails is an I/O error like any other, but for its words.
             (ErrorKind::Io, _) if encrypted && is_tls(&reason) => {
                 ConnectError::Tls { address, reason }
@@ -193,13 +181,7 @@ impl ConnectError {
 }
 
 fn is_tls(reason: &str) -> bool {
-    [
-        "certificate",
-        "handshake",
-        "corrupt message",
-        "alert",
-        "tls",
-    ]
-    .iter()
-    .any(|word| reason.to_lowercase().contains(word))
+    ["certificate", "handshake", "corrupt message", "alert", "tls"]
+        .iter()
+        .any(|word| reason.to_lowercase().contains(word))
 }

@@ -184,7 +184,7 @@ impl<'a> RecordView<'a> {
     }
 
     /// The headers in their order, names as they came.
-    pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
+    pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + Clone + use<'a> {
         let chunk = self.chunk;
         chunk.headers[self.entry.headers.range()].iter().map(move |header| {
             let name = std::str::from_utf8(&chunk.arena[header.name.range()]).unwrap_or_default();

@@ -8,11 +8,7 @@ use crate::config::TableName;
 
 /// A column, the types that it may have, and the right beside SELECT that it needs.
 const COLUMNS: [(&str, &[&str], bool); 9] = [
-    (
-        "event_draft_id",
-        &["text", "varchar", "uuid", "int8", "int4"],
-        false,
-    ),
+    ("event_draft_id", &["text", "varchar", "uuid", "int8", "int4"], false),
     ("content_images", &["jsonb", "json"], true),
     ("updated_at", &["timestamptz", "timestamp"], true),
     ("content_job_id", &["text"], true),
@@ -66,13 +62,9 @@ pub async fn draft_id_type(
     client: &Client,
     table: &TableName,
 ) -> Result<DraftIdType, DraftTableError> {
-    let oid = find(client, table)
-        .await?
-        .ok_or_else(|| DraftTableError::NoTable(table.clone()))?;
+    let oid = find(client, table).await?.ok_or_else(|| DraftTableError::NoTable(table.clone()))?;
     let columns = columns(client, oid).await?;
-    let column = columns
-        .iter()
-        .find(|column| column.name == "event_draft_id");
+    let column = columns.iter().find(|column| column.name == "event_draft_id");
     let column = column.ok_or_else(|| DraftTableError::NoColumn(table.clone()))?;
     id_type(column).ok_or_else(|| DraftTableError::UnknownType {
         table: table.clone(),
@@ -84,9 +76,9 @@ fn id_type(column: &Column) -> Option<DraftIdType> {
     match column.base_type.as_str() {
         "text" => Some(DraftIdType::Text { max_chars: None }),
         // The modifier of a varchar(n) is n + 4, of one without a length -1.
-        "varchar" => Some(DraftIdType::Text {
-            max_chars: u32::try_from(column.type_modifier - 4).ok(),
-        }),
+        "varchar" => {
+            Some(DraftIdType::Text { max_chars: u32::try_from(column.type_modifier - 4).ok() })
+        }
         "uuid" => Some(DraftIdType::Uuid),
         "int8" => Some(DraftIdType::BigInt),
         "int4" => Some(DraftIdType::Integer),
@@ -133,18 +125,12 @@ async fn server(client: &Client) -> Result<Finding, tokio_postgres::Error> {
             "reset default_transaction_read_only for this user, database and server",
         )
     } else {
-        Finding::ok(
-            "database",
-            format!("PostgreSQL {version}, database {database}, user {user}"),
-        )
+        Finding::ok("database", format!("PostgreSQL {version}, database {database}, user {user}"))
     })
 }
 
 async fn find(client: &Client, table: &TableName) -> Result<Option<u32>, tokio_postgres::Error> {
-    client
-        .query_one("SELECT to_regclass($1)::oid", &[&table.sql()])
-        .await?
-        .try_get(0)
+    client.query_one("SELECT to_regclass($1)::oid", &[&table.sql()]).await?.try_get(0)
 }
 
 async fn columns(client: &Client, oid: u32) -> Result<Vec<Column>, tokio_postgres::Error> {
@@ -174,29 +160,18 @@ fn column_finding(columns: &[Column]) -> Finding {
         .filter_map(|(name, types, _)| Some((find(name)?, types)))
         .filter(|(column, types)| !types.contains(&column.base_type.as_str()))
         .map(|(column, types)| {
-            format!(
-                "{} is {}, not {}",
-                column.name,
-                column.full_type,
-                spelled(types)
-            )
+            format!("{} is {}, not {}", column.name, column.full_type, spelled(types))
         })
         .collect();
-    let absent: Vec<_> = COLUMNS
-        .iter()
-        .map(|(name, ..)| *name)
-        .filter(|name| find(name).is_none())
-        .collect();
+    let absent: Vec<_> =
+        COLUMNS.iter().map(|(name, ..)| *name).filter(|name| find(name).is_none()).collect();
     if !wrong.is_empty() {
         Finding::fail(
             subject,
             wrong.join(", "),
             "change their types, or set database.table to the table of drafts",
         )
-    } else if absent
-        .iter()
-        .any(|name| !name.starts_with("content_") || *name == "content_images")
-    {
+    } else if absent.iter().any(|name| !name.starts_with("content_") || *name == "content_images") {
         let what = format!("there is no {}", absent.join(", no "));
         Finding::missing(
             subject,
@@ -211,10 +186,7 @@ fn column_finding(columns: &[Column]) -> Finding {
         )
     } else {
         let id = find("event_draft_id").map_or("", |column| column.full_type.as_str());
-        Finding::ok(
-            subject,
-            format!("all {}, event_draft_id is {id}", COLUMNS.len()),
-        )
+        Finding::ok(subject, format!("all {}, event_draft_id is {id}", COLUMNS.len()))
     }
 }
 
@@ -258,10 +230,7 @@ async fn index(client: &Client, oid: u32) -> Result<Finding, tokio_postgres::Err
 
 fn privileges(columns: &[Column], table: &TableName) -> Finding {
     let needed = |column: &&Column| {
-        COLUMNS
-            .iter()
-            .find(|(name, ..)| *name == column.name)
-            .map(|(.., update)| *update)
+        COLUMNS.iter().find(|(name, ..)| *name == column.name).map(|(.., update)| *update)
     };
     let subject = "privileges";
     let lacking = |right: &str, lacks: &dyn Fn(&Column, bool) -> bool| {
@@ -273,9 +242,7 @@ fn privileges(columns: &[Column], table: &TableName) -> Finding {
         (!names.is_empty()).then(|| format!("{right} ({})", names.join(", ")))
     };
     let select = lacking("SELECT", &|column, _| !column.may_select);
-    let update = lacking("UPDATE", &|column, needs_update| {
-        needs_update && !column.may_update
-    });
+    let update = lacking("UPDATE", &|column, needs_update| needs_update && !column.may_update);
     let lacks: Vec<_> = select.into_iter().chain(update).collect();
     if lacks.is_empty() {
         return Finding::ok(subject, "SELECT and UPDATE");

@@ -101,7 +101,11 @@ impl Which {
 /// # Errors
 ///
 /// When a server or the output fails, or a letter is not there.
-pub fn run(config: &Config, command: &DlqCommand, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+pub fn run(
+    config: &Config,
+    command: &DlqCommand,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
     match command {
         DlqCommand::List(ListArgs { limit, reason, json }) => {
             let which = reason.map_or(dead_letters::Which::All, dead_letters::Which::Reason);
@@ -121,10 +125,6 @@ pub fn run(config: &Config, command: &DlqCommand, out: &mut dyn Write) -> Result
 }
 
 fn reason(code: &str) -> Result<Reason, String> {
-    Reason::from_code(code).ok_or_else(|| {
-        format!(
-            "the reasons are {}",
-            Reason::ALL.map(Reason::code).join(", ")
-        )
-    })
+    Reason::from_code(code)
+        .ok_or_else(|| format!("the reasons are {}", Reason::ALL.map(Reason::code).join(", ")))
 }

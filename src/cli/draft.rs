@@ -50,10 +50,18 @@ pub struct ListArgs {
 /// # Errors
 ///
 /// When there is no such draft, or a server or the output fails.
-pub async fn run(config: &Config, command: &DraftCommand, out: &mut dyn Write) -> Result<(), Failure> {
+pub async fn run(
+    config: &Config,
+    command: &DraftCommand,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
     match command {
-        DraftCommand::Get(GetArgs { id }) => drafts::get(config, id, out, &mut io::stderr()).await?,
-        DraftCommand::Put(PutArgs { id, data }) => drafts::put(config, id, data.as_deref(), out).await?,
+        DraftCommand::Get(GetArgs { id }) => {
+            drafts::get(config, id, out, &mut io::stderr()).await?
+        }
+        DraftCommand::Put(PutArgs { id, data }) => {
+            drafts::put(config, id, data.as_deref(), out).await?
+        }
         DraftCommand::List(ListArgs { limit }) => drafts::list(config, *limit, out).await?,
     }
     Ok(())

@@ -10,6 +10,7 @@ use crate::drafts::DraftError;
 use crate::kafka::KafkaError;
 use crate::migrate::MigrateError;
 use crate::publish::PublishError;
+use crate::run::RunError;
 use crate::{postgres, redis};
 
 /// Exit code 1: it failed.
@@ -51,6 +52,12 @@ impl Failure {
         self
     }
 
+    /// It failed for several reasons, each with what to do about it.
+    pub fn problems(problems: Vec<(String, String)>) -> Failure {
+        let lines = problems.into_iter().map(|(what, remedy)| (what, Some(remedy)));
+        Failure { exit_code: FAILED, lines: lines.collect() }
+    }
+
     fn hinted(self, hint: Option<String>) -> Failure {
         match hint {
             Some(hint) => self.hint(hint),
@@ -59,10 +66,7 @@ impl Failure {
     }
 
     fn new(exit_code: u8, what: impl fmt::Display) -> Failure {
-        Failure {
-            exit_code,
-            lines: vec![(what.to_string(), None)],
-        }
+        Failure { exit_code, lines: vec![(what.to_string(), None)] }
     }
 
     /// Writes the error to standard error and gives the exit code.
@@ -86,11 +90,7 @@ fn complain(err: &mut impl Write, what: &str, hint: Option<&str>) {
 pub(super) fn report_usage(error: &clap::Error) -> ExitCode {
     // A closed pipe behind --help is no error either.
     drop(error.print());
-    if error.use_stderr() {
-        ExitCode::from(USAGE)
-    } else {
-        ExitCode::SUCCESS
-    }
+    if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
 }
 
 /// A panic is a bug: it takes the whole process down, with one line and exit code 1, since a process that goes on without
@@ -102,9 +102,9 @@ pub(super) fn install_panic_hook() {
         let message = message
             .or(payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
-        let place = panic.location().map_or(String::new(), |place| {
-            format!(" at {}:{}", place.file(), place.line())
-        });
+        let place = panic
+            .location()
+            .map_or(String::new(), |place| format!(" at {}:{}", place.file(), place.line()));
         let what = format!("internal error{place}: {message}");
         complain(
             &mut io::stderr().lock(),
@@ -122,10 +122,7 @@ impl From<ConfigError> for Failure {
             .into_iter()
             .map(|problem| (problem.what(), Some(problem.remedy)))
             .collect();
-        Failure {
-            exit_code: USAGE,
-            lines,
-        }
+        Failure { exit_code: USAGE, lines }
     }
 }
 
@@ -174,6 +171,13 @@ impl From<MigrateError> for Failure {
     }
 }
 
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Failure {
+        let exit_code = if error.is_outage() { OUTAGE } else { FAILED };
+        Failure::new(exit_code, error)
+    }
+}
+
 impl From<DlqError> for Failure {
     fn from(error: DlqError) -> Failure {
         match error {
@@ -212,10 +216,7 @@ impl From<io::Error> for Failure {
     /// The reader of our output went away, as `| head` does: enough was seen, and that is no failure.
     fn from(error: io::Error) -> Failure {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Failure {
-                exit_code: 0,
-                lines: Vec::new(),
-            },
+            io::ErrorKind::BrokenPipe => Failure { exit_code: 0, lines: Vec::new() },
             _ => Failure::failed(error),
         }
     }
@@ -229,10 +230,7 @@ mod tests {
     fn an_error_is_one_line_and_its_hint_another() {
         let mut err = Vec::new();
         complain(&mut err, "it\nbroke", Some("mend it"));
-        assert_eq!(
-            String::from_utf8(err).unwrap(),
-            "error: it broke\nhint: mend it\n"
-        );
+        assert_eq!(String::from_utf8(err).unwrap(), "error: it broke\nhint: mend it\n");
     }
 
     #[test]

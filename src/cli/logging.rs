@@ -21,9 +21,7 @@ pub(super) fn start(format: LogFormat, verbose: u8) {
         Ok(directives) if !directives.is_empty() => EnvFilter::builder().parse_lossy(directives),
         _ => EnvFilter::builder().parse_lossy(directives(verbose)),
     };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // Whoever set a subscriber before, as a test may, keeps it.
     let started = match format {
         LogFormat::Text => builder.with_ansi(wants_color()).try_init(),

@@ -118,24 +118,12 @@ pub enum Source {
 impl PublishArgs {
     /// The source that the flags name: exactly one.
     pub fn source(&self) -> Result<Source, Failure> {
-        let OneArgs {
-            job_id,
-            draft_id,
-            simple,
-            fancy,
-            trendy,
-        } = self.one.clone();
-        let SyntheticArgs {
-            generate, drafts, ..
-        } = self.synthetic;
+        let OneArgs { job_id, draft_id, simple, fancy, trendy } = self.one.clone();
+        let SyntheticArgs { generate, drafts, .. } = self.synthetic;
         if let (Some(job_id), Some(draft_id), Some(simple), Some(fancy), Some(trendy)) =
             (job_id, draft_id, simple, fancy, trendy)
         {
-            return Ok(Source::One {
-                job_id,
-                draft_id,
-                urls: [simple, fancy, trendy],
-            });
+            return Ok(Source::One { job_id, draft_id, urls: [simple, fancy, trendy] });
         }
         if self.ndjson || self.input.is_some() {
             return Ok(Source::Ndjson);
@@ -163,14 +151,18 @@ impl PublishArgs {
 pub async fn run(config: &Config, args: &PublishArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let kafka = &config.kafka;
     let published = match args.source()? {
-        Source::One { job_id, draft_id, urls } => publish::publish_one(kafka, &job_id, &draft_id, &urls)?,
+        Source::One { job_id, draft_id, urls } => {
+            publish::publish_one(kafka, &job_id, &draft_id, &urls)?
+        }
         Source::Ndjson => publish::publish_lines(kafka, &mut io::stdin().lock())?,
         Source::Synthetic { events, drafts } => {
             let draft_ids = prepare_drafts(config, &args.synthetic, drafts).await?;
             let mix = mix(&args.synthetic, events, drafts, draft_ids);
             let mut bar = Bar::new("events", events);
             let published =
-                publish::publish_generated(kafka, mix, args.synthetic.rate, &mut |sent| bar.set(sent));
+                publish::publish_generated(kafka, mix, args.synthetic.rate, &mut |sent| {
+                    bar.set(sent)
+                });
             bar.finish();
             published?
         }

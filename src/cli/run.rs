@@ -1,8 +1,20 @@
 //! `contentflow run`
 
-use clap::{Args, ValueEnum};
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use crate::config::Overrides;
+use clap::{Args, ValueEnum};
+use tokio::runtime::Runtime;
+
+use super::failure::Failure;
+use crate::check;
+use crate::config::{Config, Overrides};
+use crate::progress_bar::Bar;
+use crate::report::Report;
+use crate::run::{Table, run, stop_on_signals};
+use crate::source::Until;
+use crate::source::assignment::State;
 
 /// How the report at the end looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -18,7 +30,7 @@ pub enum ReportFormat {
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
     /// Threads of the dataflow [default: run.workers, else one a core]
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     pub workers: Option<u64>,
 
     /// Stop at the ends of the partitions as they are at the start, and print the report
@@ -46,4 +58,58 @@ impl RunArgs {
             .set("--topic", "kafka.topic", self.topic.clone())
             .set("--group", "kafka.group", self.group.clone())
     }
+}
+
+/// Checks that everything is there, runs, and writes the report.
+pub(super) fn execute(
+    config: Config,
+    args: &RunArgs,
+    runtime: &Runtime,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let problems = runtime.block_on(check::problems(&config));
+    if !problems.is_empty() {
+        return Err(Failure::problems(problems));
+    }
+    let report = consume(&Arc::new(config), args.until_caught_up, runtime)?;
+    write_report(&report, args.report, out)?;
+    Ok(())
+}
+
+/// Runs with a progress bar where the end is known.
+pub(super) fn consume(
+    config: &Arc<Config>,
+    until_caught_up: bool,
+    runtime: &Runtime,
+) -> Result<Report, Failure> {
+    let table = runtime.block_on(Table::look_up(config))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_signals(runtime, Arc::clone(&stop));
+    let until = Until { stop, caught_up: until_caught_up };
+    let mut bar = None;
+    let mut on_progress = |state: &State| {
+        let backlog = state.backlog();
+        if until_caught_up && backlog > 0 {
+            let bar = bar.get_or_insert_with(|| Bar::new("records", backlog));
+            bar.set(state.ingest.totals().records());
+        }
+    };
+    let report = run(config, table, runtime, &until, &mut on_progress);
+    bar.into_iter().for_each(Bar::finish);
+    Ok(report?)
+}
+
+fn write_report(
+    report: &Report,
+    format: ReportFormat,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    match format {
+        ReportFormat::Text => write!(out, "{report}")?,
+        ReportFormat::Json => {
+            let json = serde_json::to_string(report).map_err(Failure::failed)?;
+            writeln!(out, "{json}")?;
+        }
+    }
+    Ok(())
 }

@@ -30,12 +30,7 @@ pub struct Problem {
 impl Problem {
     /// The problem without its remedy: for a caller that shows the remedy on a line of its own.
     pub fn what(&self) -> String {
-        let Problem {
-            subject,
-            origin,
-            fault,
-            remedy: _,
-        } = self;
+        let Problem { subject, origin, fault, remedy: _ } = self;
         match origin {
             Some(origin) => format!("{subject} (from {origin}) {fault}"),
             None => format!("{subject} {fault}"),
@@ -60,26 +55,19 @@ impl std::error::Error for ConfigError {}
 
 impl From<Problem> for ConfigError {
     fn from(problem: Problem) -> ConfigError {
-        ConfigError {
-            problems: vec![problem],
-        }
+        ConfigError { problems: vec![problem] }
     }
 }
 
 /// `key = value` as it may be shown.
 pub(super) fn subject(key: &str, value: impl fmt::Debug) -> String {
-    if may_show(key) {
-        format!("{key} = {value:?}")
-    } else {
-        key.to_owned()
-    }
+    if may_show(key) { format!("{key} = {value:?}") } else { key.to_owned() }
 }
 
 /// The URLs, and a section of theirs given as one text, and the properties that are secrets are never shown.
 fn may_show(key: &str) -> bool {
-    let property = key
-        .strip_prefix(limits::PROPERTIES)
-        .map(|property| property.trim_start_matches('.'));
+    let property =
+        key.strip_prefix(limits::PROPERTIES).map(|property| property.trim_start_matches('.'));
     match property {
         Some(property) => !property.is_empty() && !Kafka::is_secret(property),
         None => limits::keys().any(|known| known == key) && !key.ends_with(".url"),
@@ -88,17 +76,11 @@ fn may_show(key: &str) -> bool {
 
 /// Where `key` was set, unless it is a default.
 pub(super) fn origin(key: &str, figment: &Figment) -> Option<String> {
-    let tag = match key
-        .strip_prefix(limits::PROPERTIES)
-        .and_then(|rest| rest.strip_prefix('.'))
-    {
+    let tag = match key.strip_prefix(limits::PROPERTIES).and_then(|rest| rest.strip_prefix('.')) {
         // A property's name has dots of its own, which a path would take for levels.
-        Some(property) => figment
-            .find_value(limits::PROPERTIES)
-            .ok()?
-            .as_dict()?
-            .get(property)?
-            .tag(),
+        Some(property) => {
+            figment.find_value(limits::PROPERTIES).ok()?.as_dict()?.get(property)?.tag()
+        }
         None => figment.find_value(key).ok()?.tag(),
     };
     figment.get_metadata(tag).and_then(origin_of)
@@ -110,10 +92,7 @@ fn origin_of(metadata: &Metadata) -> Option<String> {
 
 /// What figment found while it filled the raw structs: unknown keys and wrong types.
 pub(super) fn from_figment(error: figment::Error, figment: &Figment) -> ConfigError {
-    let problems = error
-        .into_iter()
-        .map(|error| problem_from(&error, figment))
-        .collect();
+    let problems = error.into_iter().map(|error| problem_from(&error, figment)).collect();
     ConfigError { problems }
 }
 
@@ -135,22 +114,14 @@ fn problem_from(error: &figment::Error, figment: &Figment) -> Problem {
             }
         }
         Kind::InvalidType(actual, _) | Kind::InvalidValue(actual, _) => Problem {
-            subject: if may_show(&path) {
-                subject_of(&path, actual)
-            } else {
-                path.clone()
-            },
+            subject: if may_show(&path) { subject_of(&path, actual) } else { path.clone() },
             origin: origin(&path, figment),
             fault: format!("is {}, which does not fit", named(actual)),
             remedy: limits::remedy(&path),
         },
         // Nothing else can happen with these structs; the kind alone is shown, since a text might hold a secret.
         _ => Problem {
-            subject: if path.is_empty() {
-                "the configuration".to_owned()
-            } else {
-                path.clone()
-            },
+            subject: if path.is_empty() { "the configuration".to_owned() } else { path.clone() },
             origin: origin(&path, figment),
             fault: "cannot be read".to_owned(),
             remedy: limits::remedy(&path),
@@ -184,15 +155,12 @@ fn named(actual: &Actual) -> &'static str {
 
 /// The key that was probably meant, or the list of those there are.
 pub(super) fn unknown_remedy(key: &str, expected: &[&str]) -> String {
-    let nearest = limits::keys()
-        .map(|known| (distance(key, known), known))
-        .min();
+    let nearest = limits::keys().map(|known| (distance(key, known), known)).min();
     match nearest {
         Some((distance, known)) if distance <= 3 => format!("did you mean {known}?"),
-        _ if expected.is_empty() => format!(
-            "the keys are {}",
-            limits::keys().collect::<Vec<_>>().join(", ")
-        ),
+        _ if expected.is_empty() => {
+            format!("the keys are {}", limits::keys().collect::<Vec<_>>().join(", "))
+        }
         _ => match key.rsplit_once('.') {
             Some((section, _)) => format!("[{section}] has the keys {}", expected.join(", ")),
             None => format!("there are the sections {}", expected.join(", ")),
@@ -217,10 +185,8 @@ fn distance(left: &str, right: &str) -> usize {
 
 /// A syntax error of TOML without the line it quotes: that line might hold a password.
 pub(super) fn without_quotation(message: &str) -> String {
-    let kept: Vec<_> = message
-        .lines()
-        .filter(|line| !line.contains(" |") && !line.trim().is_empty())
-        .collect();
+    let kept: Vec<_> =
+        message.lines().filter(|line| !line.contains(" |") && !line.trim().is_empty()).collect();
     kept.join(": ").replace("TOML parse error", "syntax error")
 }
 

@@ -9,24 +9,14 @@ pub(super) struct Limit {
 }
 
 const fn limit(key: &'static str, min: u64, max: u64, unit: &'static str) -> Limit {
-    Limit {
-        key,
-        min,
-        max,
-        unit,
-    }
+    Limit { key, min, max, unit }
 }
 
 /// The least value is the least that can work, the largest the largest that was thought about.
 pub(super) const LIMITS: [Limit; 16] = [
     limit("database.connections", 1, 64, "connections a worker"),
     limit("database.batch_rows", 1, 50_000, "rows"),
-    limit(
-        "database.statement_timeout_ms",
-        100,
-        3_600_000,
-        "milliseconds",
-    ),
+    limit("database.statement_timeout_ms", 100, 3_600_000, "milliseconds"),
     limit("database.lock_timeout_ms", 10, 600_000, "milliseconds"),
     limit("cache.ttl_s", 1, 31_536_000, "seconds"),
     limit("cache.batch_keys", 1, 100_000, "keys"),
@@ -68,10 +58,7 @@ pub(super) fn of(key: &str) -> Option<&'static Limit> {
 
 /// Every key there is, but for the properties below [`PROPERTIES`].
 pub(super) fn keys() -> impl Iterator<Item = &'static str> {
-    TEXTS
-        .into_iter()
-        .chain(LIMITS.iter().map(|limit| limit.key))
-        .chain([PROPERTIES])
+    TEXTS.into_iter().chain(LIMITS.iter().map(|limit| limit.key)).chain([PROPERTIES])
 }
 
 /// What to write for `key`.

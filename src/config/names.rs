@@ -73,10 +73,7 @@ fn part(text: &str) -> Result<(String, &str), String> {
         Some(inside) => quoted_part(inside)?,
         None => {
             let (name, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
-            if !name
-                .chars()
-                .all(|c| c.is_alphanumeric() || c == '_' || c == '$')
-            {
+            if !name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '$') {
                 return Err("has a character that needs double quotes around the name".to_owned());
             }
             (name.to_owned(), rest)
@@ -94,9 +91,7 @@ fn check_identifier(name: &str) -> Result<(), String> {
         return Err("has an empty part".to_owned());
     }
     if name.len() > IDENTIFIER_BYTES_MAX {
-        return Err(format!(
-            "has a part over PostgreSQL's {IDENTIFIER_BYTES_MAX} bytes"
-        ));
+        return Err(format!("has a part over PostgreSQL's {IDENTIFIER_BYTES_MAX} bytes"));
     }
     if name.chars().any(char::is_control) {
         return Err("has a control character".to_owned());
@@ -149,10 +144,7 @@ impl KeyTemplate {
                 "is only {PLACE}, which every other use of the same server would collide with"
             ));
         }
-        Ok(KeyTemplate {
-            before: before.to_owned(),
-            after: after.to_owned(),
-        })
+        Ok(KeyTemplate { before: before.to_owned(), after: after.to_owned() })
     }
 
     /// The cache key of the draft `id`.
@@ -182,10 +174,7 @@ pub(super) fn check_topic(name: &str) -> Result<(), String> {
     if name == "." || name == ".." {
         return Err("is a name that Kafka refuses".to_owned());
     }
-    if let Some(bad) = name
-        .chars()
-        .find(|c| !(c.is_ascii_alphanumeric() || "._-".contains(*c)))
-    {
+    if let Some(bad) = name.chars().find(|c| !(c.is_ascii_alphanumeric() || "._-".contains(*c))) {
         return Err(format!("has {bad:?}, which Kafka refuses in a topic name"));
     }
     Ok(())

@@ -43,10 +43,7 @@ impl Secret {
         let Some((scheme, rest)) = self.0.split_once("://") else {
             return HIDDEN.to_owned();
         };
-        if !scheme
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'+')
-        {
+        if !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+') {
             return HIDDEN.to_owned();
         }
         // The last @ of all, not the first: an unescaped password may itself hold an @, a slash or a question mark.
@@ -56,10 +53,7 @@ impl Secret {
         };
         let user = match user_info.map(|info| info.split_once(':')) {
             None => String::new(),
-            Some(None) => format!(
-                "{}@",
-                user_info.filter(|user| is_plain(user)).unwrap_or(HIDDEN)
-            ),
+            Some(None) => format!("{}@", user_info.filter(|user| is_plain(user)).unwrap_or(HIDDEN)),
             Some(Some((user, _))) => {
                 format!("{}:{HIDDEN}@", if is_plain(user) { user } else { HIDDEN })
             }
@@ -68,14 +62,9 @@ impl Secret {
             Some((place, query)) => (place, Some(query)),
             None => (rest, None),
         };
-        let (hosts, path) = place
-            .split_once('/')
-            .map_or((place, None), |(hosts, path)| (hosts, Some(path)));
-        let hosts = if hosts.split(',').all(is_host) {
-            hosts
-        } else {
-            HIDDEN
-        };
+        let (hosts, path) =
+            place.split_once('/').map_or((place, None), |(hosts, path)| (hosts, Some(path)));
+        let hosts = if hosts.split(',').all(is_host) { hosts } else { HIDDEN };
         let path = path.map_or(String::new(), |path| {
             format!("/{}", if is_plain(path) { path } else { HIDDEN })
         });
@@ -87,7 +76,7 @@ impl Secret {
 fn shown_query(query: &str) -> String {
     let pairs = query.split('&').map(|pair| match pair.split_once('=') {
         Some((key, value)) if HARMLESS.contains(&key) && is_plain(value) => pair.to_owned(),
-        Some((key, _)) if is_plain(key) => format!("{key}={HIDDEN}"),
+        Some((key, _)) if key == "password" || HARMLESS.contains(&key) => format!("{key}={HIDDEN}"),
         _ => HIDDEN.to_owned(),
     });
     pairs.collect::<Vec<_>>().join("&")
@@ -99,21 +88,18 @@ fn is_host(text: &str) -> bool {
         Some((host, port)) if !port.ends_with(']') => (host, port),
         _ => (text, ""),
     };
-    let bracketed = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let host_is_plain = match bracketed {
-        Some(address) => address
-            .bytes()
-            .all(|byte| byte.is_ascii_hexdigit() || byte == b':' || byte == b'.'),
+        Some(address) => {
+            address.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b':' || byte == b'.')
+        }
         None => is_plain(host) && !host.contains(':'),
     };
     host_is_plain && port.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn is_plain(text: &str) -> bool {
-    text.bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"._-%/~+".contains(&byte))
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-%/~+".contains(&byte))
 }
 
 impl fmt::Display for Secret {

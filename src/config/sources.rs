@@ -32,8 +32,7 @@ impl Overrides {
     /// Sets `key` to `value` if there is one; `flag` names it in error messages.
     pub fn set(mut self, flag: &str, key: &str, value: Option<impl Into<Value>>) -> Overrides {
         if let Some(value) = value {
-            self.0
-                .push(Layer::one(format!("flag {flag}"), key, value.into()));
+            self.0.push(Layer::one(format!("flag {flag}"), key, value.into()));
         }
         self
     }
@@ -48,22 +47,15 @@ struct Layer {
 
 impl Layer {
     fn one(name: String, key: &str, value: Value) -> Layer {
-        let nested = match key
-            .strip_prefix(limits::PROPERTIES)
-            .and_then(|rest| rest.strip_prefix('.'))
-        {
-            Some(property) => {
-                let properties = Value::from(Dict::from([(property.to_owned(), value)]));
-                figment::util::nest(limits::PROPERTIES, properties)
-            }
-            None => figment::util::nest(key, value),
-        };
-        Layer {
-            name,
-            values: nested
-                .into_dict()
-                .expect("a key below a section makes a table"),
-        }
+        let nested =
+            match key.strip_prefix(limits::PROPERTIES).and_then(|rest| rest.strip_prefix('.')) {
+                Some(property) => {
+                    let properties = Value::from(Dict::from([(property.to_owned(), value)]));
+                    figment::util::nest(limits::PROPERTIES, properties)
+                }
+                None => figment::util::nest(key, value),
+            };
+        Layer { name, values: nested.into_dict().expect("a key below a section makes a table") }
     }
 }
 
@@ -84,17 +76,11 @@ pub(super) fn collect(
     overrides: Overrides,
 ) -> Result<Figment, ConfigError> {
     let defaults = Serialized::defaults(RawConfig::default());
-    let mut figment = Figment::new().merge(Named {
-        name: DEFAULTS,
-        inner: defaults,
-    });
+    let mut figment = Figment::new().merge(Named { name: DEFAULTS, inner: defaults });
     if let Some(layer) = file_layer(file, default_file)? {
         figment = figment.merge(layer);
     }
-    for layer in environment_layers(environment)?
-        .into_iter()
-        .chain(overrides.0)
-    {
+    for layer in environment_layers(environment)?.into_iter().chain(overrides.0) {
         figment = figment.merge(layer);
     }
     Ok(figment)
@@ -138,10 +124,7 @@ fn file_layer(file: Option<&Path>, default_file: &Path) -> Result<Option<Layer>,
     let mut values: Dict = Toml::from_str(&text).map_err(|error| Problem {
         subject: format!("configuration file {name}"),
         origin: None,
-        fault: format!(
-            "is not TOML: {}",
-            error::without_quotation(&error.to_string())
-        ),
+        fault: format!("is not TOML: {}", error::without_quotation(&error.to_string())),
         remedy: "mend that line; contentflow.example.toml shows every key".to_owned(),
     })?;
     flatten_properties(&mut values);
@@ -160,11 +143,8 @@ fn flatten_properties(values: &mut Dict) {
     let mut pending: Vec<(String, Value)> = std::mem::take(properties).into_iter().collect();
     while let Some((name, value)) = pending.pop() {
         match value {
-            Value::Dict(_, inner) => pending.extend(
-                inner
-                    .into_iter()
-                    .map(|(key, value)| (format!("{name}.{key}"), value)),
-            ),
+            Value::Dict(_, inner) => pending
+                .extend(inner.into_iter().map(|(key, value)| (format!("{name}.{key}"), value))),
             value => {
                 flat.insert(name, value);
             }
@@ -180,9 +160,8 @@ fn environment_layers(
     let conventional = CONVENTIONAL
         .iter()
         .filter_map(|(name, key)| Some((*name, (*key).to_owned(), variables.get(*name)?)));
-    let mut layers: Vec<Layer> = conventional
-        .map(|(name, key, value)| variable_layer(name, &key, value))
-        .collect();
+    let mut layers: Vec<Layer> =
+        conventional.map(|(name, key, value)| variable_layer(name, &key, value)).collect();
     for (name, value) in &variables {
         let Some(rest) = name.strip_prefix(PREFIX) else {
             continue;
@@ -198,8 +177,12 @@ fn environment_layers(
 
 /// An environment variable is a text; it becomes a number where a number is wanted and it is one.
 fn variable_layer(name: &str, key: &str, value: &str) -> Layer {
-    let number = limits::of(key).and_then(|_| value.trim().parse::<i128>().ok());
-    let value = number.map_or_else(|| Value::from(value), Value::from);
+    let text = value.trim();
+    let value = match (limits::of(key), text.parse::<u64>(), text.parse::<i64>()) {
+        (Some(_), Ok(number), _) => Value::from(number),
+        (Some(_), Err(_), Ok(negative)) => Value::from(negative),
+        _ => Value::from(value),
+    };
     Layer::one(format!("environment variable {name}"), key, value)
 }
 
@@ -229,10 +212,7 @@ fn is_service_discovery(rest: &str) -> bool {
 fn not_a_variable(name: &str, rest: &str) -> Problem {
     let meant = limits::keys().find(|key| key.replace('.', "_") == rest.to_ascii_lowercase());
     let remedy = match meant {
-        Some(key) => format!(
-            "write {PREFIX}{}",
-            key.to_ascii_uppercase().replace('.', "__")
-        ),
+        Some(key) => format!("write {PREFIX}{}", key.to_ascii_uppercase().replace('.', "__")),
         None => format!(
             "write {PREFIX}SECTION__KEY with two underscores, like {PREFIX}KAFKA__TOPIC, or unset it"
         ),

@@ -19,81 +19,36 @@ const OWNED: [(&str, &str); 15] = [
     ("bootstrap.servers", "kafka.brokers sets it"),
     ("metadata.broker.list", "kafka.brokers sets it"),
     ("group.id", "kafka.group sets it"),
-    (
-        "enable.auto.commit",
-        "an offset is committed only when everything below it is durable",
-    ),
-    (
-        "auto.commit.enable",
-        "an offset is committed only when everything below it is durable",
-    ),
-    (
-        "enable.auto.offset.store",
-        "an offset is committed only when everything below it is durable",
-    ),
-    (
-        "auto.offset.reset",
-        "run.on_data_loss decides what a missing offset means",
-    ),
+    ("enable.auto.commit", "an offset is committed only when everything below it is durable"),
+    ("auto.commit.enable", "an offset is committed only when everything below it is durable"),
+    ("enable.auto.offset.store", "an offset is committed only when everything below it is durable"),
+    ("auto.offset.reset", "run.on_data_loss decides what a missing offset means"),
     ("isolation.level", "only committed transactions are read"),
-    (
-        "enable.partition.eof",
-        "the reader needs the ends of the partitions",
-    ),
+    ("enable.partition.eof", "the reader needs the ends of the partitions"),
     (
         "partition.assignment.strategy",
         "partitions move cooperatively, so that a rebalance stops only what moves",
     ),
-    (
-        "group.protocol",
-        "partitions move by the classic protocol, cooperatively",
-    ),
-    (
-        "allow.auto.create.topics",
-        "a missing topic is reported, not created",
-    ),
-    (
-        "acks",
-        "a dead letter counts when all in-sync replicas have it",
-    ),
-    (
-        "request.required.acks",
-        "a dead letter counts when all in-sync replicas have it",
-    ),
-    (
-        "enable.idempotence",
-        "dead letters are produced idempotently",
-    ),
+    ("group.protocol", "partitions move by the classic protocol, cooperatively"),
+    ("allow.auto.create.topics", "a missing topic is reported, not created"),
+    ("acks", "a dead letter counts when all in-sync replicas have it"),
+    ("request.required.acks", "a dead letter counts when all in-sync replicas have it"),
+    ("enable.idempotence", "dead letters are produced idempotently"),
 ];
 
 pub(super) fn validate(raw: RawConfig, figment: &Figment) -> Result<Config, ConfigError> {
-    let RawConfig {
-        kafka,
-        dead_letters,
-        database,
-        cache,
-        run,
-    } = raw;
-    let mut check = Check {
-        figment,
-        problems: Vec::new(),
-    };
+    let RawConfig { kafka, dead_letters, database, cache, run } = raw;
+    let mut check = Check { figment, problems: Vec::new() };
     let kafka = check.kafka(kafka);
     let dead_letters = check.dead_letters(dead_letters, &kafka);
     let database = check.database(database);
     let cache = check.cache(cache);
     let run = check.run(run);
     match (database, cache, run) {
-        (Some(database), Some(cache), Some(run)) if check.problems.is_empty() => Ok(Config {
-            kafka,
-            dead_letters,
-            database,
-            cache,
-            run,
-        }),
-        _ => Err(ConfigError {
-            problems: check.problems,
-        }),
+        (Some(database), Some(cache), Some(run)) if check.problems.is_empty() => {
+            Ok(Config { kafka, dead_letters, database, cache, run })
+        }
+        _ => Err(ConfigError { problems: check.problems }),
     }
 }
 
@@ -105,28 +60,14 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn kafka(&mut self, raw: RawKafka) -> Kafka {
-        let RawKafka {
-            brokers,
-            topic,
-            group,
-            properties,
-        } = raw;
+        let RawKafka { brokers, topic, group, properties } = raw;
         let checked = check_brokers(&brokers);
         self.accept("kafka.brokers", &brokers, checked);
         let checked = names::check_topic(&topic);
         self.accept("kafka.topic", &topic, checked);
-        let checked = if group.trim().is_empty() {
-            Err("is empty".to_owned())
-        } else {
-            Ok(())
-        };
+        let checked = if group.trim().is_empty() { Err("is empty".to_owned()) } else { Ok(()) };
         self.accept("kafka.group", &group, checked);
-        Kafka {
-            brokers,
-            topic,
-            group,
-            properties: self.properties(properties),
-        }
+        Kafka { brokers, topic, group, properties: self.properties(properties) }
     }
 
     fn properties(&mut self, raw: Dict) -> BTreeMap<String, String> {
@@ -143,12 +84,7 @@ impl Check<'_> {
                 continue;
             };
             if let Some((_, reason)) = OWNED.iter().find(|(owned, _)| *owned == name) {
-                self.refuse(
-                    &key,
-                    Some(&value),
-                    "cannot be set",
-                    &format!("remove it: {reason}"),
-                );
+                self.refuse(&key, Some(&value), "cannot be set", &format!("remove it: {reason}"));
                 continue;
             }
             if let Err(message) = crate::kafka::check_property(&name, &value) {
@@ -226,13 +162,7 @@ impl Check<'_> {
     }
 
     fn cache(&mut self, raw: RawCache) -> Option<Cache> {
-        let RawCache {
-            url,
-            key,
-            ttl_s,
-            batch_keys,
-            timeout_ms,
-        } = raw;
+        let RawCache { url, key, ttl_s, batch_keys, timeout_ms } = raw;
         let url = Secret::new(url);
         let checked = crate::redis::check_url(&url);
         self.accept("cache.url", &url, checked);
@@ -273,10 +203,7 @@ impl Check<'_> {
         let on_data_loss = self.choice(
             "run.on_data_loss",
             &on_data_loss,
-            &[
-                ("stop", OnDataLoss::Stop),
-                ("continue", OnDataLoss::Continue),
-            ],
+            &[("stop", OnDataLoss::Stop), ("continue", OnDataLoss::Continue)],
         );
         let epoch_records = self.count("run.epoch_records", epoch_records);
         let epoch_bytes = self.count("run.epoch_bytes", epoch_bytes);
@@ -311,20 +238,12 @@ impl Check<'_> {
     }
 
     fn count(&mut self, key: &str, value: u64) -> Option<usize> {
-        self.number(key, value)
-            .map(|value| usize::try_from(value).expect("the largest limit fits"))
+        self.number(key, value).map(|value| usize::try_from(value).expect("the largest limit fits"))
     }
 
     fn choice<T: Copy>(&mut self, key: &str, value: &str, choices: &[(&str, T)]) -> Option<T> {
-        let found = choices
-            .iter()
-            .find(|(name, _)| *name == value)
-            .map(|(_, choice)| *choice);
-        self.accept(
-            key,
-            value,
-            found.ok_or_else(|| "is not one of the choices".to_owned()),
-        )
+        let found = choices.iter().find(|(name, _)| *name == value).map(|(_, choice)| *choice);
+        self.accept(key, value, found.ok_or_else(|| "is not one of the choices".to_owned()))
     }
 
     fn accept<T>(
@@ -333,9 +252,7 @@ impl Check<'_> {
         value: impl fmt::Debug,
         result: Result<T, String>,
     ) -> Option<T> {
-        result
-            .map_err(|fault| self.refuse(key, Some(&value), &fault, &limits::remedy(key)))
-            .ok()
+        result.map_err(|fault| self.refuse(key, Some(&value), &fault, &limits::remedy(key))).ok()
     }
 
     fn refuse(&mut self, key: &str, value: Option<&dyn fmt::Debug>, fault: &str, remedy: &str) {
@@ -366,9 +283,7 @@ fn text_of(value: &Value) -> Option<String> {
 /// Host and port of each broker; librdkafka would only log a mistake and wait.
 fn check_brokers(brokers: &str) -> Result<(), String> {
     for broker in brokers.split(',').map(str::trim) {
-        let address = broker
-            .split_once("://")
-            .map_or(broker, |(_, address)| address);
+        let address = broker.split_once("://").map_or(broker, |(_, address)| address);
         let (host, port) = match address.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
             _ => (address, None),

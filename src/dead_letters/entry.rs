@@ -93,10 +93,7 @@ pub enum Entry {
 impl Entry {
     /// Reads what kind of record this is.
     pub fn read(message: &BorrowedMessage<'_>) -> Entry {
-        let place = Place {
-            partition: message.partition(),
-            offset: message.offset(),
-        };
+        let place = Place { partition: message.partition(), offset: message.offset() };
         let added = Added::of(message);
         let Some(origin) = added.origin() else {
             return Entry::Stranger(place);
@@ -125,10 +122,7 @@ struct Added<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Added<'a> {
     fn of(message: &'a BorrowedMessage<'_>) -> Added<'a> {
-        let headers = message
-            .headers()
-            .into_iter()
-            .flat_map(|headers| headers.iter());
+        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
         let added = headers.filter(|header| header::is_added(header.key));
         Added(
             added
@@ -138,11 +132,7 @@ impl<'a> Added<'a> {
     }
 
     fn text(&self, name: &str) -> Option<&'a str> {
-        self.0
-            .iter()
-            .rev()
-            .find(|(key, _)| *key == name)
-            .map(|(_, value)| *value)
+        self.0.iter().rev().find(|(key, _)| *key == name).map(|(_, value)| *value)
     }
 
     fn number<T: FromStr>(&self, name: &str) -> Option<T> {

@@ -57,9 +57,13 @@ impl DlqError {
     pub fn remedy(&self) -> Option<String> {
         match self {
             DlqError::Kafka(error) => Some(error.remedy()),
-            DlqError::Unreadable { .. } => Some("grant READ on it, or look into the broker's log".to_owned()),
+            DlqError::Unreadable { .. } => {
+                Some("grant READ on it, or look into the broker's log".to_owned())
+            }
             DlqError::Silent { .. } => Some("check the brokers".to_owned()),
-            DlqError::NotThere { .. } => Some("`contentflow dlq list` shows where they are".to_owned()),
+            DlqError::NotThere { .. } => {
+                Some("`contentflow dlq list` shows where they are".to_owned())
+            }
             DlqError::Transaction { remedy, .. } => Some((*remedy).to_owned()),
             DlqError::Output(_) => None,
         }

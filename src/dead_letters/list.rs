@@ -35,9 +35,7 @@ pub fn list(
             letters.insert(letter.place, letter);
         }
         if newest.len() > limit {
-            newest
-                .pop_first()
-                .and_then(|(_, place)| letters.remove(&place));
+            newest.pop_first().and_then(|(_, place)| letters.remove(&place));
         }
     })?;
     let in_order = newest.iter().filter_map(|(_, place)| letters.get(place));
@@ -51,9 +49,7 @@ pub fn list(
         return Ok(());
     }
     let header = ["place", "record", "reason", "message", "written", "replays"];
-    let rows: Vec<[String; 6]> = in_order
-        .map(|letter| cells(letter, &read.replayed))
-        .collect();
+    let rows: Vec<[String; 6]> = in_order.map(|letter| cells(letter, &read.replayed)).collect();
     Ok(table(header, &rows, out)?)
 }
 
@@ -93,10 +89,7 @@ pub fn count(config: &Config, by_reason: bool, out: &mut dyn Write) -> Result<()
 pub fn show(config: &Config, place: Place, out: &mut dyn Write) -> Result<(), DlqError> {
     let topic = &config.dead_letters.topic;
     let shown = Reader::new(&config.kafka)?.at(topic, place, describe)?;
-    let shown = shown.ok_or_else(|| DlqError::NotThere {
-        place,
-        topic: topic.clone(),
-    })?;
+    let shown = shown.ok_or_else(|| DlqError::NotThere { place, topic: topic.clone() })?;
     out.write_all(shown.as_bytes())?;
     Ok(())
 }
@@ -177,17 +170,8 @@ impl Row<'_> {
 }
 
 fn cells(letter: &Letter, replayed: &HashSet<Origin>) -> [String; 6] {
-    let Origin {
-        topic,
-        partition,
-        offset,
-        timestamp_ms: _,
-    } = &letter.origin;
-    let mark = if replayed.contains(&letter.origin) {
-        " (replayed)"
-    } else {
-        ""
-    };
+    let Origin { topic, partition, offset, timestamp_ms: _ } = &letter.origin;
+    let mark = if replayed.contains(&letter.origin) { " (replayed)" } else { "" };
     [
         letter.place.to_string(),
         one_line(format!("{topic} {partition}:{offset}").as_bytes()),
@@ -209,27 +193,14 @@ fn describe(message: &BorrowedMessage<'_>) -> String {
     let mut line = |name: &str, value: &str| {
         text.extend([name, ": ", value, "\n"]);
     };
-    let place = Place {
-        partition: message.partition(),
-        offset: message.offset(),
-    };
+    let place = Place { partition: message.partition(), offset: message.offset() };
     line("place", &place.to_string());
     line("written", &time(message.timestamp().to_millis()));
-    for header in message
-        .headers()
-        .into_iter()
-        .flat_map(|headers| headers.iter())
-    {
+    for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
         let name = format!("header {}", one_line(header.key.as_bytes()));
-        line(
-            &name,
-            &header.value.map_or_else(|| "(null)".to_owned(), one_line),
-        );
+        line(&name, &header.value.map_or_else(|| "(null)".to_owned(), one_line));
     }
-    line(
-        "key",
-        &message.key().map_or_else(|| "(null)".to_owned(), one_line),
-    );
+    line("key", &message.key().map_or_else(|| "(null)".to_owned(), one_line));
     match message.payload() {
         None => line("value", "(null)"),
         Some(value) => {

@@ -33,14 +33,9 @@ pub(super) fn fetch(
         return Ok(Err("the reference cannot be read".to_owned()));
     };
     let origin = &letter.origin;
-    let place = Place {
-        partition: origin.partition,
-        offset: origin.offset,
-    };
+    let place = Place { partition: origin.partition, offset: origin.offset };
     let found = reader.at(&origin.topic, place, |message| {
-        fingerprint
-            .is_of(message)
-            .then(|| Outgoing::new(letter.clone(), message, partition))
+        fingerprint.is_of(message).then(|| Outgoing::new(letter.clone(), message, partition))
     })?;
     Ok(match found {
         Some(Some(outgoing)) => Ok(outgoing),

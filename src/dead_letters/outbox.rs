@@ -43,10 +43,7 @@ impl Outgoing {
         message: &BorrowedMessage<'_>,
         partition: Option<i32>,
     ) -> Outgoing {
-        let headers = message
-            .headers()
-            .into_iter()
-            .flat_map(|headers| headers.iter());
+        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
         let own = headers.filter(|header| !header::is_added(header.key));
         Outgoing {
             letter,
@@ -64,24 +61,13 @@ impl Outgoing {
 
     /// The record as it was, but for two headers: how often it was replayed, and when it was first published.
     fn record(&self) -> BaseRecord<'_, [u8], [u8]> {
-        let Letter {
-            origin, replays, ..
-        } = &self.letter;
-        let headers = insert_text(
-            self.own_headers.clone(),
-            header::REPLAYS,
-            &(replays + 1).to_string(),
-        );
+        let Letter { origin, replays, .. } = &self.letter;
+        let headers =
+            insert_text(self.own_headers.clone(), header::REPLAYS, &(replays + 1).to_string());
         let headers = insert_text(headers, header::TIMESTAMP, &origin.timestamp_ms.to_string());
         // The client takes 0 for "now", which would make the oldest record the newest.
-        let timestamp_ms = if origin.timestamp_ms == 0 {
-            1
-        } else {
-            origin.timestamp_ms
-        };
-        let mut record = BaseRecord::to(&origin.topic)
-            .headers(headers)
-            .timestamp(timestamp_ms);
+        let timestamp_ms = if origin.timestamp_ms == 0 { 1 } else { origin.timestamp_ms };
+        let mut record = BaseRecord::to(&origin.topic).headers(headers).timestamp(timestamp_ms);
         record.key = self.key.as_deref();
         record.payload = self.value.as_deref();
         record.partition = self.partition;
@@ -90,12 +76,7 @@ impl Outgoing {
 
     /// The mark. It stands in its dead letter's partition, behind it, so that retention never deletes it first.
     fn mark<'a>(&self, dead_letters: &'a str, now: &str) -> BaseRecord<'a, [u8], [u8]> {
-        let Origin {
-            topic,
-            partition,
-            offset,
-            timestamp_ms,
-        } = &self.letter.origin;
+        let Origin { topic, partition, offset, timestamp_ms } = &self.letter.origin;
         let named = [
             (header::TOPIC, topic.clone()),
             (header::PARTITION, partition.to_string()),
@@ -105,12 +86,8 @@ impl Outgoing {
         ];
         let headers = named
             .iter()
-            .fold(OwnedHeaders::new(), |headers, (name, value)| {
-                insert_text(headers, name, value)
-            });
-        BaseRecord::to(dead_letters)
-            .headers(headers)
-            .partition(self.letter.place.partition)
+            .fold(OwnedHeaders::new(), |headers, (name, value)| insert_text(headers, name, value));
+        BaseRecord::to(dead_letters).headers(headers).partition(self.letter.place.partition)
     }
 }
 
@@ -140,22 +117,15 @@ impl Outbox {
         // A broker holds a batch, not a record, against the topic's limit.
         client.set("batch.size", "16384");
         let deliveries = Deliveries::default();
-        let producer: BaseProducer<_> = client
-            .create_with_context(deliveries.clone())
-            .map_err(kafka::creation_error)?;
-        producer
-            .init_transactions(STEP_TIMEOUT)
-            .map_err(|source| DlqError::Transaction {
-                what: "cannot begin to replay",
-                source,
-                remedy: "check the brokers, and that this user may write with the transactional id \
+        let producer: BaseProducer<_> =
+            client.create_with_context(deliveries.clone()).map_err(kafka::creation_error)?;
+        producer.init_transactions(STEP_TIMEOUT).map_err(|source| DlqError::Transaction {
+            what: "cannot begin to replay",
+            source,
+            remedy: "check the brokers, and that this user may write with the transactional id \
                      that is the dead-letter topic's name with .replay after it",
-            })?;
-        Ok(Outbox {
-            producer,
-            deliveries,
-            dead_letters,
-        })
+        })?;
+        Ok(Outbox { producer, deliveries, dead_letters })
     }
 
     /// Publishes records with their marks in one transaction, and waits for its commit.
@@ -210,20 +180,13 @@ impl Outbox {
 
 fn failed(what: &'static str, source: KafkaError) -> NotSent {
     let code = source.rdkafka_error_code();
-    let fenced = matches!(
-        code,
-        Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced)
-    );
+    let fenced = matches!(code, Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced));
     let remedy = if fenced {
         "another replay of the same dead letters has begun and takes what is left"
     } else {
         "what was committed is remembered: run the command again when the brokers are well"
     };
-    NotSent::Failed(DlqError::Transaction {
-        what,
-        source,
-        remedy,
-    })
+    NotSent::Failed(DlqError::Transaction { what, source, remedy })
 }
 
 /// Codes that say something about one record or one topic, not about the brokers.
@@ -278,8 +241,6 @@ impl ProducerContext for Deliveries {
 
 impl fmt::Debug for Outbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outbox")
-            .field("dead_letters", &self.dead_letters)
-            .finish_non_exhaustive()
+        f.debug_struct("Outbox").field("dead_letters", &self.dead_letters).finish_non_exhaustive()
     }
 }

@@ -40,12 +40,7 @@ impl Replayed {
     /// Whether everything that was asked for is done, now or before. What was refused counts only where it was asked for
     /// by its place.
     pub fn is_success(&self, which: &Which) -> bool {
-        let Replayed {
-            replayed: _,
-            already: _,
-            refused,
-            failed,
-        } = *self;
+        let Replayed { replayed: _, already: _, refused, failed } = *self;
         failed == 0 && (refused == 0 || !matches!(which, Which::At(_)))
     }
 }
@@ -70,28 +65,15 @@ pub fn replay(
     let topic = &config.dead_letters.topic;
     let plan = Plan::read(&reader, topic, which)?;
     if let (Which::At(place), true) = (which, plan.letters.is_empty()) {
-        return Err(DlqError::NotThere {
-            place: *place,
-            topic: topic.clone(),
-        });
+        return Err(DlqError::NotThere { place: *place, topic: topic.clone() });
     }
     let mut sum = Replayed::default();
     let selected = plan.select(again, &mut sum, out)?;
-    let mut run = Run {
-        outbox,
-        reader: Reader::new(&config.kafka)?,
-        partitions: HashMap::new(),
-        sum,
-        out,
-    };
+    let mut run =
+        Run { outbox, reader: Reader::new(&config.kafka)?, partitions: HashMap::new(), sum, out };
     run.publish_all(&reader, topic, &selected)?;
     let Run { sum, out, .. } = run;
-    let Replayed {
-        replayed,
-        already,
-        refused,
-        failed,
-    } = sum;
+    let Replayed { replayed, already, refused, failed } = sum;
     writeln!(
         out,
         "replayed {replayed}, already replayed {already}, refused after {REPLAYS_MAX} replays {refused}, failed {failed}"
@@ -107,10 +89,7 @@ struct Plan {
 
 impl Plan {
     fn read(reader: &Reader, topic: &str, which: &Which) -> Result<Plan, DlqError> {
-        let mut plan = Plan {
-            letters: BTreeMap::new(),
-            replayed: HashSet::new(),
-        };
+        let mut plan = Plan { letters: BTreeMap::new(), replayed: HashSet::new() };
         let mut seen = HashSet::new();
         reader.walk(topic, &reader.everything(topic)?, |message| {
             match Entry::read(message) {
@@ -177,10 +156,7 @@ impl Run<'_> {
         let mut batch: Vec<Outgoing> = Vec::new();
         let mut remaining = selected.len();
         walker.walk(topic, &stretches(selected), |message| {
-            let place = Place {
-                partition: message.partition(),
-                offset: message.offset(),
-            };
+            let place = Place { partition: message.partition(), offset: message.offset() };
             let Some(letter) = selected.get(&place) else {
                 return Ok(ControlFlow::Continue(()));
             };
@@ -193,11 +169,7 @@ impl Run<'_> {
             if batch.len() >= BATCH_RECORDS_MAX || bytes >= BATCH_BYTES_MAX {
                 self.publish(std::mem::take(&mut batch))?;
             }
-            Ok(if remaining == 0 {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            })
+            Ok(if remaining == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         self.publish(batch)
     }
@@ -211,9 +183,8 @@ impl Run<'_> {
             Ok(partitions) => partitions,
             Err(why) => return Ok(Err(why)),
         };
-        let partition = usize::try_from(letter.origin.partition)
-            .ok()
-            .filter(|own| *own < partitions);
+        let partition =
+            usize::try_from(letter.origin.partition).ok().filter(|own| *own < partitions);
         // With fewer partitions than it once had, the topic's own rule decides, by the key.
         let partition = partition.map(|_| letter.origin.partition);
         if letter.is_reference {
@@ -231,10 +202,7 @@ impl Run<'_> {
         if let Some(known) = self.partitions.get(topic) {
             return known.clone();
         }
-        let found = self
-            .reader
-            .partitions(topic)
-            .map(|partitions| partitions.len());
+        let found = self.reader.partitions(topic).map(|partitions| partitions.len());
         let found = found.map_err(|error| error.to_string());
         self.partitions.insert(topic.to_owned(), found.clone());
         found
@@ -253,16 +221,10 @@ impl Run<'_> {
             }
             Err(NotSent::Refused(why)) => match <[Outgoing; 1]>::try_from(batch) {
                 Ok([single]) => self.note_failure(&single.letter, &why),
-                Err(batch) => batch
-                    .into_iter()
-                    .try_for_each(|single| self.publish(vec![single])),
+                Err(batch) => batch.into_iter().try_for_each(|single| self.publish(vec![single])),
             },
             Err(NotSent::Failed(error)) => {
-                writeln!(
-                    self.out,
-                    "replayed {} before this failed",
-                    self.sum.replayed
-                )?;
+                writeln!(self.out, "replayed {} before this failed", self.sum.replayed)?;
                 Err(error)
             }
         }
@@ -270,12 +232,7 @@ impl Run<'_> {
 
     fn note_failure(&mut self, letter: &Letter, why: &str) -> Result<(), DlqError> {
         self.sum.failed += 1;
-        writeln!(
-            self.out,
-            "{}: not replayed: {}",
-            name(letter),
-            one_line(why.as_bytes())
-        )?;
+        writeln!(self.out, "{}: not replayed: {}", name(letter), one_line(why.as_bytes()))?;
         Ok(())
     }
 }
@@ -284,10 +241,7 @@ impl Run<'_> {
 fn stretches(selected: &BTreeMap<Place, Letter>) -> Stretches {
     let mut stretches = Stretches::new();
     for Place { partition, offset } in selected.keys() {
-        let stretch = stretches.entry(*partition).or_insert(Stretch {
-            from: *offset,
-            to: *offset,
-        });
+        let stretch = stretches.entry(*partition).or_insert(Stretch { from: *offset, to: *offset });
         stretch.to = *offset + 1;
     }
     stretches
@@ -295,15 +249,6 @@ fn stretches(selected: &BTreeMap<Place, Letter>) -> Stretches {
 
 /// A letter as the output names it.
 fn name(letter: &Letter) -> String {
-    let Origin {
-        topic,
-        partition,
-        offset,
-        timestamp_ms: _,
-    } = &letter.origin;
-    format!(
-        "{} ({} {partition}:{offset})",
-        letter.place,
-        one_line(topic.as_bytes())
-    )
+    let Origin { topic, partition, offset, timestamp_ms: _ } = &letter.origin;
+    format!("{} ({} {partition}:{offset})", letter.place, one_line(topic.as_bytes()))
 }

@@ -60,8 +60,7 @@ impl Reader {
         let mut stretches = Stretches::new();
         for partition in self.partitions(topic)? {
             let watermarks =
-                self.consumer
-                    .fetch_watermarks(topic, partition, kafka::METADATA_TIMEOUT);
+                self.consumer.fetch_watermarks(topic, partition, kafka::METADATA_TIMEOUT);
             let (from, to) = watermarks.map_err(|source| unreadable(topic, source))?;
             if from < to {
                 stretches.insert(partition, Stretch { from, to });
@@ -72,14 +71,9 @@ impl Reader {
 
     /// The topic's partitions. A topic without any does not exist.
     pub(super) fn partitions(&self, topic: &str) -> Result<Vec<i32>, DlqError> {
-        let metadata = self
-            .consumer
-            .fetch_metadata(Some(topic), kafka::METADATA_TIMEOUT);
+        let metadata = self.consumer.fetch_metadata(Some(topic), kafka::METADATA_TIMEOUT);
         let metadata = metadata.map_err(|source| unreadable(topic, source))?;
-        let partitions = metadata
-            .topics()
-            .iter()
-            .filter(|found| found.name() == topic);
+        let partitions = metadata.topics().iter().filter(|found| found.name() == topic);
         let partitions: Vec<i32> = partitions
             .flat_map(|found| found.partitions())
             .map(|partition| partition.id())
@@ -156,13 +150,8 @@ impl Reader {
             return Ok(None);
         }
         // Not to the next offset but to the end: a reader past a transaction is given what comes after it.
-        let rest = Stretches::from([(
-            place.partition,
-            Stretch {
-                from: place.offset,
-                to: stretch.to,
-            },
-        )]);
+        let rest =
+            Stretches::from([(place.partition, Stretch { from: place.offset, to: stretch.to })]);
         let mut found = None;
         self.walk(topic, &rest, |message| {
             found = (message.offset() == place.offset).then(|| visit(message));
@@ -177,15 +166,10 @@ impl Reader {
             list.add_partition_offset(topic, *partition, Offset::Offset(stretch.from))
                 .map_err(|source| unreadable(topic, source))?;
         }
-        self.consumer
-            .assign(&list)
-            .map_err(|source| unreadable(topic, source))
+        self.consumer.assign(&list).map_err(|source| unreadable(topic, source))
     }
 }
 
 fn unreadable(topic: &str, source: KafkaError) -> DlqError {
-    DlqError::Unreadable {
-        topic: topic.to_owned(),
-        source,
-    }
+    DlqError::Unreadable { topic: topic.to_owned(), source }
 }

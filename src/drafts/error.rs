@@ -78,13 +78,17 @@ impl DraftError {
     /// What to do about it.
     pub fn remedy(&self) -> Option<String> {
         match self {
-            DraftError::Unknown { .. } => {
-                Some("`contentflow draft list` shows some, `contentflow draft put` creates one".to_owned())
+            DraftError::Unknown { .. } => Some(
+                "`contentflow draft list` shows some, `contentflow draft put` creates one"
+                    .to_owned(),
+            ),
+            DraftError::Table { .. } => Some(
+                "run `contentflow migrate`, or set database.table to the table that is meant"
+                    .to_owned(),
+            ),
+            DraftError::NotInvalidated { .. } => {
+                Some("delete the key when the cache is back".to_owned())
             }
-            DraftError::Table { .. } => {
-                Some("run `contentflow migrate`, or set database.table to the table that is meant".to_owned())
-            }
-            DraftError::NotInvalidated { .. } => Some("delete the key when the cache is back".to_owned()),
             DraftError::Connect(error) => Some(error.remedy()),
             DraftError::Silent { .. } => Some("check the database".to_owned()),
             DraftError::Exists { .. }

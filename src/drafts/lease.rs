@@ -41,16 +41,11 @@ pub(super) struct Cache {
 
 impl Cache {
     pub(super) async fn connect(config: &config::Cache) -> Cache {
-        let connection = crate::redis::connect(config)
-            .await
-            .map_err(|error| error.to_string());
+        let connection = crate::redis::connect(config).await.map_err(|error| error.to_string());
         if let Err(reason) = &connection {
             tracing::warn!("going on without the cache: {reason}");
         }
-        Cache {
-            connection,
-            timeout: config.timeout,
-        }
+        Cache { connection, timeout: config.timeout }
     }
 
     /// The cached value.
@@ -63,11 +58,7 @@ impl Cache {
     pub(super) async fn take_lease(&mut self, key: &str) -> Option<Lease> {
         let token = format!("{:032x}", fastrand::u128(..));
         let mut take = redis::cmd("SET");
-        take.arg(lease_key(key))
-            .arg(&token)
-            .arg("NX")
-            .arg("PX")
-            .arg(millis(LEASE));
+        take.arg(lease_key(key)).arg(&token).arg("NX").arg("PX").arg(millis(LEASE));
         let answer: Result<Option<String>, String> = self.ask(&take).await;
         self.or_warn("lease", answer)?.map(|_ok| Lease { token })
     }
@@ -82,10 +73,7 @@ impl Cache {
     ) -> bool {
         let script = Script::new(FILL);
         let mut call = script.key(key);
-        call.key(lease_key(key))
-            .arg(&lease.token)
-            .arg(value)
-            .arg(millis(ttl));
+        call.key(lease_key(key)).arg(&lease.token).arg(value).arg(millis(ttl));
         let answer = match &mut self.connection {
             Ok(connection) => within(self.timeout, call.invoke_async::<bool>(connection)).await,
             Err(reason) => Err(reason.clone()),
@@ -119,9 +107,7 @@ impl Cache {
 
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cache")
-            .field("connected", &self.connection.is_ok())
-            .finish_non_exhaustive()
+        f.debug_struct("Cache").field("connected", &self.connection.is_ok()).finish_non_exhaustive()
     }
 }
 

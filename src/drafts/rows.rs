@@ -67,9 +67,7 @@ impl Rows {
         };
         let columns = "SELECT attname::text, format_type(atttypid, NULL) FROM pg_attribute \
              WHERE attrelid = to_regclass($1::text) AND attnum > 0 AND NOT attisdropped";
-        let found = rows
-            .query("read its catalogue", columns, &[&rows.table])
-            .await?;
+        let found = rows.query("read its catalogue", columns, &[&rows.table]).await?;
         rows.columns = found.iter().map(|row| (row.get(0), row.get(1))).collect();
         let fault = if rows.columns.is_empty() {
             "does not exist"
@@ -78,10 +76,7 @@ impl Rows {
         } else {
             return Ok(rows);
         };
-        Err(DraftError::Table {
-            table: config.table.to_string(),
-            fault,
-        })
+        Err(DraftError::Table { table: config.table.to_string(), fault })
     }
 
     /// The type of the id column, as SQL writes it.
@@ -115,14 +110,8 @@ impl Rows {
             "SELECT (to_jsonb(draft) - $2::text[])::text FROM {table} AS draft WHERE {ID} = $1::text::{}",
             self.id_type()
         );
-        let rows = self
-            .query("read a draft", &sql, &[&id, &BOOKKEEPING.as_slice()])
-            .await;
-        Ok(rows
-            .map_err(|error| self.about_id(id, error))?
-            .iter()
-            .map(|row| row.get(0))
-            .next())
+        let rows = self.query("read a draft", &sql, &[&id, &BOOKKEEPING.as_slice()]).await;
+        Ok(rows.map_err(|error| self.about_id(id, error))?.iter().map(|row| row.get(0)).next())
     }
 
     /// Inserts a draft; the columns of `data` must be the table's own.
@@ -131,10 +120,7 @@ impl Rows {
         let columns = self.columns_of(data)?;
         let Rows { table, .. } = self;
         let names: String = columns.iter().map(|name| format!(", {name}")).collect();
-        let values: String = columns
-            .iter()
-            .map(|name| format!(", data.{name}"))
-            .collect();
+        let values: String = columns.iter().map(|name| format!(", data.{name}")).collect();
         let sql = format!(
             "INSERT INTO {table} ({ID}{names}) SELECT $1::text::{}{values} \
              FROM jsonb_populate_record(NULL::{table}, $2::text::jsonb) AS data RETURNING {ID}::text",
@@ -171,10 +157,7 @@ impl Rows {
             };
             return Err(DraftError::Data(format!("{fault}: {name:?}")));
         }
-        Ok(object
-            .keys()
-            .map(|name| format!("\"{}\"", name.replace('"', "\"\"")))
-            .collect())
+        Ok(object.keys().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect())
     }
 
     /// The drafts that changed last, the newest first.
@@ -184,9 +167,7 @@ impl Rows {
             "SELECT {ID}::text, content_images IS NOT NULL, updated_at::text FROM {table} \
              ORDER BY updated_at DESC NULLS LAST, {ID} LIMIT $1"
         );
-        let rows = self
-            .query("list drafts", &sql, &[&i64::from(limit)])
-            .await?;
+        let rows = self.query("list drafts", &sql, &[&i64::from(limit)]).await?;
         let listed = rows.iter().map(|row| ListedDraft {
             id: row.get(0),
             has_images: row.get(1),
@@ -226,9 +207,7 @@ impl Rows {
             let to = drafts.min(from + INSERT_ROWS_MAX - 1);
             let [first, last] = [from, to].map(|number| i64::try_from(number).unwrap_or(i64::MAX));
             let bounds: [&(dyn ToSql + Sync); 2] = [&first, &last];
-            created += self
-                .within("create drafts", self.client.execute(&sql, &bounds))
-                .await?;
+            created += self.within("create drafts", self.client.execute(&sql, &bounds)).await?;
             done(to);
             from = to + 1;
         }
@@ -252,10 +231,7 @@ impl Rows {
     ) -> Result<T, DraftError> {
         match tokio::time::timeout(self.deadline, answer).await {
             Ok(answer) => answer.map_err(|source| DraftError::Database { doing, source }),
-            Err(_) => Err(DraftError::Silent {
-                doing,
-                seconds: self.deadline.as_secs(),
-            }),
+            Err(_) => Err(DraftError::Silent { doing, seconds: self.deadline.as_secs() }),
         }
     }
 

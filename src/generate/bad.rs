@@ -74,11 +74,7 @@ pub(super) fn spoil(
         event.key = String::from("neither-a-number-nor-a-uuid");
     }
     let job_id = generator.job_id(job);
-    let members = Members {
-        images: images(&urls(&job_id)),
-        job_id,
-        draft_id: event.key.clone(),
-    };
+    let members = Members { images: images(&urls(&job_id)), job_id, draft_id: event.key.clone() };
     // A reason has more than one face: the rounds alternate between them.
     let round = turn / u64::try_from(bad_reasons(draft_ids).len()).unwrap_or(1);
     event.value = match reason {
@@ -102,22 +98,14 @@ struct Members {
 
 impl Members {
     fn object(&self) -> String {
-        let Members {
-            job_id,
-            draft_id,
-            images,
-        } = self;
+        let Members { job_id, draft_id, images } = self;
         format!(r#"{{"jobId":"{job_id}","eventDraftId":"{draft_id}","imageUrls":{images}}}"#)
     }
 }
 
 fn spoil_text(members: Members, reason: Reason, round: u64) -> String {
     let object = members.object();
-    let Members {
-        job_id,
-        draft_id,
-        images,
-    } = &members;
+    let Members { job_id, draft_id, images } = &members;
     match (reason, round % 3) {
         (Reason::NotJson, 0) => format!("{{{object}"),
         (Reason::NotJson, 1) => format!("\u{feff}{object}"),
@@ -135,11 +123,9 @@ fn spoil_text(members: Members, reason: Reason, round: u64) -> String {
         }
         (Reason::DuplicateKey, _) => object.replacen('{', r#"{"jobId":"another","#, 1),
         // The object itself is the first level.
-        (Reason::TooDeep, _) => object.replacen(
-            '{',
-            &format!(r#"{{"note":{}{},"#, "[".repeat(64), "]".repeat(64)),
-            1,
-        ),
+        (Reason::TooDeep, _) => {
+            object.replacen('{', &format!(r#"{{"note":{}{},"#, "[".repeat(64), "]".repeat(64)), 1)
+        }
         _ => spoil_members(members, reason, round).object(),
     }
 }
@@ -153,10 +139,7 @@ fn spoil_members(mut members: Members, reason: Reason, round: u64) -> Members {
         Reason::IdControlCharacter => members.job_id.push_str("\\u001b[2J"),
         Reason::MissingStyle => members.images = images(&urls[..2]),
         Reason::UnknownStyle => {
-            urls.push((
-                "baroque",
-                String::from("https://cdn.example.com/baroque.png"),
-            ));
+            urls.push(("baroque", String::from("https://cdn.example.com/baroque.png")));
             members.images = images(&urls);
         }
         Reason::DuplicateStyle => {

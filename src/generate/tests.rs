@@ -9,12 +9,7 @@ use std::collections::HashSet;
 const START_MS: i64 = 1_700_000_000_000;
 
 fn generate(mix: Mix) -> Vec<GeneratedEvent> {
-    Generator::new(Mix {
-        start_ms: START_MS,
-        ..mix
-    })
-    .unwrap()
-    .collect()
+    Generator::new(Mix { start_ms: START_MS, ..mix }).unwrap().collect()
 }
 
 fn a_bit_of_everything() -> Mix {
@@ -40,10 +35,7 @@ fn the_same_seed_gives_the_same_bytes_and_another_seed_gives_other_jobs() {
             .filter_map(|event| event.value)
             .collect()
     };
-    let others = values(generate(Mix {
-        seed: 2,
-        ..a_bit_of_everything()
-    }));
+    let others = values(generate(Mix { seed: 2, ..a_bit_of_everything() }));
     assert!(values(events).is_disjoint(&others));
 }
 
@@ -71,12 +63,7 @@ fn every_kind_has_about_its_share() {
 #[test]
 fn fresh_events_visit_every_draft_once_in_a_scrambled_order() {
     for drafts in [1, 2, 3, 10, 1000, 1024, 30_030] {
-        let events = generate(Mix {
-            events: drafts,
-            drafts,
-            seed: 7,
-            ..Mix::default()
-        });
+        let events = generate(Mix { events: drafts, drafts, seed: 7, ..Mix::default() });
         let keys: HashSet<&str> = events.iter().map(|event| event.key.as_str()).collect();
         assert_eq!(keys.len(), events.len(), "{drafts} drafts");
         for number in 1..=drafts {
@@ -85,14 +72,8 @@ fn fresh_events_visit_every_draft_once_in_a_scrambled_order() {
                 "draft {number} of {drafts}"
             );
         }
-        let in_order = events
-            .windows(2)
-            .filter(|pair| pair[0].key < pair[1].key)
-            .count();
-        assert!(
-            drafts < 1000 || in_order < events.len() * 7 / 10,
-            "{drafts} drafts come in order"
-        );
+        let in_order = events.windows(2).filter(|pair| pair[0].key < pair[1].key).count();
+        assert!(drafts < 1000 || in_order < events.len() * 7 / 10, "{drafts} drafts come in order");
     }
 }
 
@@ -124,43 +105,24 @@ fn a_duplicate_is_an_earlier_event_once_more_and_a_stale_one_is_a_new_job_older_
 #[test]
 fn every_reason_gets_its_turn() {
     for ids in [DraftIds::Text, DraftIds::Number, DraftIds::Uuid] {
-        let mix = Mix {
-            events: 18,
-            bad: 1.0,
-            draft_ids: ids,
-            ..Mix::default()
-        };
+        let mix = Mix { events: 18, bad: 1.0, draft_ids: ids, ..Mix::default() };
         let kinds: HashSet<Kind> = generate(mix).into_iter().map(|event| event.kind).collect();
-        let expected: HashSet<Kind> = bad_reasons(ids)
-            .iter()
-            .map(|reason| Kind::Bad(*reason))
-            .collect();
+        let expected: HashSet<Kind> =
+            bad_reasons(ids).iter().map(|reason| Kind::Bad(*reason)).collect();
         assert_eq!(kinds, expected);
     }
 }
 
 #[test]
 fn timestamps_start_where_they_are_told_and_advance_with_the_spacing() {
-    let events = generate(Mix {
-        events: 4,
-        drafts: 9,
-        spacing_us: 1500,
-        ..Mix::default()
-    });
-    let at: Vec<i64> = events
-        .iter()
-        .map(|event| event.timestamp_ms - START_MS)
-        .collect();
+    let events = generate(Mix { events: 4, drafts: 9, spacing_us: 1500, ..Mix::default() });
+    let at: Vec<i64> = events.iter().map(|event| event.timestamp_ms - START_MS).collect();
     assert_eq!(at, [0, 1, 3, 4]);
 }
 
 #[test]
 fn a_typical_event_has_about_330_bytes() {
-    let event = generate(Mix {
-        events: 1,
-        ..Mix::default()
-    })
-    .remove(0);
+    let event = generate(Mix { events: 1, ..Mix::default() }).remove(0);
     let bytes = event.value.unwrap().len();
     assert!((300..370).contains(&bytes), "{bytes} bytes");
 }
@@ -168,41 +130,11 @@ fn a_typical_event_has_about_330_bytes() {
 #[test]
 fn impossible_mixes_are_refused_with_what_is_wrong() {
     let refusal = |mix: Mix| Generator::new(mix).unwrap_err().to_string();
-    assert!(
-        refusal(Mix {
-            drafts: 0,
-            ..Mix::default()
-        })
-        .contains("at least 1")
-    );
-    assert!(
-        refusal(Mix {
-            stale: -0.1,
-            ..Mix::default()
-        })
-        .contains("stale events is -0.1")
-    );
-    assert!(
-        refusal(Mix {
-            bad: f64::NAN,
-            ..Mix::default()
-        })
-        .contains("bad")
-    );
-    assert!(
-        refusal(Mix {
-            bad: 0.6,
-            foreign: 0.6,
-            ..Mix::default()
-        })
-        .contains("1.2")
-    );
-    let all = Mix {
-        duplicates: 0.7,
-        stale: 0.2,
-        bad: 0.1,
-        ..Mix::default()
-    };
+    assert!(refusal(Mix { drafts: 0, ..Mix::default() }).contains("at least 1"));
+    assert!(refusal(Mix { stale: -0.1, ..Mix::default() }).contains("stale events is -0.1"));
+    assert!(refusal(Mix { bad: f64::NAN, ..Mix::default() }).contains("bad"));
+    assert!(refusal(Mix { bad: 0.6, foreign: 0.6, ..Mix::default() }).contains("1.2"));
+    let all = Mix { duplicates: 0.7, stale: 0.2, bad: 0.1, ..Mix::default() };
     assert!(Generator::new(all).is_ok());
 }
 
@@ -245,7 +177,8 @@ fn the_consumer_takes_every_event_for_what_it_is_meant_to_be() {
                 Kind::Foreign => Ok("skipped"),
                 Kind::Bad(reason) => Err(reason),
             };
-            let text = String::from_utf8_lossy(event.value.as_deref().unwrap_or_default()).into_owned();
+            let text =
+                String::from_utf8_lossy(event.value.as_deref().unwrap_or_default()).into_owned();
             assert_eq!(decoded(&event, column), expected, "{text:.600}");
         }
     }

@@ -26,9 +26,9 @@ pub(super) fn connector(
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
     let config = match verify {
-        Verify::ChainAndName => builder
-            .with_root_certificates(roots(root_certificates)?)
-            .with_no_client_auth(),
+        Verify::ChainAndName => {
+            builder.with_root_certificates(roots(root_certificates)?).with_no_client_auth()
+        }
         Verify::Chain => {
             let roots = Arc::new(roots(root_certificates)?);
             let chain = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
@@ -51,22 +51,14 @@ pub(super) fn connector(
 
 fn roots(file: Option<&Path>) -> Result<RootCertStore, String> {
     let Some(file) = file else {
-        return Ok(RootCertStore {
-            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-        });
+        return Ok(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() });
     };
     let bad = |error: &dyn std::fmt::Display| format!("sslrootcert {}: {error}", file.display());
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(file).map_err(|error| bad(&error))? {
-        roots
-            .add(certificate.map_err(|error| bad(&error))?)
-            .map_err(|error| bad(&error))?;
+        roots.add(certificate.map_err(|error| bad(&error))?).map_err(|error| bad(&error))?;
     }
-    if roots.is_empty() {
-        Err(bad(&"has no certificate in it"))
-    } else {
-        Ok(roots)
-    }
+    if roots.is_empty() { Err(bad(&"has no certificate in it")) } else { Ok(roots) }
 }
 
 /// `verify-ca`: the chain must hold; the name need not.
@@ -83,9 +75,7 @@ impl ServerCertVerifier for AnyName {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         // The name is compared last, so that a wrong name means that everything before was right.
-        match self
-            .0
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
         {
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
@@ -100,8 +90,7 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0
-            .verify_tls12_signature(message, certificate, signature)
+        self.0.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -110,8 +99,7 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0
-            .verify_tls13_signature(message, certificate, signature)
+        self.0.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -47,7 +47,9 @@ pub enum PublishError {
         acknowledged: u64,
     },
     /// Events were not acknowledged.
-    #[error("{failed} events were not acknowledged, {acknowledged} were; the first failure: {reason}")]
+    #[error(
+        "{failed} events were not acknowledged, {acknowledged} were; the first failure: {reason}"
+    )]
     Delivery {
         /// How many failed.
         failed: u64,

@@ -39,15 +39,17 @@ mod tests {
     /// How many events go between two times, when the clock moves in such steps.
     fn events(pace: &mut Pace, from: Instant, step: Duration, steps: u32) -> u32 {
         let at = (0..steps).map(|number| from + step * number);
-        at.map(|now| (0..).take_while(|_| pace.pause(now).is_none()).count()).map(|count| {
-            u32::try_from(count).unwrap()
-        }).sum()
+        at.map(|now| (0..).take_while(|_| pace.pause(now).is_none()).count())
+            .map(|count| u32::try_from(count).unwrap())
+            .sum()
     }
 
     #[test]
     fn a_coarse_clock_changes_nothing_about_the_rate() {
         let start = Instant::now();
-        for step in [Duration::from_micros(100), Duration::from_millis(10), Duration::from_millis(70)] {
+        for step in
+            [Duration::from_micros(100), Duration::from_millis(10), Duration::from_millis(70)]
+        {
             let steps = u32::try_from(10_000_000 / step.as_micros()).unwrap();
             let elapsed_ms = (step * (steps - 1)).as_millis();
             let count = events(&mut Pace::new(1_000, start), start, step, steps);

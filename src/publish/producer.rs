@@ -91,7 +91,8 @@ impl Publisher {
             client.set(name, value);
         }
         let deliveries = Deliveries::default();
-        let producer = client.create_with_context(deliveries.clone()).map_err(kafka::creation_error)?;
+        let producer =
+            client.create_with_context(deliveries.clone()).map_err(kafka::creation_error)?;
         Ok(Publisher { producer, deliveries, topic: config.topic.clone(), sent: AtomicU64::new(0) })
     }
 
@@ -102,14 +103,21 @@ impl Publisher {
     /// When the client refuses the event, or the brokers have refused one before.
     pub fn send(&self, event: &Event<'_>) -> Result<(), PublishError> {
         let headers = event.headers.iter();
-        let headers = headers.fold(OwnedHeaders::new_with_capacity(event.headers.len()), |all, (key, value)| {
-            all.insert(Header { key, value: Some(*value) })
-        });
-        let mut record = BaseRecord::to(&self.topic).key(event.key).timestamp(event.timestamp_ms).headers(headers);
+        let headers = headers
+            .fold(OwnedHeaders::new_with_capacity(event.headers.len()), |all, (key, value)| {
+                all.insert(Header { key, value: Some(*value) })
+            });
+        let mut record = BaseRecord::to(&self.topic)
+            .key(event.key)
+            .timestamp(event.timestamp_ms)
+            .headers(headers);
         record.payload = event.value;
         while let Err((error, back)) = self.producer.send(record) {
             if !matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
-                return Err(PublishError::Send { source: error, acknowledged: self.deliveries.acknowledged().events });
+                return Err(PublishError::Send {
+                    source: error,
+                    acknowledged: self.deliveries.acknowledged().events,
+                });
             }
             record = back;
             self.idle(FULL_QUEUE_PAUSE);
@@ -169,7 +177,10 @@ struct Reports {
 impl Deliveries {
     fn acknowledged(&self) -> Acknowledged {
         let Reports { acknowledged, bytes, .. } = &*self.0;
-        Acknowledged { events: acknowledged.load(Ordering::Relaxed), bytes: bytes.load(Ordering::Relaxed) }
+        Acknowledged {
+            events: acknowledged.load(Ordering::Relaxed),
+            bytes: bytes.load(Ordering::Relaxed),
+        }
     }
 
     fn check(&self) -> Result<(), PublishError> {

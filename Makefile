@@ -1,0 +1,39 @@
+# Everything here starts its own throwaway servers with dev/stack, unless KAFKA_BROKERS, DATABASE_URL or REDIS_URL name
+# others.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint up down clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## the whole job on throwaway servers with generated events, then a report
+	dev/stack deps
+	cargo build --release --locked
+	@export CONTENTFLOW_STACK_DIR=target/demo-stack; \
+	  dev/stack run -- "$${CARGO_TARGET_DIR:-target}/release/contentflow" demo; \
+	  code=$$?; rm -rf target/demo-stack; exit $$code
+
+test: ## all tests, against real servers
+	dev/stack deps
+	dev/stack run -- cargo test --workspace --locked
+
+bench: ## throughput of the pipeline
+	dev/stack deps
+	dev/stack run -- cargo bench --locked --bench pipeline
+
+lint: ## format, clippy, licences and sources of the dependencies
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo deny --locked check bans licenses sources
+
+up: ## start the servers and leave them running
+	dev/stack up
+
+down: ## stop them and delete their data
+	dev/stack down
+
+clean: ## stop the servers, delete everything that was built
+	dev/stack down
+	cargo clean
+	rm -rf target

@@ -1,0 +1,192 @@
+//! One valid event as the stages behind `accept` see it, and the arena that its texts live in.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::decode::ContentCreated;
+use crate::record::{Chunk, Position, RecordView, Span};
+use crate::reject::Fault;
+use crate::validate::STYLES;
+
+/// A chunk and the texts decoded from it, shared by everything that came out of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Arena {
+    chunk: Chunk,
+    texts: String,
+}
+
+impl Arena {
+    /// Joins a chunk with the texts that [`Cuts`] point into.
+    pub fn new(chunk: Chunk, texts: String) -> Arc<Arena> {
+        Arc::new(Arena { chunk, texts })
+    }
+}
+
+/// Where an event's texts stand in the arena, before the arena is shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cuts {
+    job: Span,
+    draft: Span,
+    images: Span,
+}
+
+impl Cuts {
+    /// Appends the event's texts to the arena: its ids, and its images as the JSON that the row will hold.
+    pub fn append(event: &ContentCreated<'_>, texts: &mut String) -> Cuts {
+        let job = append(texts, &[&event.job_id]);
+        let draft = append(texts, &[&event.draft_id]);
+        let start = texts.len();
+        for (opening, (style, url)) in
+            ["{\"", ",\"", ",\""].into_iter().zip(STYLES.into_iter().zip(&event.urls))
+        {
+            // RFC 3986 leaves no character in a URL that JSON would have to escape.
+            append(texts, &[opening, style, "\":\"", url, "\""]);
+        }
+        texts.push('}');
+        Cuts { job, draft, images: Span::since(start, texts.len()) }
+    }
+}
+
+fn append(texts: &mut String, parts: &[&str]) -> Span {
+    let start = texts.len();
+    for part in parts {
+        texts.push_str(part);
+    }
+    Span::since(start, texts.len())
+}
+
+/// One valid event: a draft's new images, and the job that made them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Change {
+    arena: Arc<Arena>,
+    record: usize,
+    cuts: Cuts,
+    position: Position,
+    job_hash: u64,
+    draft_hash: u64,
+    replayed: bool,
+}
+
+impl Change {
+    /// The event of the arena's record at that index.
+    pub fn new(arena: Arc<Arena>, record: usize, cuts: Cuts) -> Change {
+        let view = arena.chunk.record(record);
+        let position = position(view);
+        let replayed = view.header(REPLAYS).is_some();
+        let job_hash = hash(&arena.texts[cuts.job.range()]);
+        let draft_hash = hash(&arena.texts[cuts.draft.range()]);
+        Change { arena, record, cuts, position, job_hash, draft_hash, replayed }
+    }
+
+    /// Where the event stands in the order that decides what is newer.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The job that made the images.
+    pub fn job_id(&self) -> &str {
+        &self.arena.texts[self.cuts.job.range()]
+    }
+
+    /// The draft that the images belong to, in the column's canonical text.
+    pub fn draft_id(&self) -> &str {
+        &self.arena.texts[self.cuts.draft.range()]
+    }
+
+    /// The value for `content_images`, JSON.
+    pub fn images(&self) -> &str {
+        &self.arena.texts[self.cuts.images.range()]
+    }
+
+    /// Hash of the job id. It decides nothing alone: see [`crate::dedupe::Memory`].
+    pub fn job_hash(&self) -> u64 {
+        self.job_hash
+    }
+
+    /// Hash of the draft id: the same draft always meets on the same worker, and there in the same lane.
+    pub fn draft_hash(&self) -> u64 {
+        self.draft_hash
+    }
+
+    /// Whether the record came back from the dead letters.
+    pub fn replayed(&self) -> bool {
+        self.replayed
+    }
+
+    /// The event as a reject: the database refused it.
+    pub fn refuse(self, fault: Fault, attempts: u32) -> Rejected {
+        Rejected { arena: self.arena, record: self.record, stage: Stage::Write, fault, attempts }
+    }
+}
+
+/// The stage that rejected a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// Decoding and validation.
+    Accept,
+    /// The UPDATE.
+    Write,
+}
+
+impl Stage {
+    /// The stage's public name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Accept => "accept",
+            Stage::Write => "write",
+        }
+    }
+}
+
+/// A rejected record on its way to the dead letters.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Rejected {
+    arena: Arc<Arena>,
+    record: usize,
+    /// Which stage rejected it.
+    pub stage: Stage,
+    /// What is wrong with it.
+    pub fault: Fault,
+    /// How many times the effect was tried; 0 where the record never got that far.
+    pub attempts: u32,
+}
+
+impl Rejected {
+    /// The reject of the arena's record at that index, before anything was tried.
+    pub fn new(arena: Arc<Arena>, record: usize, fault: Fault) -> Rejected {
+        Rejected { arena, record, stage: Stage::Accept, fault, attempts: 0 }
+    }
+
+    /// The record as it came.
+    pub fn record(&self) -> RecordView<'_> {
+        self.arena.chunk.record(self.record)
+    }
+
+    /// The time that goes on deciding what is newer when the record is replayed.
+    pub fn timestamp_ms(&self) -> i64 {
+        position(self.record()).timestamp_ms
+    }
+}
+
+/// How often a record was replayed from the dead letters; present on replayed records only.
+pub const REPLAYS: &str = "dlq.replays";
+/// The original timestamp of a replayed record, milliseconds since the epoch.
+pub const ORIGINAL_TIMESTAMP: &str = "dlq.timestamp";
+
+/// The record's timestamp decides what is newer, unless the topic overwrote it and the record, replayed from
+/// the dead letters, remembers its own.
+fn position(record: RecordView<'_>) -> Position {
+    let remembered = || std::str::from_utf8(record.header(ORIGINAL_TIMESTAMP)?).ok()?.parse().ok();
+    let timestamp_ms =
+        record.stamped_by_topic().then(remembered).flatten().unwrap_or(record.timestamp_ms());
+    Position { timestamp_ms, offset: record.offset(), partition: record.partition() }
+}
+
+/// SipHash with fixed keys: the same text has the same hash on every worker. Never stored.
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,155 @@
+//! dedupe: sets aside the events whose job has already reached its row, without asking the database.
+//!
+//! The memory is a shortcut, the row decides. Only what is durable is remembered, so that a job whose event was rejected
+//! is judged anew when it comes again; forgetting a job is always safe.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use hashbrown::HashTable;
+use timely::dataflow::Stream;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::Operator;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+
+use crate::Epoch;
+use crate::change::Change;
+use crate::outcome::{Outcome, Settled, Tally};
+
+/// The jobs seen by one worker, in bounded memory: two generations, of which the older one is dropped when the younger is full.
+///
+/// So it remembers at least the last `capacity` jobs and at most twice as many. A job is kept as the hash of its id
+/// and the hash of its draft's id, 128 bits together.
+#[derive(Debug)]
+pub struct Memory {
+    young: HashTable<JobKey>,
+    old: HashTable<JobKey>,
+    capacity: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct JobKey {
+    job: u64,
+    draft: u64,
+}
+
+impl JobKey {
+    fn of(change: &Change) -> JobKey {
+        JobKey { job: change.job_hash(), draft: change.draft_hash() }
+    }
+}
+
+impl Memory {
+    /// A memory for at least `capacity` jobs, sized at once so that it never pauses to grow.
+    pub fn new(capacity: usize) -> Memory {
+        Memory {
+            young: HashTable::with_capacity(capacity),
+            old: HashTable::with_capacity(capacity),
+            capacity,
+        }
+    }
+
+    /// Remembers a job that has reached its row.
+    pub fn remember(&mut self, change: &Change) {
+        let key = JobKey::of(change);
+        if self.contains(key) {
+            return;
+        }
+        if self.young.len() >= self.capacity {
+            std::mem::swap(&mut self.young, &mut self.old);
+            self.young.clear();
+        }
+        self.young.insert_unique(key.job, key, |known| known.job);
+    }
+
+    fn contains(&self, key: JobKey) -> bool {
+        let known =
+            |table: &HashTable<JobKey>| table.find(key.job, |other| *other == key).is_some();
+        known(&self.young) || known(&self.old)
+    }
+
+    /// Whether the job is known for another draft: job ids are meant to be unique.
+    fn reused(&self, key: JobKey) -> bool {
+        let other_draft = |other: &JobKey| other.job == key.job && other.draft != key.draft;
+        [&self.young, &self.old].into_iter().any(|table| table.find(key.job, other_draft).is_some())
+    }
+}
+
+/// A worker's memory, shared by `dedupe`, which reads it, and `remember`, which writes it.
+pub type SharedMemory = Rc<RefCell<Memory>>;
+
+/// What `dedupe` makes of the changes.
+pub struct Deduped<'scope> {
+    /// Changes that the row must judge.
+    pub fresh: Stream<'scope, Epoch, Vec<Change>>,
+    /// Changes whose job is durable already. Their keys are deleted all the same: the run that made the job durable may have
+    /// stopped before its DEL.
+    pub duplicates: Stream<'scope, Epoch, Vec<Settled>>,
+    /// Jobs noticed for a second draft.
+    pub tallies: Stream<'scope, Epoch, Vec<Tally>>,
+}
+
+/// Brings the events of a draft together on one worker and sets aside those whose job is known to be durable.
+pub fn dedupe<'scope>(
+    changes: Stream<'scope, Epoch, Vec<Change>>,
+    memory: &SharedMemory,
+) -> Deduped<'scope> {
+    let mut builder = OperatorBuilder::new("dedupe".to_owned(), changes.scope());
+    let mut input =
+        builder.new_input(changes, Exchange::new(|change: &Change| change.draft_hash()));
+    let (fresh_port, fresh) = builder.new_output::<Vec<Change>>();
+    let (duplicates_port, duplicates) = builder.new_output::<Vec<Settled>>();
+    let (tallies_port, tallies) = builder.new_output::<Vec<Tally>>();
+    let mut fresh_port = OutputBuilder::from(fresh_port);
+    let mut duplicates_port = OutputBuilder::from(duplicates_port);
+    let mut tallies_port = OutputBuilder::from(tallies_port);
+    let memory = Rc::clone(memory);
+    builder.build(move |initial| {
+        drop(initial);
+        move |_frontiers| {
+            let memory = memory.borrow();
+            let (mut fresh, mut duplicates, mut tallies) =
+                (fresh_port.activate(), duplicates_port.activate(), tallies_port.activate());
+            input.for_each_stamp(|capability, batches| {
+                let (mut fresh, mut duplicates) =
+                    (fresh.session(&capability), duplicates.session(&capability));
+                let mut tally = Tally::default();
+                for change in batches.flat_map(|batch| batch.drain(..)) {
+                    let key = JobKey::of(&change);
+                    // A record replayed from the dead letters asks for a new judgement.
+                    if !change.replayed() && memory.contains(key) {
+                        duplicates.give(Settled { change, outcome: Outcome::Duplicate });
+                    } else {
+                        tally.job_reused += u64::from(memory.reused(key));
+                        fresh.give(change);
+                    }
+                }
+                if tally != Tally::default() {
+                    tallies.session(&capability).give(tally);
+                }
+            });
+        }
+    });
+    Deduped { fresh, duplicates, tallies }
+}
+
+/// Remembers the jobs that have reached their rows.
+pub fn remember<'scope>(
+    settled: Stream<'scope, Epoch, Vec<Settled>>,
+    memory: &SharedMemory,
+) -> Stream<'scope, Epoch, Vec<Settled>> {
+    let memory = Rc::clone(memory);
+    settled.unary(Pipeline, "remember", move |_capability, _info| {
+        move |input, output| {
+            let mut memory = memory.borrow_mut();
+            input.for_each_stamp(|capability, batches| {
+                let mut session = output.session(&capability);
+                for batch in batches {
+                    batch.iter().for_each(|settled| memory.remember(&settled.change));
+                    session.give_container(batch);
+                }
+            });
+        }
+    })
+}

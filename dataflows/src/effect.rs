@@ -1,0 +1,141 @@
+//! effect: the one operator for everything that happens outside: write, invalidate, dead letter.
+//!
+//! It hands batches to an [`Effect`] and keeps the epoch's capability until the last answer is in. So the probe at the end of
+//! the graph passes an epoch only when all its effects are durable, whatever order they end in.
+
+use std::collections::HashMap;
+
+use timely::dataflow::Stream;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::scheduling::SyncActivator;
+
+use crate::Epoch;
+
+/// Names a batch, from its submission to its last answer.
+pub type Ticket = u64;
+
+/// Something that is done to the world outside.
+///
+/// The contract that the graph's promises rest on:
+///
+/// - An answer means *durable*: the commit, the reply, the acknowledgement has been seen. Accepted is not answered.
+/// - Doing it again must be harmless. After a crash every effect of the epochs in flight is done again.
+/// - An effect whose outcome is unknown is done again, by the implementation, before it is answered.
+/// - Every request of a batch is answered before the batch is `done`; answers may come in parts, so that what is ready does
+///   not wait for what is retried.
+/// - Batches of one lane take effect in the order of submission.
+/// - Neither method blocks; the [`Waker`] is called after an answer has become available.
+pub trait Effect {
+    /// What is asked for.
+    type Request: 'static;
+    /// What is answered.
+    type Answer: 'static;
+
+    /// Accepts a batch for a lane.
+    fn submit(&mut self, ticket: Ticket, lane: usize, batch: Vec<Self::Request>);
+
+    /// The next answers, if there are any.
+    fn poll(&mut self) -> Option<Answered<Self::Answer>>;
+}
+
+/// Some answers to a batch.
+#[derive(Debug)]
+pub struct Answered<A> {
+    /// The batch.
+    pub ticket: Ticket,
+    /// What became durable.
+    pub answers: Vec<A>,
+    /// Whether this is the batch's last word.
+    pub done: bool,
+}
+
+/// Wakes the operator that waits for an answer, from any thread.
+#[derive(Clone, Debug)]
+pub struct Waker(SyncActivator);
+
+impl Waker {
+    /// Has the operator poll its effect soon. When the worker is gone there is nobody to wake, and nothing to do about it.
+    pub fn wake(&self) {
+        let _worker_is_gone = self.0.activate().is_err();
+    }
+}
+
+/// How requests are cut into batches.
+#[derive(Clone, Copy, Debug)]
+pub struct Batching<R> {
+    /// How many lanes work side by side.
+    pub lanes: usize,
+    /// The most requests in a batch.
+    pub rows_max: usize,
+    /// A hash of what must stay in order: equal hashes share a lane.
+    pub order_by: fn(&R) -> u64,
+}
+
+impl<R> Batching<R> {
+    /// Splits requests by lane, then into batches, keeping their order.
+    fn cut(&self, requests: Vec<R>) -> Vec<(usize, Vec<R>)> {
+        let lanes = u64::try_from(self.lanes).expect("a number of lanes fits 64 bits");
+        let mut by_lane: Vec<Vec<R>> = (0..self.lanes).map(|_| Vec::new()).collect();
+        for request in requests {
+            // The low bits already chose the worker.
+            let lane = ((self.order_by)(&request) >> 32) % lanes;
+            by_lane[usize::try_from(lane).expect("less than the number of lanes")].push(request);
+        }
+        let mut batches = Vec::new();
+        for (lane, mut requests) in by_lane.into_iter().enumerate() {
+            while requests.len() > self.rows_max {
+                let rest = requests.split_off(self.rows_max);
+                batches.push((lane, std::mem::replace(&mut requests, rest)));
+            }
+            if !requests.is_empty() {
+                batches.push((lane, requests));
+            }
+        }
+        batches
+    }
+}
+
+/// Applies an effect to a stream of requests and emits the answers, at the time of their requests.
+pub fn effect<'scope, E: Effect + 'static>(
+    name: &str,
+    requests: Stream<'scope, Epoch, Vec<E::Request>>,
+    batching: Batching<E::Request>,
+    start: impl FnOnce(Waker) -> E,
+) -> Stream<'scope, Epoch, Vec<E::Answer>> {
+    let scope = requests.scope();
+    let mut builder = OperatorBuilder::new(name.to_owned(), scope);
+    let address = builder.operator_info().address.to_vec();
+    let mut effect = start(Waker(scope.worker().sync_activator_for(address)));
+    let mut input = builder.new_input(requests, Pipeline);
+    let (output, answers) = builder.new_output::<Vec<E::Answer>>();
+    let mut output = OutputBuilder::from(output);
+    builder.build(move |initial| {
+        drop(initial);
+        let mut in_flight: HashMap<Ticket, Capability<Epoch>> = HashMap::new();
+        let mut next_ticket: Ticket = 0;
+        move |_frontiers| {
+            input.for_each_stamp(|capability, batches| {
+                let Some(kept) = capability.retain_least(0) else { return };
+                let requests = batches.flat_map(|batch| batch.drain(..)).collect();
+                for (lane, batch) in batching.cut(requests) {
+                    in_flight.insert(next_ticket, kept.clone());
+                    effect.submit(next_ticket, lane, batch);
+                    next_ticket += 1;
+                }
+            });
+            let mut output = output.activate();
+            while let Some(answered) = effect.poll() {
+                let capability =
+                    in_flight.get(&answered.ticket).expect("only batches in flight are answered");
+                output.session(capability).give_iterator(answered.answers.into_iter());
+                if answered.done {
+                    in_flight.remove(&answered.ticket);
+                }
+            }
+        }
+    });
+    answers
+}

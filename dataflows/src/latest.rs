@@ -1,0 +1,73 @@
+//! latest: closes the epoch and groups its events by draft, so that each row is written once.
+
+use std::collections::BTreeMap;
+
+use timely::dataflow::Stream;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Operator;
+
+use crate::Epoch;
+use crate::change::Change;
+
+/// All events of one draft in one epoch, at least one; [`crate::row::judge`] says which of them is applied.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// The events, in no particular order.
+    pub events: Vec<Change>,
+}
+
+impl Group {
+    /// The draft that all the events belong to.
+    pub fn draft_id(&self) -> &str {
+        self.events[0].draft_id()
+    }
+
+    /// The draft's hash, from which its lane follows.
+    pub fn draft_hash(&self) -> u64 {
+        self.events[0].draft_hash()
+    }
+
+    /// The newest of the events.
+    pub fn newest(&self) -> usize {
+        (0..self.events.len())
+            .max_by_key(|&event| self.events[event].position())
+            .unwrap_or_default()
+    }
+}
+
+/// Waits for the end of the epoch, then passes on its events, grouped by draft and in the order of the draft ids: rows
+/// that are locked in one order do not deadlock.
+pub fn latest<'scope>(
+    changes: Stream<'scope, Epoch, Vec<Change>>,
+) -> Stream<'scope, Epoch, Vec<Group>> {
+    changes.unary_frontier(Pipeline, "latest", |initial, _info| {
+        drop(initial);
+        let mut open = BTreeMap::new();
+        move |(input, frontier), output| {
+            input.for_each_stamp(|capability, batches| {
+                let Some(kept) = capability.retain_least(0) else { return };
+                let (_, changes) = open.entry(*kept.time()).or_insert_with(|| (kept, Vec::new()));
+                batches.for_each(|batch| changes.append(batch));
+            });
+            while let Some(entry) = open.first_entry() {
+                if frontier.less_equal(entry.key()) {
+                    break;
+                }
+                let (capability, changes) = entry.remove();
+                output.session(&capability).give_iterator(group(changes).into_iter());
+            }
+        }
+    })
+}
+
+fn group(mut changes: Vec<Change>) -> Vec<Group> {
+    changes.sort_unstable_by(|a, b| a.draft_id().cmp(b.draft_id()));
+    let mut groups: Vec<Group> = Vec::with_capacity(changes.len());
+    for change in changes {
+        match groups.last_mut() {
+            Some(group) if group.draft_id() == change.draft_id() => group.events.push(change),
+            _ => groups.push(Group { events: vec![change] }),
+        }
+    }
+    groups
+}

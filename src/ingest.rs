@@ -1,0 +1,208 @@
+//! ingest: from polled records to fed epochs, with a bound on what is in flight.
+//!
+//! Owned by the poll thread. Records are copied into chunks, chunks go to the worker with the shortest queue, and the open epoch is closed by size
+//! or by linger: small when it is quiet, for latency; large when the sinks are busy, for throughput.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use dataflows::Epoch;
+use dataflows::feed::Feed;
+use dataflows::ledger::{Imbalance, Ledger, NextOffset};
+use dataflows::outcome::Tally;
+use dataflows::record::{Chunk, RawRecord};
+use timely::scheduling::SyncActivator;
+
+use crate::config::Run;
+use crate::progress::{Progress, Watch};
+
+/// A chunk is passed on when it holds so many records: enough to make the hand-over cheap, few enough to spread evenly.
+const CHUNK_RECORDS: usize = 512;
+/// ... or so many bytes.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// One worker's entrance.
+#[derive(Debug)]
+pub struct Entrance {
+    /// Its queue.
+    pub queue: Sender<Feed>,
+    /// Wakes its source.
+    pub activator: SyncActivator,
+}
+
+/// The first offset read of a partition, and the last.
+pub type Range = (i64, i64);
+
+/// The state of the ingest.
+#[derive(Debug)]
+pub struct Ingest {
+    entrances: Vec<Entrance>,
+    limits: Run,
+    chunk: Chunk,
+    epoch: Epoch,
+    epoch_records: usize,
+    epoch_bytes: usize,
+    epoch_since: Option<Instant>,
+    ledger: Ledger,
+    progress: Arc<Progress>,
+    watch: Watch,
+    read: u64,
+    ranges: BTreeMap<i32, Range>,
+}
+
+impl Ingest {
+    /// An ingest into these entrances, one for each worker.
+    pub fn new(
+        entrances: Vec<Entrance>,
+        limits: Run,
+        progress: Arc<Progress>,
+        watch: Watch,
+    ) -> Ingest {
+        Ingest {
+            entrances,
+            limits,
+            chunk: Chunk::default(),
+            epoch: 0,
+            epoch_records: 0,
+            epoch_bytes: 0,
+            epoch_since: None,
+            ledger: Ledger::default(),
+            progress,
+            watch,
+            read: 0,
+            ranges: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in a record.
+    pub fn push<'a>(
+        &mut self,
+        record: RawRecord<'_>,
+        headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
+    ) {
+        let before = self.chunk.bytes();
+        self.chunk.push(record, headers);
+        let bytes = self.chunk.bytes() - before;
+        self.ledger.enter(self.epoch, record.partition, record.offset, bytes);
+        self.read += 1;
+        self.ranges.entry(record.partition).or_insert((record.offset, record.offset)).1 =
+            record.offset;
+        self.epoch_records += 1;
+        self.epoch_bytes += bytes;
+        self.epoch_since.get_or_insert_with(Instant::now);
+        if self.chunk.len() >= CHUNK_RECORDS || self.chunk.bytes() >= CHUNK_BYTES {
+            self.pass_chunk_on();
+        }
+    }
+
+    fn pass_chunk_on(&mut self) {
+        if self.chunk.is_empty() {
+            return;
+        }
+        let chunk = std::mem::replace(&mut self.chunk, Chunk::with_capacity(CHUNK_BYTES));
+        let idlest = self.entrances.iter().min_by_key(|entrance| entrance.queue.len());
+        idlest.expect("there is at least one worker").send(Feed::Chunk(chunk));
+    }
+
+    /// Closes the open epoch if it is full, or has lingered long enough, and there is room for one more in flight.
+    pub fn close_if_due(&mut self) {
+        let lingered = self.epoch_since.is_some_and(|since| since.elapsed() >= self.limits.linger);
+        if (self.epoch_is_full() || lingered) && self.closed_epochs() < self.limits.epochs_in_flight
+        {
+            self.close_epoch();
+        }
+    }
+
+    /// Closes the open epoch, whatever is in flight, and returns the first epoch after it.
+    pub fn close_epoch(&mut self) -> Epoch {
+        if self.epoch_since.take().is_some() {
+            self.pass_chunk_on();
+            self.entrances.iter().for_each(|entrance| entrance.send(Feed::CloseEpoch));
+            self.epoch += 1;
+            (self.epoch_records, self.epoch_bytes) = (0, 0);
+        }
+        self.epoch
+    }
+
+    /// Closes the last epoch and ends the input.
+    pub fn end(&mut self) {
+        self.close_epoch();
+        self.entrances.iter().for_each(|entrance| entrance.send(Feed::End));
+    }
+
+    fn epoch_is_full(&self) -> bool {
+        self.epoch_records >= self.limits.epoch_records
+            || self.epoch_bytes >= self.limits.epoch_bytes
+    }
+
+    fn closed_epochs(&self) -> usize {
+        self.ledger.epochs() - usize::from(self.epoch_since.is_some())
+    }
+
+    /// Whether nothing more may be taken in for now.
+    pub fn is_full(&self) -> bool {
+        self.epoch_is_full() && self.closed_epochs() >= self.limits.epochs_in_flight
+    }
+
+    /// How long a poll may wait for a record: briefly while an epoch is open.
+    pub fn patience(&self) -> Duration {
+        let idle = Duration::from_millis(20);
+        self.epoch_since.map_or(idle, |_| self.limits.linger.clamp(Duration::from_millis(1), idle))
+    }
+
+    /// Whether everything that was taken in is through.
+    pub fn is_drained(&self) -> bool {
+        self.ledger.epochs() == 0
+    }
+
+    /// Waits until the workers have news, at most so long.
+    pub fn wait(&mut self, patience: Duration) {
+        let ledger = &mut self.ledger;
+        self.watch.wait(patience, |epoch, tally| ledger.settle(epoch, tally));
+    }
+
+    /// The offsets that have become committable since the last call.
+    ///
+    /// # Errors
+    ///
+    /// [`Imbalance`] when the outcomes of an epoch do not add up to its records.
+    pub fn collect(&mut self) -> Result<Vec<NextOffset>, Imbalance> {
+        // The frontier first: what lies below it has been reported before.
+        let frontier = self.progress.done_below();
+        let ledger = &mut self.ledger;
+        self.watch.settled(|epoch, tally| ledger.settle(epoch, tally));
+        // Epoch::MAX stands for the end of the input, below which every epoch is through.
+        self.ledger.pass(frontier)
+    }
+
+    /// Lets go of a partition that is no longer ours.
+    pub fn forget(&mut self, partition: i32) {
+        self.ledger.forget(partition);
+    }
+
+    /// How many records were taken in.
+    pub fn read(&self) -> u64 {
+        self.read
+    }
+
+    /// What became of the records that are through.
+    pub fn totals(&self) -> &Tally {
+        self.ledger.totals()
+    }
+
+    /// What was read of each partition.
+    pub fn ranges(&self) -> &BTreeMap<i32, Range> {
+        &self.ranges
+    }
+}
+
+impl Entrance {
+    fn send(&self, feed: Feed) {
+        // A worker that is gone took the process with it.
+        if self.queue.send(feed).is_ok() {
+            let _gone = self.activator.activate().is_err();
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! How long to wait before trying again: the only place that decides it, and the only one that sleeps.
+
+use std::time::Duration;
+
+/// The longest wait between two tries. An outage is noticed to be over within this time.
+const CAP: Duration = Duration::from_secs(5);
+
+/// Exponential backoff with full jitter up to [`CAP`]: many clients of one server do not come back in step.
+#[derive(Debug)]
+pub struct Backoff {
+    base: Duration,
+    tries: u32,
+}
+
+impl Backoff {
+    /// Starts with waits of up to `base`, doubled each time.
+    pub fn new(base: Duration) -> Backoff {
+        Backoff { base, tries: 0 }
+    }
+
+    /// How often [`Backoff::next_wait`] was called.
+    pub fn tries(&self) -> u32 {
+        self.tries
+    }
+
+    /// The next wait: between half of the doubled base and all of it.
+    pub fn next_wait(&mut self) -> Duration {
+        let doubled = self.base.saturating_mul(2_u32.saturating_pow(self.tries)).min(CAP);
+        self.tries = self.tries.saturating_add(1);
+        doubled.mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+
+    /// Sleeps for the next wait.
+    pub async fn wait(&mut self) {
+        tokio::time::sleep(self.next_wait()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_the_cap_and_stay_there() {
+        let base = Duration::from_millis(100);
+        let mut backoff = Backoff::new(base);
+        for tries in 0..40 {
+            let wait = backoff.next_wait();
+            let full = base.saturating_mul(2_u32.saturating_pow(tries)).min(CAP);
+            assert!(wait >= full / 2 && wait <= full, "try {tries}: {wait:?} of {full:?}");
+        }
+        assert_eq!(backoff.tries(), 40);
+    }
+}

@@ -1,0 +1,266 @@
+//! run: the consumer, from the first connection to the report.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use dataflows::change::Rejected;
+use dataflows::effect::{Effect, Waker};
+use dataflows::graph::{Invalidated, Rules, Written};
+use dataflows::latest::Group;
+use dataflows::outcome::Settled;
+use dataflows::validate::DraftIdType;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use tokio::runtime::{Handle, Runtime};
+
+use crate::check::draft_id_type;
+use crate::commit::Committer;
+use crate::config::Config;
+use crate::ingest::Ingest;
+use crate::progress::progress;
+use crate::report::Report;
+use crate::shutdown::{Abort, Cause};
+use crate::sink::dead_letter::DeadLetterProducer;
+use crate::sink::outage::OutagePolicy;
+use crate::sink::postgres::WriteConfig;
+use crate::sink::{dead_letter, postgres, redis, remote};
+use crate::source::assignment::{Assignment, State};
+use crate::source::{SourceError, Until, poll};
+use crate::worker::{MakeEffects, Workers, start};
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Something is missing or wrong before the first record is read.
+    #[error("{0}")]
+    Start(String),
+    /// The run could not go on.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The totals of the run do not add up.
+    #[error(
+        "the report does not add up: {read} records were read, but {outcomes} have an outcome: this is a defect of the program"
+    )]
+    Imbalance {
+        /// Records read.
+        read: u64,
+        /// Outcomes.
+        outcomes: u64,
+    },
+}
+
+impl RunError {
+    /// Whether a dependency is out, and `run.on_outage = "exit"` asks to leave it to somebody else.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, RunError::Source(SourceError::CalledOff(Cause::Outage(_))))
+    }
+}
+
+/// What the table looks like, found out before anything is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Table {
+    /// The rule for draft ids.
+    pub draft_ids: DraftIdType,
+    /// The type of the id column, as SQL.
+    pub id_type: &'static str,
+}
+
+impl Table {
+    /// Looks the table up.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Start`] when it cannot be reached or has no usable id column.
+    pub async fn look_up(config: &Config) -> Result<Table, RunError> {
+        let start = |error: &dyn std::fmt::Display| RunError::Start(error.to_string());
+        let client =
+            crate::postgres::connect(&config.database).await.map_err(|error| start(&error))?;
+        let draft_ids =
+            draft_id_type(&client, &config.database.table).await.map_err(|error| start(&error))?;
+        let id_type = match draft_ids {
+            DraftIdType::Text { .. } => "text",
+            DraftIdType::Uuid => "uuid",
+            DraftIdType::BigInt => "int8",
+            DraftIdType::Integer => "int4",
+        };
+        Ok(Table { draft_ids, id_type })
+    }
+}
+
+/// The effects on the three servers.
+struct Servers {
+    runtime: Handle,
+    config: Arc<Config>,
+    table: Table,
+    producer: Arc<DeadLetterProducer>,
+    policy: OutagePolicy,
+}
+
+impl MakeEffects for Servers {
+    fn write(&self, waker: Waker) -> impl Effect<Request = Group, Answer = Written> + 'static {
+        let (effect, lanes) = remote(self.config.database.connections, &waker);
+        for lane in lanes {
+            let config = WriteConfig {
+                database: self.config.database.clone(),
+                id_type: self.table.id_type,
+                retries: self.config.run.retries,
+                retry_backoff: self.config.run.retry_backoff,
+            };
+            self.runtime.spawn(postgres::serve(lane, config, self.policy.clone()));
+        }
+        effect
+    }
+
+    fn invalidate(
+        &self,
+        waker: Waker,
+    ) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static {
+        let (effect, lanes) = remote(1, &waker);
+        for lane in lanes {
+            self.runtime.spawn(redis::serve(lane, self.config.cache.clone(), self.policy.clone()));
+        }
+        effect
+    }
+
+    fn dead_letter(
+        &self,
+        waker: Waker,
+    ) -> impl Effect<Request = Rejected, Answer = Rejected> + 'static {
+        let (effect, lanes) = remote(1, &waker);
+        for lane in lanes {
+            let (producer, config) = (Arc::clone(&self.producer), Arc::clone(&self.config));
+            self.runtime.spawn(dead_letter::serve(lane, producer, config, self.policy.clone()));
+        }
+        effect
+    }
+}
+
+/// Runs until `until` says so, and reports.
+///
+/// # Errors
+///
+/// [`RunError`]. Nothing is committed past what is durable, so starting again goes on where this run stopped.
+pub fn run(
+    config: &Arc<Config>,
+    table: Table,
+    runtime: &Runtime,
+    until: &Until,
+    on_progress: &mut dyn FnMut(&State),
+) -> Result<Report, RunError> {
+    let began = Instant::now();
+    let abort = Arc::new(Abort::default());
+    let policy = OutagePolicy { on_outage: config.run.on_outage, abort: Arc::clone(&abort) };
+    let failed = |what: &str, error: KafkaError| {
+        RunError::Start(format!("{what}: {error}; check [kafka.properties]"))
+    };
+    let producer = Arc::new(
+        dead_letter::producer(config).map_err(|error| failed("the dead-letter producer", error))?,
+    );
+    let servers = Servers {
+        runtime: runtime.handle().clone(),
+        config: Arc::clone(config),
+        table,
+        producer: Arc::clone(&producer),
+        policy,
+    };
+    let (progress, watch) = progress();
+    let progress = Arc::new(progress);
+    let workers = start(config.run.workers, rules(config, table.draft_ids), servers, &progress)
+        .map_err(RunError::Start)?;
+    let Workers { entrances, guards } = workers;
+    // Never waited for: the run ends when the ledger says so. A worker that panics takes the process with it.
+    std::mem::forget(guards);
+    let ingest = Ingest::new(entrances, config.run.clone(), progress, watch);
+    let (committer, commits) = Committer::new(config.kafka.topic.clone());
+    let state = State::new(config.kafka.topic.clone(), ingest, committer);
+    let drain = config.run.drain_timeout;
+    let context = Assignment::new(state, Arc::clone(&abort), config.run.on_data_loss, drain);
+    let consumer =
+        Arc::new(consumer(config, context).map_err(|error| failed("the consumer", error))?);
+    let committing = Arc::clone(&consumer);
+    let commit_thread = std::thread::spawn(move || commits.serve(&committing));
+    poll(&consumer, until, config, on_progress)?;
+
+    let mut state = consumer.context().state();
+    let all_committed = state.committer.is_even();
+    state.committer.close();
+    let (read, totals) = (state.ingest.read(), state.ingest.totals());
+    let report = Report::new(
+        read,
+        totals,
+        began.elapsed().as_secs_f64(),
+        config.run.workers,
+        state.ingest.ranges(),
+    );
+    drop(state);
+    // The last owner of the consumer leaves the group. A commit that is never answered must not keep the process.
+    if all_committed && commit_thread.join().is_err() {
+        tracing::error!("the commit thread has died");
+    }
+    drop(consumer);
+    if !report.adds_up() {
+        return Err(RunError::Imbalance { read, outcomes: totals_of(&report) });
+    }
+    Ok(report)
+}
+
+fn totals_of(report: &Report) -> u64 {
+    report.applied + report.duplicate + report.superseded + report.skipped + report.rejected
+}
+
+fn rules(config: &Config, draft_ids: DraftIdType) -> Rules {
+    Rules {
+        draft_ids,
+        dedupe_jobs: config.run.dedupe_jobs.div_ceil(config.run.workers),
+        lanes: config.database.connections,
+        rows_max: config.database.batch_rows,
+        keys_max: config.cache.batch_keys,
+    }
+}
+
+fn consumer(config: &Config, context: Assignment) -> Result<BaseConsumer<Assignment>, KafkaError> {
+    let mut client = crate::kafka::client_config(&config.kafka);
+    client
+        .set("group.id", &config.kafka.group)
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // Every start is given explicitly; an offset that turns out not to exist is an error, not a jump.
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "true")
+        // The default of a second lets a fast consumer starve when its queue has run low.
+        .set("fetch.queue.backoff.ms", "5");
+    if !config.kafka.properties.contains_key("partition.assignment.strategy") {
+        client.set("partition.assignment.strategy", "cooperative-sticky");
+    }
+    let consumer: BaseConsumer<Assignment> = client.create_with_context(context)?;
+    consumer.subscribe(&[&config.kafka.topic])?;
+    Ok(consumer)
+}
+
+/// Sets `stop` on the first SIGTERM or SIGINT; ends the process at once on the second.
+pub fn stop_on_signals(runtime: &Runtime, stop: Arc<AtomicBool>) {
+    runtime.spawn(async move {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut terminate), Ok(mut interrupt)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            tracing::error!(
+                "signals cannot be handled; a kill loses nothing, but drains nothing either"
+            );
+            return;
+        };
+        for again in [false, true] {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            if again {
+                tracing::warn!(
+                    "second signal: stopping at once; what was in flight will be read again"
+                );
+                std::process::exit(1);
+            }
+            tracing::info!("stopping: finishing what is in flight");
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
+}

@@ -1,0 +1,83 @@
+//! sink: the effects on real servers.
+//!
+//! An [`Effect`] lives on a timely worker and must not block; the servers are spoken to by tokio tasks, one for each lane. A
+//! [`Remote`] is the effect's end of the wire, a [`Lane`] the task's.
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use dataflows::effect::{Answered, Effect, Ticket, Waker};
+use tokio::sync::mpsc;
+
+pub mod outage;
+pub mod postgres;
+pub mod redis;
+pub mod dead_letter;
+
+/// A batch on its way to a lane.
+#[derive(Debug)]
+pub struct Job<R> {
+    /// Names the batch in its answers.
+    pub ticket: Ticket,
+    /// What is asked for.
+    pub batch: Vec<R>,
+}
+
+/// The worker's end: hands batches to lanes and collects their answers.
+///
+/// The channels are unbounded on purpose: what can be in them is bounded by the epochs in flight.
+#[derive(Debug)]
+pub struct Remote<R, A> {
+    lanes: Vec<mpsc::UnboundedSender<Job<R>>>,
+    answers: Receiver<Answered<A>>,
+}
+
+/// A task's end: receives the batches of its lane in order, and answers them.
+#[derive(Debug)]
+pub struct Lane<R, A> {
+    /// The batches, in the order of submission. Ends when the worker has no more.
+    pub jobs: mpsc::UnboundedReceiver<Job<R>>,
+    /// Where the answers go.
+    pub replies: Replies<A>,
+}
+
+/// Takes answers back to the worker and wakes it.
+#[derive(Debug, Clone)]
+pub struct Replies<A> {
+    answers: Sender<Answered<A>>,
+    waker: Waker,
+}
+
+impl<A> Replies<A> {
+    /// Answers a batch, in part or (`done`) for the last time.
+    pub fn answer(&self, ticket: Ticket, answers: Vec<A>, done: bool) {
+        // The answer first, then the wake-up. A worker that is gone wants no answer: the process is on its way down.
+        if self.answers.send(Answered { ticket, answers, done }).is_ok() {
+            self.waker.wake();
+        }
+    }
+}
+
+/// Makes the two ends of an effect with so many lanes.
+pub fn remote<R, A>(lanes: usize, waker: &Waker) -> (Remote<R, A>, Vec<Lane<R, A>>) {
+    let (answers_in, answers) = unbounded();
+    let (senders, tasks) = (0..lanes)
+        .map(|_| {
+            let (sender, jobs) = mpsc::unbounded_channel();
+            let replies = Replies { answers: answers_in.clone(), waker: waker.clone() };
+            (sender, Lane { jobs, replies })
+        })
+        .unzip();
+    (Remote { lanes: senders, answers }, tasks)
+}
+
+impl<R: 'static, A: 'static> Effect for Remote<R, A> {
+    type Request = R;
+    type Answer = A;
+
+    fn submit(&mut self, ticket: Ticket, lane: usize, batch: Vec<R>) {
+        self.lanes[lane].send(Job { ticket, batch }).expect("a lane's task outlives its worker");
+    }
+
+    fn poll(&mut self) -> Option<Answered<A>> {
+        self.answers.try_recv().ok()
+    }
+}

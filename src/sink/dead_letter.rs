@@ -1,0 +1,205 @@
+//! dead-letter: publishes rejected records, and answers when all in-sync replicas have them.
+//!
+//! A delivery that is reported as failed may have succeeded all the same: it is sent again, and the two copies of one dead letter
+//! are told to be one by their topic, partition and offset.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dataflows::change::Rejected;
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use tokio::sync::mpsc;
+
+use super::outage::{Outage, OutagePolicy};
+use super::{Job, Lane};
+use crate::config::Config;
+use crate::dead_letters::DeadLetter;
+
+/// How long the client tries to deliver before it reports a failure, milliseconds. Then we say what is held, and try again.
+const DELIVERY_TIMEOUT_MS: &str = "30000";
+
+/// The producer of the dead-letter topic, shared by all workers.
+pub type DeadLetterProducer = ThreadedProducer<Deliveries>;
+
+/// Passes delivery reports on to whoever sent the record.
+#[derive(Clone, Copy, Debug)]
+pub struct Deliveries;
+
+/// Which record of a batch a report is about, and where it goes.
+#[derive(Debug)]
+pub struct Delivery {
+    index: usize,
+    reports: mpsc::UnboundedSender<(usize, KafkaResult<()>)>,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        crate::kafka::log(level, facility, message);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Box<Delivery>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, delivery: Box<Delivery>) {
+        let result = result.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
+        let _gone = delivery.reports.send((delivery.index, result)).is_err();
+    }
+}
+
+/// Makes the producer.
+///
+/// # Errors
+///
+/// The client's error when `[kafka.properties]` contradict what delivery needs.
+pub fn producer(config: &Config) -> KafkaResult<DeadLetterProducer> {
+    let mut client: ClientConfig = crate::kafka::client_config(&config.kafka);
+    client
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("message.timeout.ms", DELIVERY_TIMEOUT_MS)
+        // What the source took must fit here as well: twice the largest value, for the headers.
+        .set("message.max.bytes", "2200000")
+        .set("linger.ms", "5");
+    client.create_with_context(Deliveries)
+}
+
+/// Serves a dead-letter lane until its worker has no more.
+pub async fn serve(
+    mut lane: Lane<Rejected, Rejected>,
+    producer: Arc<DeadLetterProducer>,
+    config: Arc<Config>,
+    policy: OutagePolicy,
+) {
+    while let Some(Job { ticket, batch }) = lane.jobs.recv().await {
+        let mut letters = Letters { config: &config, producer: &producer, batch: &batch };
+        letters.deliver(&policy).await;
+        lane.replies.answer(ticket, batch, true);
+    }
+}
+
+/// One batch of dead letters.
+struct Letters<'a> {
+    config: &'a Config,
+    producer: &'a DeadLetterProducer,
+    batch: &'a [Rejected],
+}
+
+impl Letters<'_> {
+    /// Sends all, and those again whose delivery was not reported, until none is left.
+    async fn deliver(&mut self, policy: &OutagePolicy) {
+        let mut outage = Outage::none("dead-letter topic", policy);
+        let mut to_send: Vec<(usize, Form)> =
+            (0..self.batch.len()).map(|index| (index, Form::Whole)).collect();
+        while !to_send.is_empty() {
+            let failed = self.send(&to_send).await;
+            to_send = Vec::new();
+            let mut worst = None;
+            for (index, error) in failed {
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
+                    to_send.push((index, Form::Reference));
+                } else {
+                    to_send.push((index, Form::Whole));
+                    worst = Some(error);
+                }
+            }
+            match worst {
+                Some(error) => outage.hold(&error).await,
+                None => outage.over(),
+            }
+        }
+    }
+
+    /// Sends records and waits for their reports; returns those that failed.
+    async fn send(&self, to_send: &[(usize, Form)]) -> Vec<(usize, KafkaError)> {
+        let (reports, mut reported) = mpsc::unbounded_channel();
+        let mut failed = Vec::new();
+        for (index, form) in to_send {
+            if let Err(error) = self.enqueue(*index, *form, &reports).await {
+                failed.push((*index, error));
+            }
+        }
+        drop(reports);
+        while let Some((index, result)) = reported.recv().await {
+            failed.extend(result.err().map(|error| (index, error)));
+        }
+        failed
+    }
+
+    async fn enqueue(
+        &self,
+        index: usize,
+        form: Form,
+        reports: &mpsc::UnboundedSender<(usize, KafkaResult<()>)>,
+    ) -> KafkaResult<()> {
+        let rejected = &self.batch[index];
+        let record = rejected.record();
+        let letter = DeadLetter {
+            reason: rejected.fault.reason,
+            message: &rejected.fault.message,
+            topic: &self.config.kafka.topic,
+            partition: record.partition(),
+            offset: record.offset(),
+            timestamp_ms: rejected.timestamp_ms(),
+            attempts: rejected.attempts,
+            stage: rejected.stage.name(),
+            key: record.key(),
+            value: record.value(),
+            headers: record.headers(),
+        };
+        loop {
+            let delivery = Box::new(Delivery { index, reports: reports.clone() });
+            let sent = match form {
+                Form::Whole => {
+                    self.produce(record.key(), record.value(), letter.headers(), delivery)
+                }
+                Form::Reference => {
+                    let reference = letter.reference();
+                    self.produce(reference.key, Some(&reference.value), reference.headers, delivery)
+                }
+            };
+            match sent {
+                // The client's queue is full: it empties by itself.
+                Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn produce(
+        &self,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: OwnedHeaders,
+        delivery: Box<Delivery>,
+    ) -> KafkaResult<()> {
+        let mut message =
+            BaseRecord::with_opaque_to(&self.config.dead_letters.topic, delivery).headers(headers);
+        message.key = key;
+        message.payload = value;
+        self.producer.send::<[u8], [u8]>(message).map_err(|(error, _)| error)
+    }
+}
+
+/// How a record is represented.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    /// Byte for byte.
+    Whole,
+    /// By where it is, because it is too large for the topic.
+    Reference,
+}
+
+/// Waits until librdkafka has delivered what is queued, or gives up after `patience`.
+pub fn flush(producer: &DeadLetterProducer, patience: Duration) {
+    if let Err(error) = producer.flush(patience) {
+        tracing::warn!(%error, "dead letters not flushed; their records will be read again");
+    }
+}

@@ -1,0 +1,275 @@
+//! write: one row for each draft, in batches, through one connection a lane.
+//!
+//! A batch goes down the [fast path](Path::Fast) first, one guarded UPDATE that says which rows it changed. What it left (a
+//! duplicate, an older event, several events of one draft, no such row) goes down the [judged path](Path::Judged): the rows are
+//! read, judged by the pure rule, and amended if they are still as they were read. Every statement is a
+//! transaction of its own: nothing ties the rows of a batch together, and the guard makes repeating any of them harmless.
+//!
+//! What the database refuses is bisected until the offending rows stand alone; what it cannot do now is retried or held.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use dataflows::effect::Ticket;
+use dataflows::graph::Written;
+use dataflows::latest::Group;
+use dataflows::outcome::Settled;
+use dataflows::reject::{Fault, Reason};
+use tokio::time::Instant;
+
+use self::failure::Failure;
+use self::session::{Path, Session, Verdict};
+use super::outage::{Outage, OutagePolicy};
+use super::{Job, Lane, Replies};
+use crate::retry::Backoff;
+
+pub mod failure;
+pub mod session;
+
+/// What a lane needs to know.
+#[derive(Clone, Debug)]
+pub struct WriteConfig {
+    /// The database and its table.
+    pub database: crate::config::Database,
+    /// The type of the id column, as SQL.
+    pub id_type: &'static str,
+    /// How often an event is retried, for contention or an unknown draft.
+    pub retries: u32,
+    /// The first wait before a retry.
+    pub retry_backoff: Duration,
+}
+
+/// A group on its way into its row.
+#[derive(Debug)]
+struct Pending {
+    ticket: Ticket,
+    group: Group,
+    /// How often the group's row was looked for, this time included.
+    attempts: u32,
+    backoff: Backoff,
+}
+
+/// Groups that share one statement.
+struct Part {
+    path: Path,
+    groups: Vec<Pending>,
+}
+
+/// Why a part was not written.
+enum NotWritten {
+    /// The database refuses something in it: which event, where the part is a single group and it can be told.
+    Refused { fault: Fault, culprit: Option<usize> },
+    /// Other transactions are in the way, also after the retries.
+    Contended,
+}
+
+/// Serves a write lane until its worker has no more and everything is answered.
+pub async fn serve(mut lane: Lane<Group, Written>, config: WriteConfig, policy: OutagePolicy) {
+    let session = Session::new(config.database.clone(), config.id_type);
+    let mut writer =
+        Writer { session, config, policy, book: Book::new(lane.replies), later: VecDeque::new() };
+    let mut jobs_end = false;
+    while !(jobs_end && writer.later.is_empty()) {
+        let due = writer.later.iter().map(|(due, _)| *due).min();
+        tokio::select! {
+            biased;
+            () = sleep_until(due) => writer.retry_due().await,
+            job = lane.jobs.recv(), if !jobs_end => match job {
+                Some(job) => writer.write(job).await,
+                None => jobs_end = true,
+            },
+        }
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Writer {
+    session: Session,
+    config: WriteConfig,
+    policy: OutagePolicy,
+    book: Book,
+    /// What is tried again when its time comes, while other batches go on.
+    later: VecDeque<(Instant, Pending)>,
+}
+
+impl Writer {
+    async fn write(&mut self, Job { ticket, batch }: Job<Group>) {
+        self.book.open(ticket, batch.len());
+        let backoff = self.config.retry_backoff;
+        let pending =
+            |group| Pending { ticket, group, attempts: 1, backoff: Backoff::new(backoff) };
+        let (alone, several) =
+            batch.into_iter().map(pending).partition(|pending| pending.group.events.len() == 1);
+        let parts = [
+            Part { path: Path::Judged, groups: several },
+            Part { path: Path::Fast, groups: alone },
+        ];
+        self.settle(parts.into()).await;
+    }
+
+    async fn retry_due(&mut self) {
+        let now = Instant::now();
+        let (due, later) = std::mem::take(&mut self.later)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|(at, _)| *at <= now);
+        self.later = later;
+        let groups = due.into_iter().map(|(_, pending)| pending).collect();
+        self.settle(vec![Part { path: Path::Judged, groups }]).await;
+    }
+
+    /// Writes parts, cutting around what the database refuses.
+    async fn settle(&mut self, mut parts: Vec<Part>) {
+        while let Some(Part { path, mut groups }) = parts.pop() {
+            if groups.is_empty() {
+                continue;
+            }
+            match self.attempt(path, &groups).await {
+                Ok(verdicts) => parts.push(self.conclude(groups, verdicts)),
+                // A statement that failed says nothing about any single row of it.
+                Err(_) if groups.len() > 1 => {
+                    let right = groups.split_off(groups.len() / 2);
+                    parts.extend([right, groups].map(|groups| Part { path, groups }));
+                }
+                Err(NotWritten::Refused { fault, culprit }) => {
+                    let rest = groups
+                        .into_iter()
+                        .filter_map(|pending| self.refuse(pending, &fault, culprit))
+                        .collect();
+                    parts.push(Part { path: Path::Judged, groups: rest });
+                }
+                // A row that another transaction keeps locked is held, that row alone: no valid event is given up for it.
+                Err(NotWritten::Contended) => {
+                    groups.into_iter().for_each(|pending| self.try_later(pending))
+                }
+            }
+            self.book.flush();
+        }
+    }
+
+    /// Writes a part, holding through outages and retrying a few times when other transactions are in the way.
+    async fn attempt(&mut self, path: Path, part: &[Pending]) -> Result<Vec<Verdict>, NotWritten> {
+        let groups: Vec<&Group> = part.iter().map(|pending| &pending.group).collect();
+        let mut outage = Outage::none("postgres", &self.policy);
+        let mut contention = Backoff::new(self.config.retry_backoff);
+        loop {
+            match self.session.write(path, &groups).await {
+                Ok(verdicts) => {
+                    outage.over();
+                    return Ok(verdicts);
+                }
+                Err(Failure::Refused { fault, culprit }) => {
+                    return Err(NotWritten::Refused { fault, culprit });
+                }
+                // If the statement took effect after all, the guard finds it there; if not, it is done now.
+                Err(Failure::Contended(error)) if contention.tries() < self.config.retries => {
+                    tracing::debug!(%error, rows = groups.len(), "contention, trying again");
+                    contention.wait().await;
+                }
+                Err(Failure::Contended(_)) => return Err(NotWritten::Contended),
+                // The same: an outcome that is unknown is found out by doing it again.
+                Err(Failure::Out(error)) => {
+                    self.session.disconnect();
+                    outage.hold(&error).await;
+                }
+            }
+        }
+    }
+
+    /// Enters the verdicts into the book; what is left undecided is returned, to be judged.
+    fn conclude(&mut self, groups: Vec<Pending>, verdicts: Vec<Verdict>) -> Part {
+        let mut undecided = Vec::new();
+        for (pending, verdict) in groups.into_iter().zip(verdicts) {
+            match verdict {
+                Verdict::Settled(outcomes) => {
+                    let events = pending.group.events.into_iter().zip(outcomes);
+                    let settled = events
+                        .map(|(change, outcome)| Written::Settled(Settled { change, outcome }));
+                    self.book.close(pending.ticket, settled);
+                }
+                Verdict::Undecided => undecided.push(pending),
+                // The first try and then the retries.
+                Verdict::NoSuchRow if pending.attempts > self.config.retries => {
+                    self.reject_unknown(pending)
+                }
+                Verdict::NoSuchRow => {
+                    self.try_later(Pending { attempts: pending.attempts + 1, ..pending })
+                }
+            }
+        }
+        Part { path: Path::Judged, groups: undecided }
+    }
+
+    /// Takes the culprit out of a group that stands alone; what is left of the group gets its turn.
+    fn refuse(
+        &mut self,
+        mut pending: Pending,
+        fault: &Fault,
+        culprit: Option<usize>,
+    ) -> Option<Pending> {
+        let culprit = culprit.unwrap_or_else(|| pending.group.newest());
+        let change = pending.group.events.swap_remove(culprit);
+        let refused = Written::Refused { change, fault: fault.clone(), attempts: pending.attempts };
+        if pending.group.events.is_empty() {
+            self.book.close(pending.ticket, [refused]);
+            return None;
+        }
+        self.book.enter(pending.ticket, [refused]);
+        Some(pending)
+    }
+
+    fn reject_unknown(&mut self, Pending { ticket, group, attempts, .. }: Pending) {
+        let message = format!("no row has this eventDraftId, after {attempts} tries");
+        let fault = Fault::new(Reason::UnknownDraft, message);
+        let refused = |change| Written::Refused { change, fault: fault.clone(), attempts };
+        self.book.close(ticket, group.events.into_iter().map(refused));
+    }
+
+    fn try_later(&mut self, mut pending: Pending) {
+        let due = Instant::now() + pending.backoff.next_wait();
+        self.later.push_back((due, pending));
+    }
+}
+
+/// The answers of a lane's open batches, collected so that one wake-up carries what one statement settled.
+struct Book {
+    replies: Replies<Written>,
+    groups_open: HashMap<Ticket, usize>,
+    answers: HashMap<Ticket, Vec<Written>>,
+}
+
+impl Book {
+    fn new(replies: Replies<Written>) -> Book {
+        Book { replies, groups_open: HashMap::new(), answers: HashMap::new() }
+    }
+
+    fn open(&mut self, ticket: Ticket, groups: usize) {
+        self.groups_open.insert(ticket, groups);
+    }
+
+    /// Enters answers for some events of a group.
+    fn enter(&mut self, ticket: Ticket, answers: impl IntoIterator<Item = Written>) {
+        self.answers.entry(ticket).or_default().extend(answers);
+    }
+
+    /// Enters the last answers of a group.
+    fn close(&mut self, ticket: Ticket, answers: impl IntoIterator<Item = Written>) {
+        self.enter(ticket, answers);
+        *self.groups_open.get_mut(&ticket).expect("a group belongs to an open batch") -= 1;
+    }
+
+    fn flush(&mut self) {
+        for (ticket, answers) in self.answers.drain() {
+            let done = self.groups_open.get(&ticket) == Some(&0);
+            if done {
+                self.groups_open.remove(&ticket);
+            }
+            self.replies.answer(ticket, answers, done);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! worker: one timely worker a thread, each with the whole graph.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, unbounded};
+use dataflows::Epoch;
+use dataflows::change::Rejected;
+use dataflows::effect::{Effect, Waker};
+use dataflows::feed::{Feed, feed};
+use dataflows::graph::{Effects, Invalidated, Rules, Written, graph};
+use dataflows::latest::Group;
+use dataflows::outcome::Settled;
+use timely::communication::WorkerGuards;
+use timely::dataflow::operators::probe::Handle;
+use timely::scheduling::SyncActivator;
+use timely::worker::Worker;
+
+use crate::ingest::Entrance;
+use crate::progress::Progress;
+
+/// How long a worker may sleep when nothing wakes it.
+const NAP: Duration = Duration::from_millis(100);
+
+/// Makes the effects of one worker. Called once on each.
+pub trait MakeEffects: Send + Sync + 'static {
+    /// Writes to the database.
+    fn write(&self, waker: Waker) -> impl Effect<Request = Group, Answer = Written> + 'static;
+    /// Deletes cache keys.
+    fn invalidate(
+        &self,
+        waker: Waker,
+    ) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static;
+    /// Publishes dead letters.
+    fn dead_letter(
+        &self,
+        waker: Waker,
+    ) -> impl Effect<Request = Rejected, Answer = Rejected> + 'static;
+}
+
+/// The running workers.
+pub struct Workers {
+    /// Where to feed each of them.
+    pub entrances: Vec<Entrance>,
+    /// Their threads. Dropping it waits for them.
+    pub guards: WorkerGuards<()>,
+}
+
+/// Starts the workers.
+///
+/// # Errors
+///
+/// Timely's message when the threads can't be started.
+pub fn start(
+    workers: usize,
+    rules: Rules,
+    effects: impl MakeEffects,
+    progress: &Arc<Progress>,
+) -> Result<Workers, String> {
+    let (queues, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded::<Feed>()).unzip();
+    let receivers: Vec<_> =
+        receivers.into_iter().map(|receiver| Mutex::new(Some(receiver))).collect();
+    let (activators_in, activators) = unbounded();
+    let progress = Arc::clone(progress);
+    let guards = timely::execute(timely::Config::process(workers), move |worker| {
+        let index = worker.index();
+        let queue = receivers[index].lock().unwrap_or_else(PoisonError::into_inner).take();
+        let queue = queue.expect("each worker starts once");
+        let announce = |activator| {
+            activators_in.send((index, activator)).expect("the starter waits for all activators")
+        };
+        let probe = build(worker, queue, rules, &effects, &progress, announce);
+        while worker.step_or_park(Some(NAP)) {
+            report(&probe, &progress);
+        }
+        report(&probe, &progress);
+    })?;
+    let mut activators: Vec<(usize, SyncActivator)> = activators.iter().take(workers).collect();
+    activators.sort_unstable_by_key(|(index, _)| *index);
+    let entrances = queues
+        .into_iter()
+        .zip(activators)
+        .map(|(queue, (_, activator))| Entrance { queue, activator });
+    Ok(Workers { entrances: entrances.collect(), guards })
+}
+
+fn build(
+    worker: &mut Worker,
+    queue: Receiver<Feed>,
+    rules: Rules,
+    effects: &impl MakeEffects,
+    progress: &Arc<Progress>,
+    announce: impl FnOnce(SyncActivator),
+) -> Handle<Epoch> {
+    let progress = Arc::clone(progress);
+    worker.dataflow::<Epoch, _, _>(|scope| {
+        let chunks = feed(scope, move || queue.try_recv().ok(), announce);
+        let effects = Effects {
+            write: |waker| effects.write(waker),
+            invalidate: |waker| effects.invalidate(waker),
+            dead_letter: |waker| effects.dead_letter(waker),
+        };
+        graph(chunks, rules, effects, move |epoch, tally| progress.settle(epoch, tally))
+    })
+}
+
+fn report(probe: &Handle<Epoch>, progress: &Progress) {
+    progress.advance(probe.with_frontier(|frontier| frontier.first().copied()));
+}
