@@ -114,6 +114,8 @@ impl Outbox {
         client.set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS);
         client.set("message.timeout.ms", STEP_TIMEOUT.as_millis().to_string());
         client.set("message.max.bytes", MESSAGE_BYTES_MAX);
+        // A broker holds a batch, not a record, against the topic's limit.
+        client.set("batch.size", "16384");
         let deliveries = Deliveries::default();
         let producer: BaseProducer<_> =
             client.create_with_context(deliveries.clone()).map_err(kafka::creation_error)?;

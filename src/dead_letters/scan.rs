@@ -45,6 +45,8 @@ impl Reader {
         client.set("enable.auto.commit", "false");
         client.set("enable.partition.eof", "true");
         client.set("isolation.level", "read_committed");
+        // At the end of a partition the broker holds back its answer for so long, in case something comes.
+        client.set("fetch.wait.max.ms", "20");
         // What retention deletes while it is being read is gone; the walk goes on with what is there.
         client.set("auto.offset.reset", "earliest");
         let consumer = client

@@ -28,12 +28,14 @@ const POLL_EVERY: u64 = 256;
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
 
 /// What sets this producer apart from the defaults, and why.
-const PROPERTIES: [(&str, &str); 6] = [
+const PROPERTIES: [(&str, &str); 7] = [
     // Acknowledged by all in-sync replicas, in order and once, also after the client's own retries.
     ("enable.idempotence", "true"),
     ("acks", "all"),
     // Batches of some thousand events; a single event is hardly delayed.
     ("linger.ms", "10"),
+    // A broker holds a batch, not an event, against the topic's limit: small enough for topics that allow little.
+    ("batch.size", "131072"),
     // 64 MiB on the way: some seconds of a slow broker, and no gigabytes of memory.
     ("queue.buffering.max.kbytes", "65536"),
     ("queue.buffering.max.messages", "200000"),
