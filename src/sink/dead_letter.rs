@@ -34,8 +34,12 @@ pub struct Deliveries;
 #[derive(Debug)]
 pub struct Delivery {
     index: usize,
-    reports: mpsc::UnboundedSender<(usize, KafkaResult<()>)>,
+    form: Form,
+    reports: mpsc::UnboundedSender<Report>,
 }
+
+/// What became of one record of a batch.
+type Report = (usize, Form, KafkaResult<()>);
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -48,7 +52,7 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, delivery: Box<Delivery>) {
         let result = result.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
-        let _gone = delivery.reports.send((delivery.index, result)).is_err();
+        let _gone = delivery.reports.send((delivery.index, delivery.form, result)).is_err();
     }
 }
 
@@ -100,11 +104,12 @@ impl Letters<'_> {
             let failed = self.send(&to_send).await;
             to_send = Vec::new();
             let mut worst = None;
-            for (index, error) in failed {
-                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
-                    to_send.push((index, Form::Reference));
-                } else {
-                    to_send.push((index, Form::Whole));
+            for Undelivered { index, form, error } in failed {
+                let too_large =
+                    error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
+                to_send.push((index, if too_large { Form::Reference } else { Form::Whole }));
+                // Where not even a reference fits, it is the topic's limit that is wrong.
+                if !too_large || form == Form::Reference {
                     worst = Some(error);
                 }
             }
@@ -116,17 +121,17 @@ impl Letters<'_> {
     }
 
     /// Sends records and waits for their reports; returns those that failed.
-    async fn send(&self, to_send: &[(usize, Form)]) -> Vec<(usize, KafkaError)> {
+    async fn send(&self, to_send: &[(usize, Form)]) -> Vec<Undelivered> {
         let (reports, mut reported) = mpsc::unbounded_channel();
         let mut failed = Vec::new();
         for (index, form) in to_send {
             if let Err(error) = self.enqueue(*index, *form, &reports).await {
-                failed.push((*index, error));
+                failed.push(Undelivered { index: *index, form: *form, error });
             }
         }
         drop(reports);
-        while let Some((index, result)) = reported.recv().await {
-            failed.extend(result.err().map(|error| (index, error)));
+        while let Some((index, form, result)) = reported.recv().await {
+            failed.extend(result.err().map(|error| Undelivered { index, form, error }));
         }
         failed
     }
@@ -135,7 +140,7 @@ impl Letters<'_> {
         &self,
         index: usize,
         form: Form,
-        reports: &mpsc::UnboundedSender<(usize, KafkaResult<()>)>,
+        reports: &mpsc::UnboundedSender<Report>,
     ) -> KafkaResult<()> {
         let rejected = &self.batch[index];
         let record = rejected.record();
@@ -153,7 +158,7 @@ impl Letters<'_> {
             headers: record.headers(),
         };
         loop {
-            let delivery = Box::new(Delivery { index, reports: reports.clone() });
+            let delivery = Box::new(Delivery { index, form, reports: reports.clone() });
             let sent = match form {
                 Form::Whole => {
                     self.produce(record.key(), record.value(), letter.headers(), delivery)
@@ -188,8 +193,15 @@ impl Letters<'_> {
     }
 }
 
+/// A record that has to be sent again.
+struct Undelivered {
+    index: usize,
+    form: Form,
+    error: KafkaError,
+}
+
 /// How a record is represented.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     /// Byte for byte.
     Whole,
