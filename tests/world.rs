@@ -24,9 +24,7 @@ pub(crate) use load::Load;
 pub(crate) use program::{Ended, Report, Running};
 pub(crate) use proxy::Proxy;
 pub(crate) use rows::{Row, Session};
-pub(crate) use topic::{
-    Offsets, Place, Transaction, alter_topic, create_topic, delete_topic, publish_to,
-};
+pub(crate) use topic::{Offsets, Place, alter_topic, create_topic, delete_topic, publish_to, read};
 
 use topic::Topics;
 

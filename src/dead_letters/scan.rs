@@ -22,6 +22,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Reads topics without being a member of a group, committed transactions only.
 pub(super) struct Reader {
     consumer: BaseConsumer<kafka::Complaints>,
+    brokers: String,
 }
 
 /// A stretch of a partition.
@@ -52,7 +53,7 @@ impl Reader {
         let consumer = client
             .create_with_context(kafka::Complaints::default())
             .map_err(kafka::creation_error)?;
-        Ok(Reader { consumer })
+        Ok(Reader { consumer, brokers: config.brokers.clone() })
     }
 
     /// All that the topic holds now. A partition without records is left out.

@@ -69,6 +69,8 @@ pub fn producer(config: &Config) -> KafkaResult<DeadLetterProducer> {
         .set("message.timeout.ms", DELIVERY_TIMEOUT_MS)
         // What the source took must fit here as well: twice the largest value, for the headers.
         .set("message.max.bytes", "2200000")
+        // A broker holds a batch, not a record, against the topic's limit.
+        .set("batch.size", "16384")
         .set("linger.ms", "5");
     client.create_with_context(Deliveries)
 }
