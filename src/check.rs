@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use tokio_postgres::error::SqlState;
+
 use crate::config::{Config, ConfigError};
 use crate::kafka::{Admin, KafkaError, METADATA_TIMEOUT};
 use crate::{postgres, redis};
@@ -118,7 +120,7 @@ fn kafka(config: &Config) -> Vec<Finding> {
     };
     let count = metadata.brokers().len();
     vec![
-        Finding::ok(brokers, format!("{count} at {}", config.kafka.brokers)),
+        Finding::ok(brokers, format!("{count} known, asked at {}", config.kafka.brokers)),
         topic(
             &admin,
             "topic",
@@ -150,13 +152,21 @@ async fn database(config: &Config) -> Vec<Finding> {
         Ok(client) => client,
         Err(error) => return vec![Finding::fail("database", error.what(), error.remedy())],
     };
-    match table::findings(&client, &config.database.table).await {
-        Ok(findings) => findings,
-        Err(error) => vec![Finding::fail(
-            "database",
-            postgres::describe(&error),
-            "look into the server's log",
-        )],
+    let findings = table::findings(&client, &config.database.table);
+    match tokio::time::timeout(table::CATALOG_TIMEOUT, findings).await {
+        Ok(Ok(findings)) => findings,
+        Ok(Err(error)) => {
+            let remedy = match error.code() {
+                Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
+                    "grant USAGE on it, or whatever it names"
+                }
+                _ => "look into the server's log",
+            };
+            vec![Finding::fail("database", postgres::describe(&error), remedy)]
+        }
+        Err(_) => {
+            vec![Finding::fail("database", "no answer in time", "look into the server's log")]
+        }
     }
 }
 
@@ -183,7 +193,14 @@ async fn cache(config: &Config) -> Vec<Finding> {
             };
             return vec![
                 Finding::ok("cache", format!("answers at {}", config.cache.url)),
-                Finding::fail("cache delete", format!("DEL {key} is refused: {error}"), remedy),
+                Finding::fail(
+                    "cache delete",
+                    format!(
+                        "DEL {key} is refused: {}",
+                        error.detail().unwrap_or(&error.to_string())
+                    ),
+                    remedy,
+                ),
             ];
         }
     }

@@ -22,9 +22,15 @@ pub mod run;
 
 use failure::Failure;
 
+const AFTER_HELP: &str = "\
+Settings come from defaults, the configuration file, the environment (CONTENTFLOW_SECTION__KEY, DATABASE_URL, REDIS_URL, \
+KAFKA_BROKERS) and flags; the later wins. contentflow.example.toml shows them all.
+
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 75 a server is away.";
+
 /// Kafka ContentCreated events into PostgreSQL and Redis
 #[derive(Debug, Parser)]
-#[command(name = "contentflow", version, max_term_width = 100)]
+#[command(name = "contentflow", version, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Cli {
     /// Configuration file [default: contentflow.toml in the working directory, if there is one]
     #[arg(long, value_name = "FILE", global = true)]

@@ -265,3 +265,41 @@ pub fn creation_error(error: rdkafka::error::KafkaError) -> KafkaError {
         other => other.to_string(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_complaint_is_kept_without_what_surrounds_it() {
+        let complaints = Complaints::default();
+        complaints.note(
+            "[thrd:127.0.0.1:1/bootstrap]: 127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection \
+             refused (after 0ms in state CONNECT)",
+        );
+        assert_eq!(complaints.last(), "Connect to ipv4#127.0.0.1:1 failed: Connection refused");
+    }
+
+    #[test]
+    fn no_broker_is_an_outage_that_says_what_to_do() {
+        let mut config = Config::default().kafka;
+        config.brokers = "127.0.0.1:1".to_owned();
+        let error =
+            Admin::new(&config).unwrap().metadata(None, Duration::from_secs(1)).unwrap_err();
+        assert!(error.is_outage());
+        let message = error.to_string();
+        assert!(message.starts_with("no broker answers at 127.0.0.1:1: "), "{message}");
+        assert!(message.contains("refused; start the broker, or set kafka.brokers"), "{message}");
+    }
+
+    #[test]
+    fn the_users_properties_reach_the_client_and_the_defaults_stay() {
+        let mut config = Config::default().kafka;
+        config.properties.insert("client.id".to_owned(), "mine".to_owned());
+        let client = client_config(&config);
+        assert_eq!(client.get("client.id"), Some("mine"));
+        assert_eq!(client.get("bootstrap.servers"), Some("127.0.0.1:9092"));
+        assert_eq!(client.get("allow.auto.create.topics"), Some("false"));
+    }
+}

@@ -236,3 +236,35 @@ fn runner(place: &Place) -> Result<Runner, MigrateError> {
 fn titled(migration: &Migration) -> String {
     format!("V{} {}", migration.version(), migration.name().replace('_', " "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_are_numbered_without_a_gap_and_name_the_table_by_its_placeholder() {
+        for (index, migration) in known().iter().enumerate() {
+            assert_eq!(usize::try_from(migration.version()).unwrap(), index + 1);
+            let statements: String =
+                migration.sql().unwrap().lines().filter(|line| !line.starts_with("--")).collect();
+            assert!(
+                statements.contains(":table") && !statements.contains("event_drafts"),
+                "{migration}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_placeholder_becomes_the_quoted_table() {
+        let table = TableName::parse("\"my schema\".drafts").unwrap();
+        let place = Place { history: table.clone(), table };
+        for migration in runner(&place).unwrap().get_migrations() {
+            let sql = migration.sql().unwrap();
+            assert!(sql.contains("TABLE") && sql.contains(r#""my schema"."drafts""#), "{sql}");
+            assert!(
+                !sql.lines().any(|line| !line.starts_with("--") && line.contains(":table")),
+                "{sql}"
+            );
+        }
+    }
+}

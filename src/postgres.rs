@@ -382,3 +382,77 @@ fn with_cause(error: &tokio_postgres::Error) -> String {
         None => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn sslmode_means_what_it_means_to_libpq() {
+        let cases = [
+            ("", SslMode::Prefer, Verify::Nothing, None),
+            ("?sslmode=disable", SslMode::Disable, Verify::Nothing, None),
+            ("?sslmode=allow", SslMode::Prefer, Verify::Nothing, None),
+            ("?sslmode=prefer", SslMode::Prefer, Verify::Nothing, None),
+            ("?sslmode=require", SslMode::Require, Verify::Nothing, None),
+            (
+                "?sslmode=require&sslrootcert=/a%20b.pem",
+                SslMode::Require,
+                Verify::Chain,
+                Some("/a b.pem"),
+            ),
+            ("?sslmode=verify-ca&connect_timeout=3", SslMode::Require, Verify::Chain, None),
+            (
+                "?sslrootcert=system&sslmode=verify-full",
+                SslMode::Require,
+                Verify::ChainAndName,
+                None,
+            ),
+        ];
+        for (query, mode, verify, roots) in cases {
+            let target = Target::parse(&Secret::new(format!("postgres://u@h/d{query}"))).unwrap();
+            let found = (target.config.get_ssl_mode(), target.verify, target.root_certificates);
+            assert_eq!(found, (mode, verify, roots.map(PathBuf::from)), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_used_says_why_and_shows_nothing() {
+        let cases = [
+            ("", "is empty"),
+            ("host=h password=SENTINEL", "does not begin with postgres://"),
+            ("postgres://u:SEN@TINEL@h/d", "more than one @"),
+            ("postgres://u:SENTINEL@/d", "has no host"),
+            ("postgres://u:SENTINEL@h/d?sslmode=on", "has an sslmode other than"),
+            ("postgres://u:SENTINEL@h/d?sslmod=require", "unknown option `sslmod`"),
+            ("postgres://u:SENTINEL@h/d?sslcert=x", "sslcert, which is not supported"),
+            ("postgres://u:SENTINEL@h:port/d", "`port`"),
+        ];
+        for (url, why) in cases {
+            let message = check_url(&Secret::new(url)).unwrap_err();
+            assert!(message.contains(why) && !message.contains("SENTINEL"), "{url}: {message}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_shown_with_their_ports() {
+        let address = |url: &str| Target::parse(&Secret::new(url)).unwrap().address();
+        assert_eq!(address("postgres://u:p@h"), "h:5432");
+        assert_eq!(address("postgres://u:p@a:1,b:2/d"), "a:1,b:2");
+        assert_eq!(address("postgres://u:p@%2Frun%2Fpg/d"), "/run/pg");
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_an_outage_and_shows_no_password() {
+        let mut config = Config::default().database;
+        config.url = Secret::new("postgres://user:SENTINEL@127.0.0.1:1/d");
+        let error = connect(&config).await.unwrap_err();
+        assert!(error.is_outage(), "{error}");
+        let shown = format!("{error} {error:?}");
+        assert!(
+            shown.contains("cannot be reached at 127.0.0.1:1: ") && !shown.contains("SENTINEL"),
+            "{shown}"
+        );
+    }
+}

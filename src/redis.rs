@@ -185,3 +185,45 @@ fn is_tls(reason: &str) -> bool {
         .iter()
         .any(|word| reason.to_lowercase().contains(word))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_url_that_cannot_be_used_says_why_and_shows_nothing() {
+        let cases = [
+            ("", "is empty"),
+            ("SENTINEL", "is not a URL that begins with redis://"),
+            ("http://:SENTINEL@h", "is not a URL that begins with redis://"),
+            ("redis://:SENTINEL@h/zero", "invalid database number"),
+            ("rediss://:SENTINEL@h/0#SENTINEL", "only #insecure is supported"),
+        ];
+        for (url, why) in cases {
+            let message = check_url(&Secret::new(url)).unwrap_err();
+            assert!(message.contains(why) && !message.contains("SENTINEL"), "{url}: {message}");
+        }
+        for url in [
+            "redis://h",
+            "rediss://u:p@h:1/2",
+            "redis+unix:///run/redis.sock",
+            "redis://h/0?protocol=resp3",
+        ] {
+            assert_eq!(check_url(&Secret::new(url)), Ok(()), "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_an_outage_and_shows_no_password() {
+        let mut config = Config::default().cache;
+        config.url = Secret::new("redis://user:SENTINEL@127.0.0.1:1/0");
+        let error = connect(&config).await.unwrap_err();
+        assert!(error.is_outage(), "{error}");
+        let shown = format!("{error} {error:?}");
+        assert!(
+            shown.contains("cannot be reached at 127.0.0.1:1: ") && !shown.contains("SENTINEL"),
+            "{shown}"
+        );
+    }
+}

@@ -1,5 +1,7 @@
 //! The table of drafts, as PostgreSQL's catalog describes it.
 
+use std::time::Duration;
+
 use dataflows::validate::DraftIdType;
 use tokio_postgres::Client;
 
@@ -53,17 +55,29 @@ pub enum DraftTableError {
         found: String,
     },
     /// The server did not say.
-    #[error(transparent)]
+    #[error("the type of event_draft_id cannot be read: {}", crate::postgres::describe(.0))]
     Database(#[from] tokio_postgres::Error),
+    /// The server said nothing.
+    #[error("the type of event_draft_id cannot be read: no answer within {} s", CATALOG_TIMEOUT.as_secs())]
+    Unanswered,
 }
+
+/// For a few reads of the catalog, which take milliseconds.
+pub(super) const CATALOG_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The type of event_draft_id: what an id must look like, and what the statements cast to.
 pub async fn draft_id_type(
     client: &Client,
     table: &TableName,
 ) -> Result<DraftIdType, DraftTableError> {
-    let oid = find(client, table).await?.ok_or_else(|| DraftTableError::NoTable(table.clone()))?;
-    let columns = columns(client, oid).await?;
+    let work = async {
+        let oid = find(client, table).await?;
+        let oid = oid.ok_or_else(|| DraftTableError::NoTable(table.clone()))?;
+        Ok::<_, DraftTableError>(columns(client, oid).await?)
+    };
+    let columns = tokio::time::timeout(CATALOG_TIMEOUT, work)
+        .await
+        .map_err(|_| DraftTableError::Unanswered)??;
     let column = columns.iter().find(|column| column.name == "event_draft_id");
     let column = column.ok_or_else(|| DraftTableError::NoColumn(table.clone()))?;
     id_type(column).ok_or_else(|| DraftTableError::UnknownType {
@@ -229,21 +243,19 @@ async fn index(client: &Client, oid: u32) -> Result<Finding, tokio_postgres::Err
 }
 
 fn privileges(columns: &[Column], table: &TableName) -> Finding {
-    let needed = |column: &&Column| {
-        COLUMNS.iter().find(|(name, ..)| *name == column.name).map(|(.., update)| *update)
-    };
+    let needed: Vec<_> = columns
+        .iter()
+        .filter_map(|column| {
+            let (_, _, update) = COLUMNS.iter().find(|(name, ..)| *name == column.name)?;
+            Some((column, *update))
+        })
+        .collect();
+    let select: Vec<_> = needed.iter().map(|(column, _)| (*column, column.may_select)).collect();
+    let update = needed.iter().filter(|(_, update)| *update);
+    let update: Vec<_> = update.map(|(column, _)| (*column, column.may_update)).collect();
+    let lacks: Vec<_> =
+        lacking("SELECT", &select).into_iter().chain(lacking("UPDATE", &update)).collect();
     let subject = "privileges";
-    let lacking = |right: &str, lacks: &dyn Fn(&Column, bool) -> bool| {
-        let names: Vec<_> = columns
-            .iter()
-            .filter(|column| needed(column).is_some_and(|update| lacks(column, update)))
-            .map(|column| column.name.as_str())
-            .collect();
-        (!names.is_empty()).then(|| format!("{right} ({})", names.join(", ")))
-    };
-    let select = lacking("SELECT", &|column, _| !column.may_select);
-    let update = lacking("UPDATE", &|column, needs_update| needs_update && !column.may_update);
-    let lacks: Vec<_> = select.into_iter().chain(update).collect();
     if lacks.is_empty() {
         return Finding::ok(subject, "SELECT and UPDATE");
     }
@@ -253,4 +265,18 @@ fn privileges(columns: &[Column], table: &TableName) -> Finding {
         format!("no {lacks} on {table}"),
         format!("GRANT {lacks} ON {} TO …", table.sql()),
     )
+}
+
+/// The right, with the columns that lack it unless they all do.
+fn lacking(right: &str, columns: &[(&Column, bool)]) -> Option<String> {
+    let lacking: Vec<_> = columns
+        .iter()
+        .filter(|(_, granted)| !granted)
+        .map(|(column, _)| column.name.as_str())
+        .collect();
+    match lacking.len() {
+        0 => None,
+        all if all == columns.len() => Some(right.to_owned()),
+        _ => Some(format!("{right} ({})", lacking.join(", "))),
+    }
 }

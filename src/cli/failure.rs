@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::check::DraftTableError;
 use crate::config::ConfigError;
 use crate::dead_letters::DlqError;
 use crate::drafts::DraftError;
@@ -168,6 +169,12 @@ impl From<MigrateError> for Failure {
             MigrateError::Refused { what, remedy } => Failure::failed(what).hint(remedy),
             MigrateError::Output(error) => error.into(),
         }
+    }
+}
+
+impl From<DraftTableError> for Failure {
+    fn from(error: DraftTableError) -> Failure {
+        Failure::failed(error).hint("`contentflow check` looks at the whole table")
     }
 }
 

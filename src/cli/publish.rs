@@ -221,3 +221,50 @@ fn share(text: &str) -> Result<f64, String> {
         _ => Err("a share is a number from 0 to 1, like 0.05".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        publish: PublishArgs,
+    }
+
+    fn source(flags: &str) -> Result<Source, String> {
+        let arguments = ["publish"].into_iter().chain(flags.split_whitespace());
+        let cli = Cli::try_parse_from(arguments).map_err(|error| error.kind().to_string())?;
+        cli.publish.source().map_err(|failure| format!("{failure:?}"))
+    }
+
+    #[test]
+    fn the_flags_name_exactly_one_source() {
+        let urls = ["s", "f", "t"].map(str::to_owned);
+        let one = Source::One { job_id: "j".to_owned(), draft_id: "d".to_owned(), urls };
+        assert_eq!(source("--job-id j --draft-id d --simple s --fancy f --trendy t"), Ok(one));
+        assert_eq!(source("-"), Ok(Source::Ndjson));
+        assert_eq!(source("--ndjson"), Ok(Source::Ndjson));
+        assert_eq!(
+            source("--generate 500 --rate 10"),
+            Ok(Source::Synthetic { events: 500, drafts: 50 })
+        );
+        assert_eq!(
+            source("--generate 3 --bad 0.5"),
+            Ok(Source::Synthetic { events: 3, drafts: 1 })
+        );
+        for wrong in [
+            "",
+            "--job-id j",
+            "--draft-id d",
+            "- --generate 1",
+            "--rate 5",
+            "--generate 1 --bad 1.5",
+            "x",
+        ] {
+            assert!(source(wrong).is_err(), "{wrong}");
+        }
+    }
+}

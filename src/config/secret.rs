@@ -46,8 +46,12 @@ impl Secret {
         if !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+') {
             return HIDDEN.to_owned();
         }
-        // The last @ of all, not the first: an unescaped password may itself hold an @, a slash or a question mark.
+        // The last @ of all, not the first: an unescaped password may itself hold an @ or a slash. Behind a question
+        // mark it may as well be in a password that is a parameter, and then the rest of that would pass for a host.
         let (user_info, rest) = match rest.rsplit_once('@') {
+            Some((user_info, _)) if user_info.contains(['?', '#']) => {
+                return format!("{scheme}://{HIDDEN}");
+            }
             Some((user_info, rest)) => (Some(user_info), rest),
             None => (None, rest),
         };
@@ -64,7 +68,10 @@ impl Secret {
         };
         let (hosts, path) =
             place.split_once('/').map_or((place, None), |(hosts, path)| (hosts, Some(path)));
-        let hosts = if hosts.split(',').all(is_host) { hosts } else { HIDDEN };
+        // What is no host may be the beginning of a password, and what follows the rest of it.
+        if !hosts.split(',').all(is_host) {
+            return format!("{scheme}://{user}{HIDDEN}");
+        }
         let path = path.map_or(String::new(), |path| {
             format!("/{}", if is_plain(path) { path } else { HIDDEN })
         });
