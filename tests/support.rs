@@ -16,6 +16,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// A part of the servers that no other test uses.
 pub(crate) struct Corner {
     pub(crate) config: Config,
+    /// The same configuration for a process of its own.
+    pub(crate) environment: Vec<(String, String)>,
     pub(crate) runtime: tokio::runtime::Runtime,
 }
 
@@ -81,12 +83,20 @@ impl Corner {
             ("CONTENTFLOW_CACHE__KEY".to_owned(), format!("{unique}:draft:{{id}}")),
         ]);
         let none = std::path::Path::new("no such file");
-        let config = Config::load_from(None, none, environment, Overrides::default()).unwrap();
+        let config =
+            Config::load_from(None, none, environment.clone(), Overrides::default()).unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let corner = Corner { config, runtime };
+        let corner = Corner { config, environment, runtime };
         corner.create_topic(&unique, partitions, &[]);
         corner.create_topic(&corner.config.dead_letters.topic, 2, limits);
         corner
+    }
+
+    /// The program itself, with this corner's configuration.
+    pub(crate) fn contentflow(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_contentflow"));
+        command.args(arguments).envs(self.environment.iter().cloned());
+        command
     }
 
     pub(crate) fn topic(&self) -> &str {
