@@ -1,5 +1,6 @@
 //! What the tests share: a corner of the servers for each, and records as plain values.
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use contentflow::config::{Config, Overrides};
@@ -19,6 +20,23 @@ pub(crate) struct Corner {
     /// The same configuration for a process of its own.
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) runtime: tokio::runtime::Runtime,
+    topics: RefCell<Vec<String>>,
+}
+
+/// Leaves nothing behind, so that a server can take many runs. What fails here is not what was tested.
+impl Drop for Corner {
+    fn drop(&mut self) {
+        let admin: AdminClient<_> = client_config(&self.config.kafka).create().unwrap();
+        let topics = self.topics.take();
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let drop_table = format!("DROP TABLE IF EXISTS {}", self.config.database.table.sql());
+        self.runtime.block_on(async {
+            drop(admin.delete_topics(&topics, &AdminOptions::new()).await);
+            if let Ok(client) = contentflow::postgres::connect(&self.config.database).await {
+                drop(client.batch_execute(&drop_table).await);
+            }
+        });
+    }
 }
 
 /// A record with everything that must survive.
@@ -86,7 +104,7 @@ impl Corner {
         let config =
             Config::load_from(None, none, environment.clone(), Overrides::default()).unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let corner = Corner { config, environment, runtime };
+        let corner = Corner { config, environment, runtime, topics: RefCell::default() };
         corner.create_topic(&unique, partitions, &[]);
         corner.create_topic(&corner.config.dead_letters.topic, 2, limits);
         corner
@@ -104,6 +122,7 @@ impl Corner {
     }
 
     pub(crate) fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+        self.topics.borrow_mut().push(name.to_owned());
         let admin: AdminClient<_> = client_config(&self.config.kafka).create().unwrap();
         let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
         for (setting, value) in settings {
