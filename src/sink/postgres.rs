@@ -216,7 +216,8 @@ impl Writer {
                 }
                 // The first try and then the retries.
                 Verdict::NoSuchRow if pending.attempts > self.config.retries => {
-                    let message = format!("no row has this eventDraftId, after {} tries", pending.attempts);
+                    let message =
+                        format!("no row has this eventDraftId, after {} tries", pending.attempts);
                     self.reject(pending, &Fault::new(Reason::UnknownDraft, message));
                 }
                 Verdict::NoSuchRow => {
