@@ -28,7 +28,10 @@ fn letter(topic: &str, record: &Record, reason: Reason, large: bool) -> Record {
         headers: record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())),
     };
     let pairs = |headers: &OwnedHeaders| {
-        headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
+        headers
+            .iter()
+            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+            .collect()
     };
     let (key, value, headers) = if large {
         let reference = letter.reference();
@@ -36,7 +39,14 @@ fn letter(topic: &str, record: &Record, reason: Reason, large: bool) -> Record {
     } else {
         (record.key.clone(), record.value.clone(), pairs(&letter.headers()))
     };
-    Record { partition: record.partition % 2, offset: 0, timestamp_ms: OLD_MS + 1, key, value, headers }
+    Record {
+        partition: record.partition % 2,
+        offset: 0,
+        timestamp_ms: OLD_MS + 1,
+        key,
+        value,
+        headers,
+    }
 }
 
 /// Publishes the records to the topic and their dead letters to theirs.
@@ -112,11 +122,17 @@ fn a_replayed_record_is_byte_for_byte_what_was_rejected() {
     }
 
     // What was replayed is remembered, and still counts as a dead letter; the marks do not.
-    assert_eq!(replay(&corner, &Which::All, false).0, Replayed { already: 7, ..Replayed::default() });
+    assert_eq!(
+        replay(&corner, &Which::All, false).0,
+        Replayed { already: 7, ..Replayed::default() }
+    );
     assert_eq!(count(&corner), "7");
     assert_eq!(corner.read(corner.topic()).len(), 14);
     // Somebody may insist.
-    assert_eq!(replay(&corner, &Which::All, true).0, Replayed { replayed: 7, ..Replayed::default() });
+    assert_eq!(
+        replay(&corner, &Which::All, true).0,
+        Replayed { replayed: 7, ..Replayed::default() }
+    );
     assert_eq!(corner.read(corner.topic()).len(), 21);
 }
 
@@ -125,19 +141,29 @@ fn a_record_too_large_for_the_dead_letters_is_fetched_from_its_own_place() {
     let corner = Corner::with_dead_letters("oversize", 1, &[("max.message.bytes", "200000")]);
     let large = Record { value: Some(vec![b'\xff'; 300_000]), ..simple(0, "") };
     let headers = vec![header("own", Some(b"1")), header("null", None)];
-    corner.produce(corner.topic(), &[simple(0, "a"), Record { headers, ..large }, simple(0, "c")]).unwrap();
+    corner
+        .produce(corner.topic(), &[simple(0, "a"), Record { headers, ..large }, simple(0, "c")])
+        .unwrap();
     let stored = corner.read(corner.topic());
     let whole = letter(corner.topic(), &stored[1], Reason::NotUtf8, false);
-    assert!(corner.produce(&corner.config.dead_letters.topic, &[whole]).is_err(), "it is too large");
+    assert!(
+        corner.produce(&corner.config.dead_letters.topic, &[whole]).is_err(),
+        "it is too large"
+    );
     let reference = letter(corner.topic(), &stored[1], Reason::NotUtf8, true);
     // A reference to something else than what stands at its place.
-    let other = letter(corner.topic(), &Record { offset: 2, ..stored[1].clone() }, Reason::NotUtf8, true);
-    let gone = letter(corner.topic(), &Record { offset: 77, ..stored[1].clone() }, Reason::NotUtf8, true);
+    let other =
+        letter(corner.topic(), &Record { offset: 2, ..stored[1].clone() }, Reason::NotUtf8, true);
+    let gone =
+        letter(corner.topic(), &Record { offset: 77, ..stored[1].clone() }, Reason::NotUtf8, true);
     corner.produce(&corner.config.dead_letters.topic, &[reference, other, gone]).unwrap();
 
     let (replayed, text) = replay(&corner, &Which::Reason(Reason::NotUtf8), false);
     assert_eq!(replayed, Replayed { replayed: 1, failed: 2, ..Replayed::default() }, "{text}");
-    assert!(text.contains("the SHA-256 differs") && text.contains("no longer in its topic"), "{text}");
+    assert!(
+        text.contains("the SHA-256 differs") && text.contains("no longer in its topic"),
+        "{text}"
+    );
     assert!(!replayed.is_success(&Which::All));
     assert_eq!(corner.read(corner.topic())[3].own(), stored[1].own());
 }
@@ -149,10 +175,16 @@ fn a_record_is_replayed_three_times_at_most() {
     for life in 0..=3 {
         corner.produce(corner.topic(), &[record.clone()]).unwrap();
         let rejected = corner.read(corner.topic()).pop().unwrap();
-        assert_eq!(rejected.header("dlq.replays").unwrap_or_default(), if life == 0 { String::new() } else { life.to_string() });
+        assert_eq!(
+            rejected.header("dlq.replays").unwrap_or_default(),
+            if life == 0 { String::new() } else { life.to_string() }
+        );
         let letter = letter(corner.topic(), &rejected, Reason::UnknownDraft, false);
         corner.produce(&corner.config.dead_letters.topic, &[letter]).unwrap();
-        let place = Place { partition: 0, offset: corner.read(&corner.config.dead_letters.topic).pop().unwrap().offset };
+        let place = Place {
+            partition: 0,
+            offset: corner.read(&corner.config.dead_letters.topic).pop().unwrap().offset,
+        };
         let (replayed, text) = replay(&corner, &Which::At(place), false);
         if life < 3 {
             assert_eq!(replayed.replayed, 1, "{text}");
@@ -173,7 +205,10 @@ fn what_is_new_is_taken_and_what_is_asked_for() {
     bury(&corner, &[simple(0, "a"), simple(1, "b")], Reason::NotJson);
     assert_eq!(replay(&corner, &Which::Reason(Reason::BadUrl), false).0, Replayed::default());
     assert_eq!(replay(&corner, &Which::At(Place { partition: 1, offset: 0 }), false).0.replayed, 1);
-    assert_eq!(replay(&corner, &Which::All, false).0, Replayed { replayed: 1, already: 1, ..Replayed::default() });
+    assert_eq!(
+        replay(&corner, &Which::All, false).0,
+        Replayed { replayed: 1, already: 1, ..Replayed::default() }
+    );
     let missing = Which::At(Place { partition: 1, offset: 1 });
     let (result, _) = output(|out| dead_letters::replay(&corner.config, &missing, false, out));
     assert!(matches!(result, Err(DlqError::NotThere { .. })), "a mark is no letter: {result:?}");
@@ -218,7 +253,8 @@ fn a_topic_made_again_has_new_records_at_the_old_offsets() {
 #[test]
 fn two_replays_at_once_publish_each_record_once() {
     let corner = Corner::new("twice", 2);
-    let records: Vec<Record> = (0..2_000).map(|number| simple(number % 2, &format!("r{number}"))).collect();
+    let records: Vec<Record> =
+        (0..2_000).map(|number| simple(number % 2, &format!("r{number}"))).collect();
     bury(&corner, &records, Reason::NotJson);
     std::thread::scope(|scope| {
         for pause_ms in [0, 300, 600, 900] {
@@ -231,7 +267,8 @@ fn two_replays_at_once_publish_each_record_once() {
         }
     });
     replay(&corner, &Which::All, false);
-    let mut values: Vec<_> = corner.read(corner.topic()).into_iter().skip(0).filter_map(|record| record.value).collect();
+    let mut values: Vec<_> =
+        corner.read(corner.topic()).into_iter().skip(0).filter_map(|record| record.value).collect();
     values.sort();
     assert_eq!(values.len(), 4_000, "each of 2,000 records and its one replay");
     assert!(values.chunks(2).all(|pair| pair[0] == pair[1]));
@@ -245,30 +282,58 @@ fn lists_and_views_show_hostile_bytes_harmlessly() {
         headers: vec![header("x\x1b", Some(b"\xff\n")), header("null", None)],
         ..simple(0, "{\"jobId\":\"a\",\"jobId\":\"b\",\"u\":\"\u{202e}x\"}")
     };
-    bury(&corner, &[record, Record { value: Some(b"\x00\x1bbinary".to_vec()), ..simple(0, "") }], Reason::DuplicateKey);
+    bury(
+        &corner,
+        &[record, Record { value: Some(b"\x00\x1bbinary".to_vec()), ..simple(0, "") }],
+        Reason::DuplicateKey,
+    );
     replay(&corner, &Which::At(Place { partition: 0, offset: 0 }), false);
 
-    let (result, table) = output(|out| dead_letters::list(&corner.config, &Which::All, 10, false, out));
+    let (result, table) =
+        output(|out| dead_letters::list(&corner.config, &Which::All, 10, false, out));
     result.unwrap();
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines.len(), 3, "{table}");
-    assert!(lines[1].starts_with("0:0 ") && lines[1].contains(" 0:0 ") && lines[1].contains("duplicate-key"), "{table}");
+    assert!(
+        lines[1].starts_with("0:0 ")
+            && lines[1].contains(" 0:0 ")
+            && lines[1].contains("duplicate-key"),
+        "{table}"
+    );
     assert!(lines[1].ends_with("0 (replayed)") && lines[2].ends_with(" 0"), "{table}");
-    assert!(table.contains("what is wrong\\u{1b}[2J") && table.contains("2017-07-14T02:40:00.001Z"), "{table}");
+    assert!(
+        table.contains("what is wrong\\u{1b}[2J") && table.contains("2017-07-14T02:40:00.001Z"),
+        "{table}"
+    );
 
     let (_, json) = output(|out| dead_letters::list(&corner.config, &Which::All, 1, true, out));
     let row: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!((&row["place"], &row["replayed"], &row["reason"]), (&"0:1".into(), &false.into(), &"duplicate-key".into()));
+    assert_eq!(
+        (&row["place"], &row["replayed"], &row["reason"]),
+        (&"0:1".into(), &false.into(), &"duplicate-key".into())
+    );
 
-    let show = |offset| output(|out| dead_letters::show(&corner.config, Place { partition: 0, offset }, out));
+    let show = |offset| {
+        output(|out| dead_letters::show(&corner.config, Place { partition: 0, offset }, out))
+    };
     let (_, first) = show(0);
     assert!(first.contains("key: draft\\u{1b}[2J\\r\\nfake row\n"), "{first}");
-    assert!(first.contains("header x\\u{1b}: \\xff\\n\n") && first.contains("header null: (null)\n"), "{first}");
-    assert!(first.contains("  \"jobId\": \"a\",\n  \"jobId\": \"b\",\n  \"u\": \"\\u202ex\"\n"), "{first}");
+    assert!(
+        first.contains("header x\\u{1b}: \\xff\\n\n") && first.contains("header null: (null)\n"),
+        "{first}"
+    );
+    assert!(
+        first.contains("  \"jobId\": \"a\",\n  \"jobId\": \"b\",\n  \"u\": \"\\u202ex\"\n"),
+        "{first}"
+    );
     assert!(first.contains("header dlq.reason: duplicate-key\n"), "{first}");
     let (_, second) = show(1);
     assert!(second.contains("00000000  00 1b 62 69"), "{second}");
-    assert!([&table, &json, &first, &second].iter().all(|text| !text.contains(['\u{1b}', '\r', '\u{202e}'])));
+    assert!(
+        [&table, &json, &first, &second]
+            .iter()
+            .all(|text| !text.contains(['\u{1b}', '\r', '\u{202e}']))
+    );
 
     let (_, counts) = output(|out| dead_letters::count(&corner.config, true, out));
     assert_eq!(counts, "reason         count\nduplicate-key  2\n");

@@ -33,7 +33,10 @@ fn a_draft_comes_from_its_row_once_and_then_from_the_cache() {
         let corner = prepared("read", id_type);
         let config = &corner.config;
         corner.runtime.block_on(async {
-            assert_eq!(drafts::create(config, id, Some(r#"{"title":"Sommerfest"}"#)).await.unwrap(), canonical);
+            assert_eq!(
+                drafts::create(config, id, Some(r#"{"title":"Sommerfest"}"#)).await.unwrap(),
+                canonical
+            );
             let (first, source) = drafts::read(config, id).await.unwrap();
             assert_eq!(source, Source::DatabaseAndFilled, "{id_type}");
             let json: serde_json::Value = serde_json::from_str(&first).unwrap();
@@ -47,7 +50,10 @@ fn a_draft_comes_from_its_row_once_and_then_from_the_cache() {
             let key = config.cache.key.key(canonical);
             let ttl: u64 = redis.ttl(&key).await.unwrap();
             assert!((604_700..=604_800).contains(&ttl), "{ttl} s");
-            assert!(!redis.exists::<_, bool>(lease_key(&key)).await.unwrap(), "the lease is given back");
+            assert!(
+                !redis.exists::<_, bool>(lease_key(&key)).await.unwrap(),
+                "the lease is given back"
+            );
         });
     }
 }
@@ -64,7 +70,10 @@ fn a_fill_that_began_before_a_write_never_lands_after_it() {
         let mut writer = contentflow::postgres::connect(&config.database).await.unwrap();
         let table = config.database.table.sql();
         let transaction = writer.transaction().await.unwrap();
-        transaction.batch_execute(&format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await.unwrap();
+        transaction
+            .batch_execute(&format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
+            .await
+            .unwrap();
         let reader = async {
             let rows = drafts::read(config, "d").await.unwrap();
             assert_eq!(rows.1, Source::Database, "the lease was gone");
@@ -124,10 +133,15 @@ fn mistakes_are_named() {
         assert!(message(create(id, Some("[]")).await).contains("not a JSON object"));
         assert!(message(create(id, Some("{")).await).contains("not JSON"));
         assert!(message(create(id, Some(r#"{"tittle":1}"#)).await).contains("\"tittle\""));
-        assert!(message(create(id, Some(r#"{"content_job_id":"j"}"#)).await).contains("belongs to contentflow"));
+        assert!(
+            message(create(id, Some(r#"{"content_job_id":"j"}"#)).await)
+                .contains("belongs to contentflow")
+        );
         let mut elsewhere = config.clone();
         elsewhere.database.table = contentflow::config::TableName::parse("nowhere.at_all").unwrap();
-        assert!(message(drafts::read(&elsewhere, id).await.unwrap_err()).contains("does not exist"));
+        assert!(
+            message(drafts::read(&elsewhere, id).await.unwrap_err()).contains("does not exist")
+        );
     });
 }
 
@@ -156,7 +170,9 @@ fn a_list_shows_the_newest_first_and_ids_on_one_line() {
     let config = &corner.config;
     let table = config.database.table.sql();
     corner.runtime.block_on(async {
-        drafts::create(config, "old", Some(r#"{"updated_at":"2020-01-01","content_images":{}}"#)).await.unwrap();
+        drafts::create(config, "old", Some(r#"{"updated_at":"2020-01-01","content_images":{}}"#))
+            .await
+            .unwrap();
         drafts::create(config, "a\u{1b}[2J\nb", None).await.unwrap();
         let mut out = Vec::new();
         drafts::list(config, 5, &mut out).await.unwrap();
@@ -167,8 +183,7 @@ fn a_list_shows_the_newest_first_and_ids_on_one_line() {
         assert_eq!(lines.len(), 3);
         sql(config, &format!("DROP TABLE {table}")).await;
     });
-    let (result, text) = output(|out| {
-        corner.runtime.block_on(drafts::get(config, "old", out, &mut Vec::new()))
-    });
+    let (result, text) =
+        output(|out| corner.runtime.block_on(drafts::get(config, "old", out, &mut Vec::new())));
     assert!(result.is_err() && text.is_empty());
 }

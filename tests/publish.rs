@@ -36,14 +36,18 @@ fn lines_are_published_as_they_are_up_to_the_first_bad_one() {
     let good = format!("{}\r\n\n  {} \n{}", line(1), line(2), line(3));
     let published = publish::publish_lines(&corner.config.kafka, &mut Cursor::new(&good)).unwrap();
     assert_eq!(published.events, 3);
-    let values: Vec<_> = corner.read(corner.topic()).into_iter().filter_map(|record| record.value).collect();
+    let values: Vec<_> =
+        corner.read(corner.topic()).into_iter().filter_map(|record| record.value).collect();
     let expected = [line(1), format!("  {} ", line(2)), line(3)].map(String::into_bytes);
     assert_eq!(values, expected);
 
     let bad = format!("{}\n{{\"jobId\":7}}\n{}\n", line(4), line(5));
     let error = publish::publish_lines(&corner.config.kafka, &mut Cursor::new(&bad)).unwrap_err();
     assert!(matches!(error, PublishError::Line { line: 2, published: 1, .. }), "{error}");
-    assert!(error.to_string().contains("line 2: ") && error.to_string().contains("missing-field"), "{error}");
+    assert!(
+        error.to_string().contains("line 2: ") && error.to_string().contains("missing-field"),
+        "{error}"
+    );
     assert_eq!(corner.read(corner.topic()).len(), 4);
 }
 
@@ -62,7 +66,10 @@ fn a_generated_mix_arrives_whole_and_in_the_order_of_each_draft() {
     };
     let mut seen = 0;
     let published =
-        publish::publish_generated(&corner.config.kafka, mix.clone(), None, &mut |sent| seen = sent).unwrap();
+        publish::publish_generated(&corner.config.kafka, mix.clone(), None, &mut |sent| {
+            seen = sent
+        })
+        .unwrap();
     assert_eq!((published.events, seen), (20_000, 20_000));
     assert_eq!(published.by_kind.values().sum::<u64>(), 20_000);
     let mut records = corner.read(corner.topic());

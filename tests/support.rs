@@ -51,7 +51,8 @@ pub(crate) async fn sql(config: &Config, statement: &str) -> Vec<Vec<String>> {
         tokio_postgres::SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     });
-    rows.map(|row| (0..row.len()).map(|at| row.get(at).unwrap_or_default().to_owned()).collect()).collect()
+    rows.map(|row| (0..row.len()).map(|at| row.get(at).unwrap_or_default().to_owned()).collect())
+        .collect()
 }
 
 impl Corner {
@@ -60,13 +61,19 @@ impl Corner {
         Corner::with_dead_letters(name, partitions, &[])
     }
 
-    pub(crate) fn with_dead_letters(name: &str, partitions: i32, limits: &[(&str, &str)]) -> Corner {
+    pub(crate) fn with_dead_letters(
+        name: &str,
+        partitions: i32,
+        limits: &[(&str, &str)],
+    ) -> Corner {
         let unique = format!("{name}-{:08x}", fastrand::u32(..));
         let given = |name: &str| {
-            std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run `dev/stack run -- cargo test`"))
+            std::env::var(name)
+                .unwrap_or_else(|_| panic!("{name} is not set: run `dev/stack run -- cargo test`"))
         };
-        let mut environment: Vec<(String, String)> =
-            ["KAFKA_BROKERS", "DATABASE_URL", "REDIS_URL"].map(|name| (name.to_owned(), given(name))).to_vec();
+        let mut environment: Vec<(String, String)> = ["KAFKA_BROKERS", "DATABASE_URL", "REDIS_URL"]
+            .map(|name| (name.to_owned(), given(name)))
+            .to_vec();
         environment.extend([
             ("CONTENTFLOW_KAFKA__TOPIC".to_owned(), unique.clone()),
             ("CONTENTFLOW_KAFKA__GROUP".to_owned(), unique.clone()),
@@ -92,27 +99,33 @@ impl Corner {
         for (setting, value) in settings {
             topic = topic.set(setting, value);
         }
-        let created = self.runtime.block_on(admin.create_topics([&topic], &AdminOptions::new())).unwrap();
+        let created =
+            self.runtime.block_on(admin.create_topics([&topic], &AdminOptions::new())).unwrap();
         created.into_iter().for_each(|result| assert!(result.is_ok(), "{result:?}"));
     }
 
     pub(crate) fn delete_topic(&self, name: &str) {
         let admin: AdminClient<_> = client_config(&self.config.kafka).create().unwrap();
-        let deleted = self.runtime.block_on(admin.delete_topics(&[name], &AdminOptions::new())).unwrap();
+        let deleted =
+            self.runtime.block_on(admin.delete_topics(&[name], &AdminOptions::new())).unwrap();
         deleted.into_iter().for_each(|result| assert!(result.is_ok(), "{result:?}"));
     }
 
     /// Publishes records as they are, each to its partition; the error is the first delivery's.
     pub(crate) fn produce(&self, topic: &str, records: &[Record]) -> Result<(), KafkaError> {
         let mut client = client_config(&self.config.kafka);
-        client.set("message.max.bytes", "50000000").set("acks", "all").set("batch.num.messages", "1");
+        client
+            .set("message.max.bytes", "50000000")
+            .set("acks", "all")
+            .set("batch.num.messages", "1");
         let producer: BaseProducer = client.create().unwrap();
         let before = self.read(topic).len();
         for record in records {
             let headers = record.headers.iter().fold(OwnedHeaders::new(), |all, (key, value)| {
                 all.insert(Header { key, value: value.as_deref() })
             });
-            let mut base = BaseRecord::<[u8], [u8]>::to(topic).partition(record.partition).headers(headers);
+            let mut base =
+                BaseRecord::<[u8], [u8]>::to(topic).partition(record.partition).headers(headers);
             base.key = record.key.as_deref();
             base.payload = record.value.as_deref();
             base.timestamp = Some(record.timestamp_ms);
@@ -121,14 +134,19 @@ impl Corner {
         producer.flush(DEADLINE)?;
         match self.read(topic).len() - before {
             sent if sent == records.len() => Ok(()),
-            _ => Err(KafkaError::MessageProduction(rdkafka::types::RDKafkaErrorCode::MessageSizeTooLarge)),
+            _ => Err(KafkaError::MessageProduction(
+                rdkafka::types::RDKafkaErrorCode::MessageSizeTooLarge,
+            )),
         }
     }
 
     /// All committed records of a topic, by partition and offset.
     pub(crate) fn read(&self, topic: &str) -> Vec<Record> {
         let mut client = client_config(&self.config.kafka);
-        client.set("group.id", "reader").set("enable.auto.commit", "false").set("enable.partition.eof", "true");
+        client
+            .set("group.id", "reader")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true");
         client.set("fetch.wait.max.ms", "20");
         let consumer: BaseConsumer = client.create().unwrap();
         let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).unwrap();
@@ -161,7 +179,9 @@ fn record(message: &impl Message) -> Record {
         timestamp_ms: message.timestamp().to_millis().unwrap_or(-1),
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
-        headers: headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect(),
+        headers: headers
+            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+            .collect(),
     }
 }
 

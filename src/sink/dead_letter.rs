@@ -26,6 +26,9 @@ const DELIVERY_TIMEOUT_MS: &str = "30000";
 /// The producer of the dead-letter topic, shared by all workers.
 pub type DeadLetterProducer = ThreadedProducer<Deliveries>;
 
+/// What became of one record of a batch.
+type Report = (usize, Form, KafkaResult<()>);
+
 /// Passes delivery reports on to whoever sent the record.
 #[derive(Clone, Copy, Debug)]
 pub struct Deliveries;
@@ -34,7 +37,8 @@ pub struct Deliveries;
 #[derive(Debug)]
 pub struct Delivery {
     index: usize,
-    reports: mpsc::UnboundedSender<(usize, KafkaResult<()>)>,
+    form: Form,
+    reports: mpsc::UnboundedSender<Report>,
 }
 
 impl ClientContext for Deliveries {
@@ -48,7 +52,7 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, delivery: Box<Delivery>) {
         let result = result.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
-        let _gone = delivery.reports.send((delivery.index, result)).is_err();
+        let _gone = delivery.reports.send((delivery.index, delivery.form, result)).is_err();
     }
 }
 
@@ -65,6 +69,8 @@ pub fn producer(config: &Config) -> KafkaResult<DeadLetterProducer> {
         .set("message.timeout.ms", DELIVERY_TIMEOUT_MS)
         // What the source took must fit here as well: twice the largest value, for the headers.
         .set("message.max.bytes", "2200000")
+        // A broker holds the whole batch against the topic's limit: small batches, so that only what is large itself is refused.
+        .set("batch.size", "16384")
         .set("linger.ms", "5");
     client.create_with_context(Deliveries)
 }
@@ -77,7 +83,7 @@ pub async fn serve(
     policy: OutagePolicy,
 ) {
     while let Some(Job { ticket, batch }) = lane.jobs.recv().await {
-        let mut letters = Letters { config: &config, producer: &producer, batch: &batch };
+        let letters = Letters { config: &config, producer: &producer, batch: &batch };
         letters.deliver(&policy).await;
         lane.replies.answer(ticket, batch, true);
     }
@@ -92,7 +98,7 @@ struct Letters<'a> {
 
 impl Letters<'_> {
     /// Sends all, and those again whose delivery was not reported, until none is left.
-    async fn deliver(&mut self, policy: &OutagePolicy) {
+    async fn deliver(&self, policy: &OutagePolicy) {
         let mut outage = Outage::none("dead-letter topic", policy);
         let mut to_send: Vec<(usize, Form)> =
             (0..self.batch.len()).map(|index| (index, Form::Whole)).collect();
@@ -100,12 +106,16 @@ impl Letters<'_> {
             let failed = self.send(&to_send).await;
             to_send = Vec::new();
             let mut worst = None;
-            for (index, error) in failed {
-                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
-                    to_send.push((index, Form::Reference));
-                } else {
-                    to_send.push((index, Form::Whole));
-                    worst = Some(error);
+            for (index, form, error) in failed {
+                let too_large =
+                    error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
+                match form {
+                    Form::Whole if too_large => to_send.push((index, Form::Reference)),
+                    // A topic that takes not even a reference needs a person, as one that is not writable does.
+                    Form::Whole | Form::Reference => {
+                        to_send.push((index, form));
+                        worst = Some(error);
+                    }
                 }
             }
             match worst {
@@ -116,17 +126,17 @@ impl Letters<'_> {
     }
 
     /// Sends records and waits for their reports; returns those that failed.
-    async fn send(&self, to_send: &[(usize, Form)]) -> Vec<(usize, KafkaError)> {
+    async fn send(&self, to_send: &[(usize, Form)]) -> Vec<(usize, Form, KafkaError)> {
         let (reports, mut reported) = mpsc::unbounded_channel();
         let mut failed = Vec::new();
         for (index, form) in to_send {
             if let Err(error) = self.enqueue(*index, *form, &reports).await {
-                failed.push((*index, error));
+                failed.push((*index, *form, error));
             }
         }
         drop(reports);
-        while let Some((index, result)) = reported.recv().await {
-            failed.extend(result.err().map(|error| (index, error)));
+        while let Some((index, form, result)) = reported.recv().await {
+            failed.extend(result.err().map(|error| (index, form, error)));
         }
         failed
     }
@@ -135,7 +145,7 @@ impl Letters<'_> {
         &self,
         index: usize,
         form: Form,
-        reports: &mpsc::UnboundedSender<(usize, KafkaResult<()>)>,
+        reports: &mpsc::UnboundedSender<Report>,
     ) -> KafkaResult<()> {
         let rejected = &self.batch[index];
         let record = rejected.record();
@@ -153,7 +163,7 @@ impl Letters<'_> {
             headers: record.headers(),
         };
         loop {
-            let delivery = Box::new(Delivery { index, reports: reports.clone() });
+            let delivery = Box::new(Delivery { index, form, reports: reports.clone() });
             let sent = match form {
                 Form::Whole => {
                     self.produce(record.key(), record.value(), letter.headers(), delivery)
