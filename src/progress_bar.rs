@@ -36,8 +36,7 @@ impl Bar {
         let style = ProgressStyle::with_template(&template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .with_key("rate", |state: &ProgressState, text: &mut dyn fmt::Write| {
-                // A text in memory takes anything.
-                drop(write!(text, "{:.0}", state.per_sec()));
+                write!(text, "{:.0}", state.per_sec()).expect("a string takes any text");
             });
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
         bar.set_style(style);
