@@ -2,10 +2,10 @@
 # others.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint up down clean
+.PHONY: help demo test bench million lint up down clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## the whole job on throwaway servers with generated events, then a report
 	dev/stack deps
@@ -26,6 +26,10 @@ lint: ## format, clippy, licences and sources of the dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo deny --locked check bans licenses sources
+
+million: ## a million events against a fold over the topic, also with kill -9 ten times (EVENTS=, KILLS=, SEED=)
+	dev/stack deps
+	dev/stack run -- cargo bench --locked --bench million
 
 up: ## start the servers and leave them running
 	dev/stack up

@@ -89,7 +89,9 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return failure::report_usage(&error),
     };
-    logging::start(cli.log_format, cli.verbose);
+    // The demo tells by itself what is going on.
+    let quiet = matches!(cli.command, Command::Demo(_));
+    logging::start(cli.log_format, cli.verbose, quiet);
     let mut out = BufWriter::new(io::stdout().lock());
     let result = dispatch(cli, &mut out).and_then(|code| {
         out.flush()?;
@@ -139,7 +141,7 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Dlq(command) => dlq::run(&load(Overrides::default())?, &command, out),
-        Command::Demo(_) => Err(Failure::failed("this command is not connected yet")),
+        Command::Demo(args) => demo::run(load(args.overrides())?, &args, &runtime()?, out),
     }
 }
 

@@ -29,7 +29,7 @@ mod error;
 
 pub use entry::{Entry, Letter, NotAPlace, Origin, Place};
 pub use error::DlqError;
-pub use list::{count, list, show};
+pub use list::{count, list, newest, show};
 pub use replay::{Replayed, replay};
 
 /// The message beside the code is cut to this many bytes: headers are for reading, and count against the record's size.

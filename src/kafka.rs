@@ -236,6 +236,35 @@ impl Admin {
             None => Err(not_created("the broker said nothing about it".to_owned())),
         }
     }
+
+    /// Deletes topics; one that does not exist is as good as deleted.
+    pub async fn delete_topics(&self, topics: &[&str]) -> Result<(), KafkaError> {
+        let client: AdminClient<Complaints> =
+            self.config.create_with_context(self.complaints.clone()).map_err(creation_error)?;
+        let options = AdminOptions::new()
+            .request_timeout(Some(METADATA_TIMEOUT))
+            .operation_timeout(Some(METADATA_TIMEOUT));
+        let results = client.delete_topics(topics, &options).await;
+        for result in results.map_err(|error| KafkaError::Refused(error.to_string()))? {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
+                Err((topic, code)) => {
+                    return Err(KafkaError::Refused(format!("{topic} is not deleted: {code}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How many processes are in the consumer group. Blocks up to [`METADATA_TIMEOUT`].
+    pub fn group_members(&self, group: &str) -> Result<usize, KafkaError> {
+        let groups = self.client.client().fetch_group_list(Some(group), METADATA_TIMEOUT);
+        let groups = groups.map_err(|error| match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::OperationTimedOut) | None => self.unreachable(),
+            Some(code) => KafkaError::Refused(format!("the group {group}: {code}")),
+        })?;
+        Ok(groups.groups().iter().map(|group| group.members().len()).sum())
+    }
 }
 
 impl fmt::Debug for Admin {

@@ -28,4 +28,5 @@ pub mod dead_letters;
 pub mod drafts;
 pub mod generate;
 pub mod publish;
+pub mod demo;
 pub mod printable;

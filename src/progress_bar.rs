@@ -1,9 +1,10 @@
 //! How far a long command is, on standard error: a bar on a terminal, a line now and then elsewhere.
 
+use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// Between two lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -30,10 +31,13 @@ impl Bar {
             return Bar::Lines { what, total, last: Instant::now() };
         }
         let template = format!(
-            "{{bar:40}} {{percent}}% {{human_pos}}/{{human_len}} {what}, {{per_sec}}, {{eta}} left"
+            "{{wide_bar}} {{percent:>3}}% {{human_pos}}/{{human_len}} {what}, {{rate}}/s, {{eta}} left"
         );
         let style = ProgressStyle::with_template(&template)
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .with_key("rate", |state: &ProgressState, text: &mut dyn fmt::Write| {
+                write!(text, "{:.0}", state.per_sec()).expect("a string takes any text");
+            });
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
         bar.set_style(style);
         Bar::Drawn(bar)

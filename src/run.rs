@@ -19,6 +19,7 @@ use crate::commit::Committer;
 use crate::config::Config;
 use crate::ingest::Ingest;
 use crate::progress::progress;
+use crate::progress_bar::Bar;
 use crate::report::Report;
 use crate::shutdown::{Abort, Cause};
 use crate::sink::dead_letter::DeadLetterProducer;
@@ -134,6 +135,26 @@ impl MakeEffects for Servers {
         }
         effect
     }
+}
+
+/// [`run`] with the table looked up, and with a progress bar where the end is known.
+///
+/// # Errors
+///
+/// [`RunError`].
+pub fn consume(config: &Arc<Config>, until: &Until, runtime: &Runtime) -> Result<Report, RunError> {
+    let table = runtime.block_on(Table::look_up(config))?;
+    let mut bar = None;
+    let mut on_progress = |state: &State| {
+        let backlog = state.backlog();
+        if until.caught_up && backlog > 0 {
+            let bar = bar.get_or_insert_with(|| Bar::new("records", backlog));
+            bar.set(state.ingest.totals().records());
+        }
+    };
+    let report = run(config, table, runtime, until, &mut on_progress);
+    bar.into_iter().for_each(Bar::finish);
+    report
 }
 
 /// Runs until `until` says so, and reports.

@@ -1,5 +1,7 @@
 //! Dead letters: written, listed, counted, shown and replayed.
 
+use std::time::Duration;
+
 use contentflow::dead_letters::{self, DeadLetter, DlqError, Place, Replayed, Which};
 use dataflows::reject::Reason;
 use rdkafka::message::{Headers, OwnedHeaders};
@@ -200,6 +202,33 @@ fn a_record_is_replayed_three_times_at_most() {
 }
 
 #[test]
+fn the_first_timestamp_survives_whatever_the_topic_makes_of_it() {
+    let corner = Corner::new("timestamps", 1);
+    let stamping = format!("{}-stamping", corner.topic());
+    corner.create_topic(&stamping, 1, &[("message.timestamp.type", "LogAppendTime")]);
+    let times_ms = [OLD_MS, 0, -1];
+    let rejected = |timestamp_ms: i64, topic: &str| {
+        let record = Record { timestamp_ms, offset: timestamp_ms.abs(), ..simple(0, "x") };
+        letter(topic, &record, Reason::NotJson, false)
+    };
+    for topic in [corner.topic(), &stamping] {
+        let letters = times_ms.map(|timestamp_ms| rejected(timestamp_ms, topic));
+        corner.produce(&corner.config.dead_letters.topic, &letters).unwrap();
+    }
+    let (replayed, text) = replay(&corner, &Which::All, false);
+    assert_eq!(replayed, Replayed { replayed: 6, ..Replayed::default() }, "{text}");
+    let headers = |records: &[Record]| -> Vec<String> {
+        records.iter().map(|record| record.header("dlq.timestamp").unwrap()).collect()
+    };
+    let (plain, stamped) = (corner.read(corner.topic()), corner.read(&stamping));
+    assert_eq!(headers(&plain), times_ms.map(|time| time.to_string()));
+    assert_eq!(headers(&stamped), times_ms.map(|time| time.to_string()));
+    let stored: Vec<i64> = plain.iter().map(|record| record.timestamp_ms).collect();
+    // The client cannot send a 0: it would take it for now.
+    assert_eq!(stored, [OLD_MS, 1, -1]);
+}
+
+#[test]
 fn what_is_new_is_taken_and_what_is_asked_for() {
     let corner = Corner::new("new", 2);
     bury(&corner, &[simple(0, "a"), simple(1, "b")], Reason::NotJson);
@@ -241,7 +270,7 @@ fn a_topic_made_again_has_new_records_at_the_old_offsets() {
     bury(&corner, &[simple(0, "old")], Reason::NotJson);
     assert_eq!(replay(&corner, &Which::All, false).0.replayed, 1);
     corner.delete_topic(corner.topic());
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(1));
     corner.create_topic(corner.topic(), 1, &[]);
     bury(&corner, &[Record { timestamp_ms: OLD_MS + 5, ..simple(0, "new") }], Reason::NotJson);
     assert_eq!(count(&corner), "2");
@@ -250,28 +279,65 @@ fn a_topic_made_again_has_new_records_at_the_old_offsets() {
     assert_eq!(corner.read(corner.topic())[1].value, Some(b"new".to_vec()));
 }
 
+/// Each record of the topic stands there as it was first published and as it was replayed.
+fn assert_each_replayed_once(corner: &Corner, records: usize) {
+    let read = corner.read(corner.topic()).into_iter();
+    let mut values: Vec<Vec<u8>> = read.filter_map(|record| record.value).collect();
+    values.sort();
+    assert_eq!(values.len(), 2 * records);
+    assert!(values.chunks(2).all(|pair| pair[0] == pair[1]));
+}
+
+fn numbered(records: i32) -> Vec<Record> {
+    (0..records).map(|number| simple(number % 2, &format!("record {number}"))).collect()
+}
+
 #[test]
 fn two_replays_at_once_publish_each_record_once() {
     let corner = Corner::new("twice", 2);
-    let records: Vec<Record> =
-        (0..2_000).map(|number| simple(number % 2, &format!("r{number}"))).collect();
-    bury(&corner, &records, Reason::NotJson);
+    bury(&corner, &numbered(2_000), Reason::NotJson);
     std::thread::scope(|scope| {
-        for pause_ms in [0, 300, 600, 900] {
+        for pause_ms in [0, 100, 200, 300] {
             let config = &corner.config;
             scope.spawn(move || {
-                std::thread::sleep(std::time::Duration::from_millis(pause_ms));
+                std::thread::sleep(Duration::from_millis(pause_ms));
                 // All but the last may be told that another one has taken over.
                 drop(dead_letters::replay(config, &Which::All, false, &mut Vec::new()));
             });
         }
     });
     replay(&corner, &Which::All, false);
-    let mut values: Vec<_> =
-        corner.read(corner.topic()).into_iter().skip(0).filter_map(|record| record.value).collect();
-    values.sort();
-    assert_eq!(values.len(), 4_000, "each of 2,000 records and its one replay");
-    assert!(values.chunks(2).all(|pair| pair[0] == pair[1]));
+    assert_each_replayed_once(&corner, 2_000);
+}
+
+#[test]
+fn a_replay_that_is_killed_at_any_moment_is_taken_up_and_repeats_nothing() {
+    let corner = Corner::new("killed", 2);
+    bury(&corner, &numbered(10_000), Reason::NotJson);
+    let replayed = || {
+        let letters = corner.read(&corner.config.dead_letters.topic);
+        letters.iter().filter(|record| record.header("dlq.replayed").is_some()).count()
+    };
+    // Killed later and later, until three have got further than the one before and not to the end.
+    let mut stages = vec![0];
+    for pause_ms in (100..).step_by(20) {
+        let mut process = corner.contentflow(&["dlq", "replay", "--all"]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(pause_ms));
+        process.kill().unwrap();
+        process.wait().unwrap();
+        let stage = replayed();
+        assert!(stage < 10_000, "no kill came in between: {stages:?}");
+        if stages.last().is_some_and(|last| stage > *last) {
+            stages.push(stage);
+        }
+        if stages.len() > 3 {
+            break;
+        }
+    }
+    let already = u64::try_from(replayed()).unwrap();
+    let expected = Replayed { replayed: 10_000 - already, already, ..Replayed::default() };
+    assert_eq!(replay(&corner, &Which::All, false).0, expected, "{stages:?}");
+    assert_each_replayed_once(&corner, 10_000);
 }
 
 #[test]

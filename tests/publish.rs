@@ -112,7 +112,7 @@ fn what_the_broker_refuses_is_reported_with_how_many_got_through() {
     let corner = Corner::new("refused", 1);
     let narrow = format!("{}-narrow", corner.topic());
     corner.create_topic(&narrow, 1, &[("max.message.bytes", "700")]);
-    let kafka = contentflow::config::Kafka { topic: narrow.clone(), ..corner.config.kafka.clone() };
+    let kafka = contentflow::config::Kafka { topic: narrow, ..corner.config.kafka.clone() };
     let long = line(2).replace("/f", &format!("/{}", "f".repeat(1_500)));
     let lines = format!("{}\n{long}\n", line(1));
     let error = publish::publish_lines(&kafka, &mut Cursor::new(&lines)).unwrap_err();

@@ -1,5 +1,6 @@
 //! What the tests share: a corner of the servers for each, and records as plain values.
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use contentflow::config::{Config, Overrides};
@@ -16,7 +17,26 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// A part of the servers that no other test uses.
 pub(crate) struct Corner {
     pub(crate) config: Config,
+    /// The same configuration for a process of its own.
+    pub(crate) environment: Vec<(String, String)>,
     pub(crate) runtime: tokio::runtime::Runtime,
+    topics: RefCell<Vec<String>>,
+}
+
+/// Leaves nothing behind, so that a server can take many runs. What fails here is not what was tested.
+impl Drop for Corner {
+    fn drop(&mut self) {
+        let admin: AdminClient<_> = client_config(&self.config.kafka).create().unwrap();
+        let topics = self.topics.take();
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let drop_table = format!("DROP TABLE IF EXISTS {}", self.config.database.table.sql());
+        self.runtime.block_on(async {
+            drop(admin.delete_topics(&topics, &AdminOptions::new()).await);
+            if let Ok(client) = contentflow::postgres::connect(&self.config.database).await {
+                drop(client.batch_execute(&drop_table).await);
+            }
+        });
+    }
 }
 
 /// A record with everything that must survive.
@@ -81,12 +101,20 @@ impl Corner {
             ("CONTENTFLOW_CACHE__KEY".to_owned(), format!("{unique}:draft:{{id}}")),
         ]);
         let none = std::path::Path::new("no such file");
-        let config = Config::load_from(None, none, environment, Overrides::default()).unwrap();
+        let config =
+            Config::load_from(None, none, environment.clone(), Overrides::default()).unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let corner = Corner { config, runtime };
+        let corner = Corner { config, environment, runtime, topics: RefCell::default() };
         corner.create_topic(&unique, partitions, &[]);
         corner.create_topic(&corner.config.dead_letters.topic, 2, limits);
         corner
+    }
+
+    /// The program itself, with this corner's configuration.
+    pub(crate) fn contentflow(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_contentflow"));
+        command.args(arguments).envs(self.environment.iter().cloned());
+        command
     }
 
     pub(crate) fn topic(&self) -> &str {
@@ -94,6 +122,7 @@ impl Corner {
     }
 
     pub(crate) fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+        self.topics.borrow_mut().push(name.to_owned());
         let admin: AdminClient<_> = client_config(&self.config.kafka).create().unwrap();
         let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
         for (setting, value) in settings {

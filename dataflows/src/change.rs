@@ -190,3 +190,97 @@ fn hash(text: &str) -> u64 {
     text.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::accept::sort;
+    use crate::record::RawRecord;
+    use crate::validate::DraftIdType;
+
+    /// An event at `(partition, offset)`, stamped `timestamp_ms`.
+    pub(crate) fn change(
+        (partition, offset): (i32, i64),
+        timestamp_ms: i64,
+        job: &str,
+        draft: &str,
+    ) -> Change {
+        let stamped_by_topic = false;
+        change_of((partition, offset, timestamp_ms, stamped_by_topic), job, draft, &[])
+    }
+
+    fn change_of(
+        (partition, offset, timestamp_ms, stamped_by_topic): (i32, i64, i64, bool),
+        job: &str,
+        draft: &str,
+        headers: &[(&str, &[u8])],
+    ) -> Change {
+        let value = format!(
+            r#"{{"jobId":"{job}","eventDraftId":"{draft}","imageUrls":{{"trendy":"http://t","simple":"http://s","fancy":"http://f"}}}}"#
+        );
+        let value = Some(value.as_bytes());
+        let record =
+            RawRecord { partition, offset, timestamp_ms, stamped_by_topic, key: None, value };
+        let mut chunk = Chunk::default();
+        // Never the first of its chunk: an index mixed up would show.
+        chunk.push(RawRecord { value: None, ..record }, []);
+        chunk.push(record, headers.iter().map(|(name, value)| (*name, Some(*value))));
+        let mut sorted = sort(chunk, DraftIdType::Text { max_chars: None });
+        sorted.changes.pop().expect("the event is well-formed")
+    }
+
+    fn timestamp(stamped_by_topic: bool, headers: &[(&str, &[u8])]) -> i64 {
+        change_of((0, 0, 9, stamped_by_topic), "j", "d", headers).position().timestamp_ms
+    }
+
+    #[test]
+    fn an_event_keeps_its_texts_and_its_place() {
+        let change = change((3, 7), 11, "j", "d");
+        assert_eq!((change.job_id(), change.draft_id()), ("j", "d"));
+        assert_eq!(
+            change.images(),
+            r#"{"simple":"http://s","fancy":"http://f","trendy":"http://t"}"#
+        );
+        assert_eq!(change.position(), Position { timestamp_ms: 11, offset: 7, partition: 3 });
+        assert!(!change.replayed());
+    }
+
+    #[test]
+    fn the_original_time_counts_only_where_the_topic_stamps_its_own() {
+        assert_eq!(timestamp(true, &[(ORIGINAL_TIMESTAMP, b"5")]), 5);
+        assert_eq!(timestamp(false, &[(ORIGINAL_TIMESTAMP, b"5")]), 9);
+        assert_eq!(timestamp(true, &[]), 9);
+        assert_eq!(timestamp(true, &[(ORIGINAL_TIMESTAMP, b"1"), (ORIGINAL_TIMESTAMP, b"5")]), 5);
+    }
+
+    #[test]
+    fn an_original_time_that_is_none_is_ignored() {
+        for nonsense in [&b""[..], b"soon", b"\xff", b"99999999999999999999"] {
+            assert_eq!(timestamp(true, &[(ORIGINAL_TIMESTAMP, nonsense)]), 9);
+        }
+    }
+
+    #[test]
+    fn a_replayed_record_is_known_by_its_header() {
+        assert!(change_of((0, 0, 0, false), "j", "d", &[(REPLAYS, b"1")]).replayed());
+    }
+
+    #[test]
+    fn a_refused_event_becomes_its_own_record_again() {
+        let rejected = change((3, 7), 11, "j", "d")
+            .refuse(Fault::new(crate::reject::Reason::UnknownDraft, "no"), 4);
+        assert_eq!((rejected.record().partition(), rejected.record().offset()), (3, 7));
+        assert_eq!(
+            (rejected.stage.name(), rejected.attempts, rejected.timestamp_ms()),
+            ("write", 4, 11)
+        );
+    }
+
+    #[test]
+    fn newer_is_the_later_time_then_the_larger_offset_then_the_larger_partition() {
+        let in_order = [((9, 9), 1), ((0, 1), 2), ((1, 1), 2), ((0, 2), 2)];
+        let positions =
+            in_order.map(|(at, timestamp_ms)| change(at, timestamp_ms, "j", "d").position());
+        assert!(positions.is_sorted_by(|a, b| a < b));
+    }
+}

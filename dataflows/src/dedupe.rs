@@ -153,3 +153,61 @@ pub fn remember<'scope>(
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::tests::change;
+
+    fn job(number: usize) -> Change {
+        change((0, 0), 0, &format!("j{number}"), "d")
+    }
+
+    fn remembers(memory: &Memory, change: &Change) -> bool {
+        memory.contains(JobKey::of(change))
+    }
+
+    #[test]
+    fn at_least_the_last_jobs_are_remembered_and_at_most_twice_as_many() {
+        for capacity in [1, 2, 7] {
+            let mut memory = Memory::new(capacity);
+            for newest in 0..40 {
+                memory.remember(&job(newest));
+                for recent in (newest + 1).saturating_sub(capacity)..=newest {
+                    assert!(remembers(&memory, &job(recent)), "{recent} of {newest}, {capacity}");
+                }
+                assert!(memory.young.len() + memory.old.len() <= 2 * capacity);
+            }
+        }
+    }
+
+    #[test]
+    fn the_oldest_generation_is_forgotten_whole() {
+        let mut memory = Memory::new(2);
+        (0..5).for_each(|number| memory.remember(&job(number)));
+        let remembered: Vec<bool> = (0..5).map(|number| remembers(&memory, &job(number))).collect();
+        assert_eq!(remembered, [false, false, true, true, true]);
+    }
+
+    #[test]
+    fn a_job_remembered_again_takes_no_more_room() {
+        let mut memory = Memory::new(2);
+        memory.remember(&job(0));
+        memory.remember(&job(1));
+        (0..9).for_each(|_| memory.remember(&job(0)));
+        assert!(remembers(&memory, &job(1)));
+        assert_eq!(memory.young.len() + memory.old.len(), 2);
+    }
+
+    #[test]
+    fn a_job_belongs_to_one_draft() {
+        let mut memory = Memory::new(4);
+        let (here, there) = (change((0, 0), 0, "j", "d"), change((0, 1), 0, "j", "e"));
+        memory.remember(&here);
+        assert!(!remembers(&memory, &there));
+        assert!(memory.reused(JobKey::of(&there)));
+        assert!(!memory.reused(JobKey::of(&here)));
+        memory.remember(&there);
+        assert!(remembers(&memory, &here) && remembers(&memory, &there));
+    }
+}

@@ -139,3 +139,41 @@ pub fn effect<'scope, E: Effect + 'static>(
     });
     answers
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Requests that name their lane in the high half of their hash, as `Batching` reads it, and noise in the low half.
+    fn cut(
+        lanes: usize,
+        rows_max: usize,
+        requests: &[(u64, u32)],
+    ) -> Vec<(usize, Vec<(u64, u32)>)> {
+        let order_by = |request: &(u64, u32)| (request.0 << 32) | u64::from(request.1);
+        Batching { lanes, rows_max, order_by }.cut(requests.to_vec())
+    }
+
+    #[test]
+    fn the_same_hash_has_the_same_lane_whatever_the_bits_that_chose_the_worker() {
+        let batches = cut(2, 9, &[(0, 7), (1, 7), (2, 8), (3, 9)]);
+        assert_eq!(batches, [(0, vec![(0, 7), (2, 8)]), (1, vec![(1, 7), (3, 9)])]);
+    }
+
+    #[test]
+    fn batches_are_full_but_the_last_and_keep_the_order() {
+        let batches = cut(1, 2, &[(0, 5), (0, 4), (0, 3), (0, 2), (0, 1)]);
+        let numbers: Vec<Vec<u32>> = batches
+            .into_iter()
+            .map(|(_, batch)| batch.into_iter().map(|it| it.1).collect())
+            .collect();
+        assert_eq!(numbers, [vec![5, 4], vec![3, 2], vec![1]]);
+        assert_eq!(cut(1, 2, &[(0, 1), (0, 2)]).len(), 1);
+    }
+
+    #[test]
+    fn a_lane_without_requests_gets_no_batch() {
+        assert!(cut(3, 1, &[]).is_empty());
+        assert_eq!(cut(3, 1, &[(5, 0)]), [(2, vec![(5, 0)])]);
+    }
+}

@@ -41,10 +41,10 @@ pub fn feed<'scope>(
                     Some(Feed::Chunk(chunk)) => output.session(&open[0]).give(chunk),
                     Some(Feed::CloseEpoch) => {
                         epoch += 1;
-                        open.downgrade(&[epoch]);
+                        open.downgrade([epoch]);
                     }
                     Some(Feed::End) => {
-                        open.downgrade(&[]);
+                        open = CapabilitySet::new();
                         return;
                     }
                     None => return,

@@ -71,3 +71,34 @@ fn group(mut changes: Vec<Change>) -> Vec<Group> {
     }
     groups
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::tests::change;
+
+    #[test]
+    fn events_are_grouped_by_draft_in_the_order_of_the_ids() {
+        let drafts = ["b", "a", "c", "b", "B", "a"];
+        let changes = (0..).zip(drafts).map(|(offset, draft)| change((0, offset), 0, "j", draft));
+        let groups = group(changes.collect());
+        let shape: Vec<_> =
+            groups.iter().map(|group| (group.draft_id(), group.events.len())).collect();
+        assert_eq!(shape, [("B", 1), ("a", 2), ("b", 2), ("c", 1)]);
+        for group in &groups {
+            assert!(group.events.iter().all(|event| event.draft_hash() == group.draft_hash()));
+        }
+    }
+
+    #[test]
+    fn nothing_comes_of_nothing() {
+        assert!(group(Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn the_newest_is_the_one_with_the_largest_position() {
+        let events =
+            [((0, 1), 5), ((1, 2), 5), ((2, 9), 4)].map(|(at, time)| change(at, time, "j", "d"));
+        assert_eq!(Group { events: events.to_vec() }.newest(), 1);
+    }
+}

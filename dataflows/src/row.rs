@@ -71,24 +71,13 @@ pub fn judge(row: &RowMemory, events: &[Change]) -> Judgement {
 /// Within a partition it is the one delivered first, whatever the timestamps say: so the choice does not depend on where
 /// one epoch ends and the next begins. Between partitions, which have no order of delivery, it is the oldest.
 fn originals(events: &[Change]) -> Vec<usize> {
-    let mut in_delivery_order: Vec<usize> = (0..events.len()).collect();
-    in_delivery_order.sort_unstable_by_key(|&event| {
-        let Position { partition, offset, .. } = events[event].position();
-        (partition, offset)
-    });
-    let mut chosen: Vec<usize> = Vec::with_capacity(events.len());
-    for event in in_delivery_order {
-        let change = &events[event];
-        match chosen.iter_mut().find(|other| events[**other].job_id() == change.job_id()) {
-            None => chosen.push(event),
-            Some(other) => {
-                let rival = events[*other].position();
-                if rival.partition != change.position().partition && change.position() < rival {
-                    *other = event;
-                }
-            }
-        }
-    }
+    let job = |event: usize| events[event].job_id();
+    let place = |event: usize| events[event].position();
+    let mut chosen: Vec<usize> = (0..events.len()).collect();
+    chosen.sort_unstable_by_key(|&event| (job(event), place(event).partition, place(event).offset));
+    chosen.dedup_by_key(|event| (job(*event), place(*event).partition));
+    chosen.sort_unstable_by_key(|&event| (job(event), place(event)));
+    chosen.dedup_by_key(|event| job(*event));
     chosen
 }
 
@@ -101,4 +90,106 @@ fn remember<'a>(recent: &[Remembered], fresh: impl Iterator<Item = &'a Change>) 
     jobs.sort_unstable_by(|a, b| b.cmp(a));
     jobs.truncate(JOBS_REMEMBERED);
     jobs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::tests::change;
+    use Outcome::{Applied, Duplicate, Superseded};
+
+    /// An event of partition 0.
+    fn event(offset: i64, timestamp_ms: i64, job: &str) -> Change {
+        change((0, offset), timestamp_ms, job, "d")
+    }
+
+    /// The row that has judged these events, one epoch each.
+    fn row_after(events: &[Change]) -> RowMemory {
+        events.iter().fold(RowMemory::default(), |row, event| {
+            judge(&row, std::slice::from_ref(event)).memory.unwrap_or(row)
+        })
+    }
+
+    fn jobs(row: &RowMemory) -> Vec<&str> {
+        row.recent.iter().map(|known| known.job_id.as_str()).collect()
+    }
+
+    fn outcomes(row: &RowMemory, events: &[Change]) -> Vec<Outcome> {
+        judge(row, events).outcomes
+    }
+
+    #[test]
+    fn the_first_event_is_applied_whatever_its_time() {
+        let event = change((0, 0), -1, "a", "d");
+        let judgement = judge(&RowMemory::default(), std::slice::from_ref(&event));
+        assert_eq!((judgement.outcomes, judgement.winner), (vec![Applied], Some(0)));
+        assert_eq!(judgement.memory.unwrap().applied, Some(event.position()));
+    }
+
+    #[test]
+    fn the_newest_wins_and_every_job_is_remembered() {
+        let events = [event(0, 5, "a"), event(1, 7, "b"), event(2, 6, "c")];
+        let judgement = judge(&RowMemory::default(), &events);
+        assert_eq!(judgement.outcomes, [Superseded, Applied, Superseded]);
+        assert_eq!(jobs(&judgement.memory.unwrap()), ["b", "c", "a"]);
+    }
+
+    #[test]
+    fn an_older_event_is_remembered_but_changes_no_images() {
+        let row = row_after(&[event(0, 5, "a")]);
+        let judgement = judge(&row, &[event(1, 4, "b")]);
+        assert_eq!((judgement.outcomes, judgement.winner), (vec![Superseded], None));
+        let memory = judgement.memory.unwrap();
+        assert_eq!((memory.applied, jobs(&memory)), (row.applied, vec!["a", "b"]));
+    }
+
+    #[test]
+    fn a_known_job_is_a_duplicate_and_nothing_is_written() {
+        let row = row_after(&[event(0, 5, "a"), event(1, 4, "b")]);
+        let judgement = judge(&row, &[event(2, 9, "a"), event(3, 9, "b")]);
+        assert_eq!(judgement.outcomes, [Duplicate, Duplicate]);
+        assert_eq!((judgement.winner, judgement.memory), (None, None));
+    }
+
+    #[test]
+    fn an_event_at_the_very_place_of_the_applied_one_is_not_newer() {
+        let row = RowMemory { applied: Some(event(0, 5, "a").position()), recent: vec![] };
+        assert_eq!(outcomes(&row, &[event(0, 5, "a")]), [Superseded]);
+    }
+
+    #[test]
+    fn within_a_partition_the_first_delivery_stands_for_its_job_even_if_it_is_stamped_later() {
+        let events = [event(1, 3, "a"), event(0, 8, "a"), event(2, 5, "b")];
+        assert_eq!(outcomes(&RowMemory::default(), &events), [Duplicate, Applied, Superseded]);
+    }
+
+    #[test]
+    fn between_partitions_the_oldest_stands_for_its_job() {
+        let events = [change((0, 5), 8, "a", "d"), change((1, 0), 3, "a", "d")];
+        assert_eq!(outcomes(&RowMemory::default(), &events), [Duplicate, Applied]);
+    }
+
+    /// Found by the comparison with the model: a second delivery, stamped early, stood for its job because another partition
+    /// had the job as well.
+    #[test]
+    fn a_second_delivery_never_stands_for_its_job_whatever_other_partitions_have() {
+        let first = change((0, 0), 5, "a", "d");
+        let (later, second) = (change((1, 0), 7, "a", "d"), change((1, 1), 3, "a", "d"));
+        assert_eq!(
+            outcomes(&RowMemory::default(), &[first, later, second]),
+            [Applied, Duplicate, Duplicate]
+        );
+    }
+
+    #[test]
+    fn sixteen_jobs_are_remembered_the_newest_by_position() {
+        let mut events: Vec<Change> = (0..20).map(|n| event(n, n, &format!("j{n}"))).collect();
+        let in_order = row_after(&events);
+        assert_eq!(jobs(&in_order)[..2], ["j19", "j18"]);
+        assert_eq!(in_order.recent.len(), JOBS_REMEMBERED);
+        events.reverse();
+        assert_eq!(row_after(&events).recent, in_order.recent, "old jobs push out no new ones");
+        assert_eq!(outcomes(&in_order, &[event(30, 4, "j4")]), [Duplicate]);
+        assert_eq!(outcomes(&in_order, &[event(30, 3, "j3")]), [Superseded], "j3 is forgotten");
+    }
 }

@@ -1,12 +1,22 @@
 //! `contentflow demo`
 
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+
 use clap::Args;
+use tokio::runtime::Runtime;
+
+use super::failure::Failure;
+use super::logging::wants_color;
+use crate::config::{Config, Overrides};
+use crate::demo::{self, Plan};
 
 /// `contentflow demo`
 #[derive(Clone, Debug, Args)]
 pub struct DemoArgs {
     /// Events to generate
-    #[arg(long, value_name = "N", default_value_t = 200_000)]
+    #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub events: u64,
 
     /// Drafts that they are about [default: a tenth of the events]
@@ -21,7 +31,28 @@ pub struct DemoArgs {
     #[arg(short, long, value_name = "N")]
     pub workers: Option<u64>,
 
-    /// Leave the topics, the table and the cached drafts behind, to look at them
+    /// Leave the topics, the drafts and what is cached of them behind, to look at them
     #[arg(long)]
     pub keep: bool,
+}
+
+impl DemoArgs {
+    /// What the flags set in the configuration.
+    pub fn overrides(&self) -> Overrides {
+        Overrides::default().set("--workers", "run.workers", self.workers)
+    }
+}
+
+/// Runs the demo; exit code 1 when something came out otherwise than it should.
+pub(super) fn run(
+    config: Config,
+    args: &DemoArgs,
+    runtime: &Runtime,
+    out: &mut impl Write,
+) -> Result<ExitCode, Failure> {
+    let DemoArgs { events, drafts, seed, workers: _, keep } = *args;
+    let drafts = drafts.unwrap_or((events / 10).max(1));
+    let plan = Plan { events, drafts, seed, keep, bold: wants_color(&io::stdout()) };
+    let agrees = demo::run(&Arc::new(config), &plan, runtime, out)?;
+    Ok(if agrees { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use crate::check::DraftTableError;
 use crate::config::ConfigError;
 use crate::dead_letters::DlqError;
+use crate::demo::{DemoError, ELSEWHERE};
 use crate::drafts::DraftError;
 use crate::kafka::KafkaError;
 use crate::migrate::MigrateError;
@@ -215,6 +216,26 @@ impl From<PublishError> for Failure {
             PublishError::Mix(error) => Failure::usage(error),
             PublishError::Silent { .. } => Failure::outage(&error).hint("check the brokers"),
             _ => Failure::failed(error),
+        }
+    }
+}
+
+impl From<DemoError> for Failure {
+    fn from(error: DemoError) -> Failure {
+        match error {
+            DemoError::InUse(_) => Failure::failed(error).hint(ELSEWHERE),
+            DemoError::Interrupted | DemoError::Cache(_) => Failure::failed(error),
+            DemoError::NotReady(problems) => Failure::problems(problems),
+            DemoError::Redis(error) => error.into(),
+            DemoError::Postgres(error) => error.into(),
+            DemoError::Table(error) => error.into(),
+            DemoError::Kafka(error) => error.into(),
+            DemoError::Migrate(error) => error.into(),
+            DemoError::Draft(error) => error.into(),
+            DemoError::Publish(error) => error.into(),
+            DemoError::Run(error) => error.into(),
+            DemoError::DeadLetters(error) => error.into(),
+            DemoError::Output(error) => error.into(),
         }
     }
 }

@@ -15,24 +15,26 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging for this process. `RUST_LOG` decides if it is set; a mistake in it is ignored part by part.
-pub(super) fn start(format: LogFormat, verbose: u8) {
+/// Starts logging for this process, from info on, or from warn on if it should be `quiet`. `RUST_LOG` decides if it is
+/// set; a mistake in it is ignored part by part.
+pub(super) fn start(format: LogFormat, verbose: u8, quiet: bool) {
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) if !directives.is_empty() => EnvFilter::builder().parse_lossy(directives),
-        _ => EnvFilter::builder().parse_lossy(directives(verbose)),
+        _ => EnvFilter::builder().parse_lossy(directives(verbose, quiet)),
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // Whoever set a subscriber before, as a test may, keeps it.
     let started = match format {
-        LogFormat::Text => builder.with_ansi(wants_color()).try_init(),
+        LogFormat::Text => builder.with_ansi(wants_color(&io::stderr())).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     drop(started);
 }
 
 /// Ours from info on, others from warn on. What refinery calls divergent is expected, see `migrate`.
-fn directives(verbose: u8) -> &'static str {
+fn directives(verbose: u8, quiet: bool) -> &'static str {
     match verbose {
+        0 if quiet => "warn,refinery_core::traits::divergent=off",
         0 => "warn,contentflow=info,dataflows=info,refinery_core::traits::divergent=off",
         1 => {
             "info,contentflow=debug,dataflows=debug,refinery_core=warn,refinery_core::traits::divergent=off"
@@ -41,6 +43,7 @@ fn directives(verbose: u8) -> &'static str {
     }
 }
 
-fn wants_color() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+/// Whether escape sequences for colours and weights are welcome there.
+pub(super) fn wants_color(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

@@ -10,11 +10,9 @@ use tokio::runtime::Runtime;
 use super::failure::Failure;
 use crate::check;
 use crate::config::{Config, Overrides};
-use crate::progress_bar::Bar;
 use crate::report::Report;
-use crate::run::{Table, run, stop_on_signals};
+use crate::run::{consume, stop_on_signals};
 use crate::source::Until;
-use crate::source::assignment::State;
 
 /// How the report at the end looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -71,32 +69,12 @@ pub(super) fn execute(
     if !problems.is_empty() {
         return Err(Failure::problems(problems));
     }
-    let report = consume(&Arc::new(config), args.until_caught_up, runtime)?;
-    write_report(&report, args.report, out)?;
-    Ok(())
-}
-
-/// Runs with a progress bar where the end is known.
-pub(super) fn consume(
-    config: &Arc<Config>,
-    until_caught_up: bool,
-    runtime: &Runtime,
-) -> Result<Report, Failure> {
-    let table = runtime.block_on(Table::look_up(config))?;
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signals(runtime, Arc::clone(&stop));
-    let until = Until { stop, caught_up: until_caught_up };
-    let mut bar = None;
-    let mut on_progress = |state: &State| {
-        let backlog = state.backlog();
-        if until_caught_up && backlog > 0 {
-            let bar = bar.get_or_insert_with(|| Bar::new("records", backlog));
-            bar.set(state.ingest.totals().records());
-        }
-    };
-    let report = run(config, table, runtime, &until, &mut on_progress);
-    bar.into_iter().for_each(Bar::finish);
-    Ok(report?)
+    let until = Until { stop, caught_up: args.until_caught_up };
+    let report = consume(&Arc::new(config), &until, runtime)?;
+    write_report(&report, args.report, out)?;
+    Ok(())
 }
 
 fn write_report(

@@ -17,6 +17,9 @@ pub(super) const DEFAULTS: &str = "defaults";
 /// Every variable of ours begins with it.
 const PREFIX: &str = "CONTENTFLOW_";
 
+/// Where dev/stack keeps its servers: whoever sets it for that sets it for us too.
+const DEV_STACK: &str = "STACK_DIR";
+
 /// Variables that other programs share. They come before those with our own prefix, which are the more specific ones.
 const CONVENTIONAL: [(&str, &str); 3] = [
     ("DATABASE_URL", "database.url"),
@@ -168,7 +171,7 @@ fn environment_layers(
         };
         match key_of(rest) {
             Some(key) => layers.push(variable_layer(name, &key, value)),
-            None if is_service_discovery(rest) => {}
+            None if is_service_discovery(rest) || rest == DEV_STACK => {}
             None => return Err(not_a_variable(name, rest).into()),
         }
     }

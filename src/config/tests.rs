@@ -258,6 +258,7 @@ fn a_key_that_does_not_exist_is_an_error_that_names_the_likely_one() {
 #[test]
 fn what_kubernetes_sets_for_a_service_of_our_name_is_not_ours() {
     let variables = [
+        ("CONTENTFLOW_STACK_DIR", "target/demo-stack"),
         ("CONTENTFLOW_SERVICE_HOST", "10.0.0.1"),
         ("CONTENTFLOW_SERVICE_PORT_HTTP", "9464"),
         ("CONTENTFLOW_PORT", "tcp://10.0.0.1:9464"),

@@ -27,30 +27,43 @@ pub fn list(
     json: bool,
     out: &mut dyn Write,
 ) -> Result<(), DlqError> {
-    let mut newest: BTreeSet<(i64, Place)> = BTreeSet::new();
-    let mut letters: BTreeMap<Place, Letter> = BTreeMap::new();
-    let read = read_letters(config, |letter| {
-        if which.takes(&letter) {
-            newest.insert((letter.written_ms.unwrap_or(-1), letter.place));
-            letters.insert(letter.place, letter);
-        }
-        if newest.len() > limit {
-            newest.pop_first().and_then(|(_, place)| letters.remove(&place));
-        }
-    })?;
-    let in_order = newest.iter().filter_map(|(_, place)| letters.get(place));
+    let (letters, replayed) = newest(config, which, limit)?;
     if json {
-        for letter in in_order {
-            let replayed = read.replayed.contains(&letter.origin);
-            let row =
-                serde_json::to_string(&Row::of(letter, replayed)).map_err(std::io::Error::from)?;
+        for letter in &letters {
+            let row = Row::of(letter, replayed.contains(&letter.origin));
+            let row = serde_json::to_string(&row).map_err(std::io::Error::from)?;
             writeln!(out, "{row}")?;
         }
         return Ok(());
     }
     let header = ["place", "record", "reason", "message", "written", "replays"];
-    let rows: Vec<[String; 6]> = in_order.map(|letter| cells(letter, &read.replayed)).collect();
+    let rows: Vec<[String; 6]> = letters.iter().map(|letter| cells(letter, &replayed)).collect();
     Ok(table(header, &rows, out)?)
+}
+
+/// The newest `limit` dead letters, the newest last, and the records that have been replayed.
+///
+/// # Errors
+///
+/// When the topic cannot be read.
+pub fn newest(
+    config: &Config,
+    which: &Which,
+    limit: usize,
+) -> Result<(Vec<Letter>, HashSet<Origin>), DlqError> {
+    let mut in_order: BTreeSet<(i64, Place)> = BTreeSet::new();
+    let mut letters: BTreeMap<Place, Letter> = BTreeMap::new();
+    let replayed = read_letters(config, |letter| {
+        if which.takes(&letter) {
+            in_order.insert((letter.written_ms.unwrap_or(-1), letter.place));
+            letters.insert(letter.place, letter);
+        }
+        if in_order.len() > limit {
+            in_order.pop_first().and_then(|(_, place)| letters.remove(&place));
+        }
+    })?;
+    let in_order = in_order.iter().filter_map(|(_, place)| letters.remove(place));
+    Ok((in_order.collect(), replayed))
 }
 
 /// Writes how many dead letters there are, each record once, in all or by reason (the most frequent first).
@@ -94,13 +107,11 @@ pub fn show(config: &Config, place: Place, out: &mut dyn Write) -> Result<(), Dl
     Ok(())
 }
 
-/// What was read beside the letters.
-struct Read {
-    /// The records that have been replayed.
-    replayed: HashSet<Origin>,
-}
-
-fn read_letters(config: &Config, mut visit: impl FnMut(Letter)) -> Result<Read, DlqError> {
+/// Shows every dead letter to `visit`, and returns the records that have been replayed.
+fn read_letters(
+    config: &Config,
+    mut visit: impl FnMut(Letter),
+) -> Result<HashSet<Origin>, DlqError> {
     let reader = Reader::new(&config.kafka)?;
     let topic = &config.dead_letters.topic;
     let mut replayed = HashSet::new();
@@ -114,7 +125,7 @@ fn read_letters(config: &Config, mut visit: impl FnMut(Letter)) -> Result<Read, 
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    Ok(Read { replayed })
+    Ok(replayed)
 }
 
 /// One dead letter for machines.

@@ -60,9 +60,11 @@ pub fn replay(
     again: bool,
     out: &mut dyn Write,
 ) -> Result<Replayed, DlqError> {
-    let outbox = Outbox::claim(config)?;
     let reader = Reader::new(&config.kafka)?;
     let topic = &config.dead_letters.topic;
+    // First what says clearly why it fails: a claim would only time out.
+    reader.partitions(topic)?;
+    let outbox = Outbox::claim(config)?;
     let plan = Plan::read(&reader, topic, which)?;
     if let (Which::At(place), true) = (which, plan.letters.is_empty()) {
         return Err(DlqError::NotThere { place: *place, topic: topic.clone() });
@@ -202,8 +204,7 @@ impl Run<'_> {
         if let Some(known) = self.partitions.get(topic) {
             return known.clone();
         }
-        let found = self.reader.partitions(topic).map(|partitions| partitions.len());
-        let found = found.map_err(|error| error.to_string());
+        let found = self.reader.partitions(topic).map_err(|error| error.to_string());
         self.partitions.insert(topic.to_owned(), found.clone());
         found
     }

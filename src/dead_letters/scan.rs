@@ -22,7 +22,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Reads topics without being a member of a group, committed transactions only.
 pub(super) struct Reader {
     consumer: BaseConsumer<kafka::Complaints>,
-    brokers: String,
+    /// Knows better than the consumer why no broker answers.
+    admin: kafka::Admin,
 }
 
 /// A stretch of a partition.
@@ -53,13 +54,14 @@ impl Reader {
         let consumer = client
             .create_with_context(kafka::Complaints::default())
             .map_err(kafka::creation_error)?;
-        Ok(Reader { consumer, brokers: config.brokers.clone() })
+        Ok(Reader { consumer, admin: kafka::Admin::new(config)? })
     }
 
     /// All that the topic holds now. A partition without records is left out.
     pub(super) fn everything(&self, topic: &str) -> Result<Stretches, DlqError> {
         let mut stretches = Stretches::new();
-        for partition in self.partitions(topic)? {
+        let partitions = i32::try_from(self.partitions(topic)?).unwrap_or(i32::MAX);
+        for partition in 0..partitions {
             let watermarks =
                 self.consumer.fetch_watermarks(topic, partition, kafka::METADATA_TIMEOUT);
             let (from, to) = watermarks.map_err(|source| unreadable(topic, source))?;
@@ -70,19 +72,9 @@ impl Reader {
         Ok(stretches)
     }
 
-    /// The topic's partitions. A topic without any does not exist.
-    pub(super) fn partitions(&self, topic: &str) -> Result<Vec<i32>, DlqError> {
-        let metadata = self.consumer.fetch_metadata(Some(topic), kafka::METADATA_TIMEOUT);
-        let metadata = metadata.map_err(|source| unreadable(topic, source))?;
-        let partitions = metadata.topics().iter().filter(|found| found.name() == topic);
-        let partitions: Vec<i32> = partitions
-            .flat_map(|found| found.partitions())
-            .map(|partition| partition.id())
-            .collect();
-        if partitions.is_empty() {
-            return Err(kafka::KafkaError::MissingTopic(topic.to_owned()).into());
-        }
-        Ok(partitions)
+    /// How many partitions the topic has.
+    pub(super) fn partitions(&self, topic: &str) -> Result<usize, DlqError> {
+        Ok(self.admin.partitions(topic, kafka::METADATA_TIMEOUT)?)
     }
 
     /// Shows every committed record of the stretches to `visit`, partition by partition in the order of offsets, but the

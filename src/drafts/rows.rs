@@ -31,6 +31,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Rows that one statement inserts: a second's work, well below the limit for a statement.
 const INSERT_ROWS_MAX: u64 = 100_000;
 
+/// Rows that one statement reads: some megabytes.
+const READ_ROWS_MAX: usize = 10_000;
+
 /// A session with the database, and what it says about the table.
 #[derive(Debug)]
 pub struct Rows {
@@ -189,6 +192,35 @@ impl Rows {
         mut done: impl FnMut(u64),
     ) -> Result<u64, DraftError> {
         let Rows { table, .. } = self;
+        let sql = format!(
+            "INSERT INTO {table} ({ID}) SELECT {} FROM generate_series($1::bigint, $2::bigint) AS number \
+             ON CONFLICT DO NOTHING",
+            self.generated_id(draft_ids)
+        );
+        self.in_steps("create drafts", &sql, drafts, &mut done).await
+    }
+
+    /// Deletes the generated drafts 1 to `drafts`, and returns how many there were.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails; the steps before stay.
+    pub async fn delete_generated(
+        &self,
+        drafts: u64,
+        draft_ids: DraftIds,
+    ) -> Result<u64, DraftError> {
+        let Rows { table, .. } = self;
+        let sql = format!(
+            "DELETE FROM {table} WHERE {ID} IN \
+             (SELECT {} FROM generate_series($1::bigint, $2::bigint) AS number)",
+            self.generated_id(draft_ids)
+        );
+        self.in_steps("delete drafts", &sql, drafts, &mut |_done| {}).await
+    }
+
+    /// The id of the generated draft `number`, as SQL. The same as [`DraftIds::id`].
+    fn generated_id(&self, draft_ids: DraftIds) -> String {
         let id = match draft_ids {
             DraftIds::Text => {
                 "'draft-' || lpad(number::text, greatest(7, length(number::text)), '0')"
@@ -196,22 +228,61 @@ impl Rows {
             DraftIds::Number => "number",
             DraftIds::Uuid => "'00000000-0000-4000-8000-' || lpad(to_hex(number), 12, '0')",
         };
-        let sql = format!(
-            "INSERT INTO {table} ({ID}) SELECT ({id})::{} FROM generate_series($1::bigint, $2::bigint) AS number \
-             ON CONFLICT DO NOTHING",
-            self.id_type()
-        );
-        let mut created = 0;
+        format!("({id})::{}", self.id_type())
+    }
+
+    /// Executes a statement over the numbers 1 to `drafts`, so many at a time that each takes about a second.
+    async fn in_steps(
+        &self,
+        doing: &'static str,
+        sql: &str,
+        drafts: u64,
+        done: &mut dyn FnMut(u64),
+    ) -> Result<u64, DraftError> {
+        let mut rows = 0;
         let mut from = 1;
         while from <= drafts {
             let to = drafts.min(from + INSERT_ROWS_MAX - 1);
             let [first, last] = [from, to].map(|number| i64::try_from(number).unwrap_or(i64::MAX));
             let bounds: [&(dyn ToSql + Sync); 2] = [&first, &last];
-            created += self.within("create drafts", self.client.execute(&sql, &bounds)).await?;
+            rows += self.within(doing, self.client.execute(sql, &bounds)).await?;
             done(to);
             from = to + 1;
         }
-        Ok(created)
+        Ok(rows)
+    }
+
+    /// Whether the table has no row.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn is_empty(&self) -> Result<bool, DraftError> {
+        let sql = format!("SELECT FROM {} LIMIT 1", self.table);
+        Ok(self.query("look for drafts", &sql, &[]).await?.is_empty())
+    }
+
+    /// Shows the images of each of these drafts to `visit`, as JSON; drafts that are not there are passed over.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn images(
+        &self,
+        ids: &[&str],
+        mut visit: impl FnMut(&str, Option<&str>),
+    ) -> Result<(), DraftError> {
+        let Rows { table, .. } = self;
+        let sql = format!(
+            "SELECT {ID}::text, content_images::text FROM {table} WHERE {ID} = ANY ($1::text[]::{}[])",
+            self.id_type()
+        );
+        for page in ids.chunks(READ_ROWS_MAX) {
+            for row in self.query("read images", &sql, &[&page]).await? {
+                visit(row.get(0), row.get(1));
+            }
+        }
+        Ok(())
     }
 
     async fn query(

@@ -26,6 +26,9 @@ const DELIVERY_TIMEOUT_MS: &str = "30000";
 /// The producer of the dead-letter topic, shared by all workers.
 pub type DeadLetterProducer = ThreadedProducer<Deliveries>;
 
+/// What became of one record of a batch.
+type Report = (usize, Form, KafkaResult<()>);
+
 /// Passes delivery reports on to whoever sent the record.
 #[derive(Clone, Copy, Debug)]
 pub struct Deliveries;
@@ -37,9 +40,6 @@ pub struct Delivery {
     form: Form,
     reports: mpsc::UnboundedSender<Report>,
 }
-
-/// What became of one record of a batch.
-type Report = (usize, Form, KafkaResult<()>);
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -69,7 +69,7 @@ pub fn producer(config: &Config) -> KafkaResult<DeadLetterProducer> {
         .set("message.timeout.ms", DELIVERY_TIMEOUT_MS)
         // What the source took must fit here as well: twice the largest value, for the headers.
         .set("message.max.bytes", "2200000")
-        // A broker holds a batch, not a record, against the topic's limit.
+        // A broker holds the whole batch against the topic's limit: small batches, so that only what is large itself is refused.
         .set("batch.size", "16384")
         .set("linger.ms", "5");
     client.create_with_context(Deliveries)
@@ -83,7 +83,7 @@ pub async fn serve(
     policy: OutagePolicy,
 ) {
     while let Some(Job { ticket, batch }) = lane.jobs.recv().await {
-        let mut letters = Letters { config: &config, producer: &producer, batch: &batch };
+        let letters = Letters { config: &config, producer: &producer, batch: &batch };
         letters.deliver(&policy).await;
         lane.replies.answer(ticket, batch, true);
     }
@@ -98,7 +98,7 @@ struct Letters<'a> {
 
 impl Letters<'_> {
     /// Sends all, and those again whose delivery was not reported, until none is left.
-    async fn deliver(&mut self, policy: &OutagePolicy) {
+    async fn deliver(&self, policy: &OutagePolicy) {
         let mut outage = Outage::none("dead-letter topic", policy);
         let mut to_send: Vec<(usize, Form)> =
             (0..self.batch.len()).map(|index| (index, Form::Whole)).collect();
@@ -106,13 +106,16 @@ impl Letters<'_> {
             let failed = self.send(&to_send).await;
             to_send = Vec::new();
             let mut worst = None;
-            for Undelivered { index, form, error } in failed {
+            for (index, form, error) in failed {
                 let too_large =
                     error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
-                to_send.push((index, if too_large { Form::Reference } else { Form::Whole }));
-                // Where not even a reference fits, it is the topic's limit that is wrong.
-                if !too_large || form == Form::Reference {
-                    worst = Some(error);
+                match form {
+                    Form::Whole if too_large => to_send.push((index, Form::Reference)),
+                    // A topic that takes not even a reference needs a person, as one that is not writable does.
+                    Form::Whole | Form::Reference => {
+                        to_send.push((index, form));
+                        worst = Some(error);
+                    }
                 }
             }
             match worst {
@@ -123,17 +126,17 @@ impl Letters<'_> {
     }
 
     /// Sends records and waits for their reports; returns those that failed.
-    async fn send(&self, to_send: &[(usize, Form)]) -> Vec<Undelivered> {
+    async fn send(&self, to_send: &[(usize, Form)]) -> Vec<(usize, Form, KafkaError)> {
         let (reports, mut reported) = mpsc::unbounded_channel();
         let mut failed = Vec::new();
         for (index, form) in to_send {
             if let Err(error) = self.enqueue(*index, *form, &reports).await {
-                failed.push(Undelivered { index: *index, form: *form, error });
+                failed.push((*index, *form, error));
             }
         }
         drop(reports);
         while let Some((index, form, result)) = reported.recv().await {
-            failed.extend(result.err().map(|error| Undelivered { index, form, error }));
+            failed.extend(result.err().map(|error| (index, form, error)));
         }
         failed
     }
@@ -195,15 +198,8 @@ impl Letters<'_> {
     }
 }
 
-/// A record that has to be sent again.
-struct Undelivered {
-    index: usize,
-    form: Form,
-    error: KafkaError,
-}
-
 /// How a record is represented.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum Form {
     /// Byte for byte.
     Whole,

@@ -26,6 +26,11 @@ use crate::retry::Backoff;
 pub mod failure;
 pub mod session;
 
+/// How often a comparison may be lost to other writers. Waits grow in between, so losing this often means that the database
+/// leaves the row alone.
+const COMPARISONS_LOST_MAX: u32 = 10;
+const UNCHANGED: &str = "the UPDATE leaves the row unchanged, time and again: a trigger or a row security policy is in the way";
+
 /// What a lane needs to know.
 #[derive(Clone, Debug)]
 pub struct WriteConfig {
@@ -46,6 +51,8 @@ struct Pending {
     group: Group,
     /// How often the group's row was looked for, this time included.
     attempts: u32,
+    /// How often the row was not as it had been read when it was to be amended.
+    comparisons_lost: u32,
     backoff: Backoff,
 }
 
@@ -102,8 +109,13 @@ impl Writer {
     async fn write(&mut self, Job { ticket, batch }: Job<Group>) {
         self.book.open(ticket, batch.len());
         let backoff = self.config.retry_backoff;
-        let pending =
-            |group| Pending { ticket, group, attempts: 1, backoff: Backoff::new(backoff) };
+        let pending = |group| Pending {
+            ticket,
+            group,
+            attempts: 1,
+            comparisons_lost: 0,
+            backoff: Backoff::new(backoff),
+        };
         let (alone, several) =
             batch.into_iter().map(pending).partition(|pending| pending.group.events.len() == 1);
         let parts = [
@@ -130,7 +142,7 @@ impl Writer {
                 continue;
             }
             match self.attempt(path, &groups).await {
-                Ok(verdicts) => parts.push(self.conclude(groups, verdicts)),
+                Ok(verdicts) => parts.push(self.conclude(path, groups, verdicts)),
                 // A statement that failed says nothing about any single row of it.
                 Err(_) if groups.len() > 1 => {
                     let right = groups.split_off(groups.len() / 2);
@@ -182,7 +194,7 @@ impl Writer {
     }
 
     /// Enters the verdicts into the book; what is left undecided is returned, to be judged.
-    fn conclude(&mut self, groups: Vec<Pending>, verdicts: Vec<Verdict>) -> Part {
+    fn conclude(&mut self, path: Path, groups: Vec<Pending>, verdicts: Vec<Verdict>) -> Part {
         let mut undecided = Vec::new();
         for (pending, verdict) in groups.into_iter().zip(verdicts) {
             match verdict {
@@ -192,10 +204,21 @@ impl Writer {
                         .map(|(change, outcome)| Written::Settled(Settled { change, outcome }));
                     self.book.close(pending.ticket, settled);
                 }
-                Verdict::Undecided => undecided.push(pending),
+                Verdict::Undecided if path == Path::Fast => undecided.push(pending),
+                Verdict::Undecided if pending.comparisons_lost >= COMPARISONS_LOST_MAX => {
+                    self.reject(pending, &Fault::new(Reason::DatabaseRefused, UNCHANGED));
+                }
+                Verdict::Undecided => {
+                    self.try_later(Pending {
+                        comparisons_lost: pending.comparisons_lost + 1,
+                        ..pending
+                    });
+                }
                 // The first try and then the retries.
                 Verdict::NoSuchRow if pending.attempts > self.config.retries => {
-                    self.reject_unknown(pending)
+                    let message =
+                        format!("no row has this eventDraftId, after {} tries", pending.attempts);
+                    self.reject(pending, &Fault::new(Reason::UnknownDraft, message));
                 }
                 Verdict::NoSuchRow => {
                     self.try_later(Pending { attempts: pending.attempts + 1, ..pending })
@@ -223,9 +246,8 @@ impl Writer {
         Some(pending)
     }
 
-    fn reject_unknown(&mut self, Pending { ticket, group, attempts, .. }: Pending) {
-        let message = format!("no row has this eventDraftId, after {attempts} tries");
-        let fault = Fault::new(Reason::UnknownDraft, message);
+    /// Rejects all events of a group.
+    fn reject(&mut self, Pending { ticket, group, attempts, .. }: Pending, fault: &Fault) {
         let refused = |change| Written::Refused { change, fault: fault.clone(), attempts };
         self.book.close(ticket, group.events.into_iter().map(refused));
     }

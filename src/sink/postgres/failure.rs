@@ -44,13 +44,15 @@ impl Failure {
         }
         // By class: the two characters that all codes of a kind share.
         match code.code().get(..2) {
-            // Data exception, integrity constraint, with check option, program limit exceeded, raised by a trigger.
-            Some("22" | "23" | "44" | "54" | "P0") => {
-                Failure::Refused { fault: refusal(&error), culprit: None }
-            }
-            // Everything else says that the server, the session or the installation is not as it should be, and
-            // nothing about the rows: away, starting, read-only, full, not allowed, a column gone.
-            _ => Failure::Out(error.into()),
+            // The server is away, starting, full, read-only; the session is not usable; access is denied; the schema is not as
+            // it should be. All of that says nothing about the rows.
+            Some(
+                "08" | "0A" | "0L" | "0P" | "25" | "26" | "28" | "2D" | "3B" | "3D" | "3F" | "40"
+                | "42" | "53" | "55" | "57" | "58" | "72" | "F0" | "XX",
+            )
+            | None => Failure::Out(error.into()),
+            // Bad data, a constraint, a limit, a trigger; also codes that a trigger makes up, or one row could stop all others.
+            Some(_) => Failure::Refused { fault: refusal(&error), culprit: None },
         }
     }
 

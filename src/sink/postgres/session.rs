@@ -103,9 +103,9 @@ impl Open {
             client.batch_execute("SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off").await?;
             let table = config.table.sql();
             Ok((
-                client.prepare(&write_sql(&table, id_type)).await?,
-                client.prepare(&read_sql(&table, id_type)).await?,
-                client.prepare(&amend_sql(&table, id_type)).await?,
+                client.prepare(&write_sql(table, id_type)).await?,
+                client.prepare(&read_sql(table, id_type)).await?,
+                client.prepare(&amend_sql(table, id_type)).await?,
             ))
         };
         let (write, read, amend) =

@@ -1,0 +1,185 @@
+//! One run of the graph over some epochs, to its end or to a crash.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dataflows::decode::{Decoded, decode};
+use dataflows::effect::Waker;
+use dataflows::feed::{Feed, feed};
+use dataflows::graph::{Effects, Rules, graph};
+use dataflows::ledger::Ledger;
+use dataflows::outcome::Tally;
+use dataflows::record::Chunk;
+use dataflows::validate::DraftIdType;
+use timely::worker::Worker;
+
+use crate::servers::{Bury, Deed, Delete, Server, Write};
+use crate::topic::Epoch;
+use crate::turns::Turns;
+use crate::world::{Stored, World};
+
+/// How the graph is run. None of it may matter for what becomes of the records.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    pub workers: usize,
+    pub lanes: usize,
+    pub rows_max: usize,
+    pub keys_max: usize,
+    pub dedupe_jobs: usize,
+    pub epochs_in_flight: usize,
+    /// The order of the workers' turns and all that the servers leave to chance.
+    pub seed: u64,
+}
+
+/// What a run has come to.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// The offsets that could be committed.
+    pub committed: BTreeMap<i32, i64>,
+    pub totals: Tally,
+}
+
+/// What the workers share with whoever feeds them.
+struct Ingest {
+    setup: Setup,
+    epochs: Vec<Epoch>,
+    queues: Vec<VecDeque<(usize, Feed)>>,
+    ledger: Ledger,
+    passed: u64,
+    created: usize,
+    committed: BTreeMap<i32, i64>,
+    world: Arc<Mutex<World>>,
+}
+
+/// Runs the graph until everything is through, or until the world crashes.
+pub(crate) fn run(setup: &Setup, epochs: &[Epoch], world: &Arc<Mutex<World>>) -> Ran {
+    let ingest = Arc::new(Mutex::new(Ingest::new(setup, epochs, world)));
+    let turns = Arc::new(Turns::new(setup.workers, setup.seed));
+    let (ingest_of_workers, turns_of_workers) = (Arc::clone(&ingest), Arc::clone(&turns));
+    let guards = timely::execute(timely::Config::process(setup.workers), move |worker| {
+        work(worker, &ingest_of_workers, &turns_of_workers);
+    });
+    guards.unwrap().join().into_iter().for_each(|ended| ended.unwrap());
+    if let Some(failure) = turns.failure() {
+        panic!("{failure}");
+    }
+    let ingest = lock(&ingest);
+    Ran { committed: ingest.committed.clone(), totals: ingest.ledger.totals().clone() }
+}
+
+pub(crate) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn work(worker: &mut Worker, ingest: &Arc<Mutex<Ingest>>, turns: &Turns) {
+    let me = worker.index();
+    let Setup { lanes, rows_max, keys_max, dedupe_jobs, seed, .. } = lock(ingest).setup;
+    let draft_ids = DraftIdType::Text { max_chars: None };
+    let rules = Rules { draft_ids, dedupe_jobs, lanes, rows_max, keys_max };
+    let world = Arc::clone(&lock(ingest).world);
+    let (queue, book) = (Arc::clone(ingest), Arc::clone(ingest));
+    let mut source = None;
+    let probe = worker.dataflow(|scope| {
+        let chunks =
+            feed(scope, move || lock(&queue).next(me), |activator| source = Some(activator));
+        let of = (me, seed);
+        let effects = Effects {
+            write: |waker| server::<Write>(&world, waker, of, lanes, rows_max),
+            invalidate: |waker| server::<Delete>(&world, waker, of, 1, keys_max),
+            dead_letter: |waker| server::<Bury>(&world, waker, of, 1, rows_max),
+        };
+        graph(chunks, rules, effects, move |epoch, tally| lock(&book).ledger.settle(epoch, &tally))
+    });
+    let source = source.unwrap();
+    turns.work(me, || {
+        source.activate().unwrap();
+        worker.step();
+        lock(ingest).pass(probe.with_frontier(|frontier| frontier.first().copied()));
+        worker.has_dataflows() && !lock(&world).is_crashed()
+    });
+    // After a crash, or another worker's failure, nothing more may happen.
+    worker.installed_dataflows().into_iter().for_each(|dataflow| worker.drop_dataflow(dataflow));
+}
+
+fn server<D: Deed>(
+    world: &Arc<Mutex<World>>,
+    waker: Waker,
+    (worker, seed): (usize, u64),
+    lanes: usize,
+    rows_max: usize,
+) -> Server<D> {
+    let mut chance = fastrand::Rng::with_seed(seed ^ (D::SALT << 8));
+    (0..worker).for_each(|_| chance = chance.fork());
+    let lanes = (0..lanes).map(|_| Default::default()).collect();
+    Server { world: Arc::clone(world), waker, chance, worker, rows_max, lanes }
+}
+
+impl Ingest {
+    fn new(setup: &Setup, epochs: &[Epoch], world: &Arc<Mutex<World>>) -> Ingest {
+        let mut queues: Vec<VecDeque<_>> = (0..setup.workers).map(|_| VecDeque::new()).collect();
+        let mut ledger = Ledger::default();
+        for (index, epoch) in epochs.iter().enumerate() {
+            for part in &epoch.chunks {
+                let mut chunk = Chunk::default();
+                part.records.iter().for_each(|record| record.push_to(&mut chunk));
+                queues[part.worker % setup.workers].push_back((index, Feed::Chunk(chunk)));
+            }
+            for record in epoch.records() {
+                ledger.enter(index.try_into().unwrap(), record.partition, record.offset, 1);
+            }
+            queues.iter_mut().for_each(|queue| queue.push_back((index, Feed::CloseEpoch)));
+        }
+        queues.iter_mut().for_each(|queue| queue.push_back((epochs.len(), Feed::End)));
+        Ingest {
+            setup: *setup,
+            epochs: epochs.to_vec(),
+            queues,
+            ledger,
+            passed: 0,
+            created: 0,
+            committed: BTreeMap::new(),
+            world: Arc::clone(world),
+        }
+    }
+
+    /// The next of a worker's queue, if its epoch may be open already.
+    fn next(&mut self, worker: usize) -> Option<Feed> {
+        let (epoch, _) = *self.queues[worker].front()?;
+        let passed = usize::try_from(self.passed).unwrap();
+        if epoch >= passed + self.setup.epochs_in_flight && epoch < self.epochs.len() {
+            return None;
+        }
+        let mut world = lock(&self.world);
+        while self.created <= epoch && self.created < self.epochs.len() {
+            for draft in &self.epochs[self.created].created {
+                world.table.insert(draft.clone(), Stored::default());
+            }
+            self.created += 1;
+        }
+        self.queues[worker].pop_front().map(|(_, feed)| feed)
+    }
+
+    /// Notes how far the probe has come on one of the workers.
+    fn pass(&mut self, frontier: Option<u64>) {
+        let all = u64::try_from(self.epochs.len()).unwrap();
+        let frontier = frontier.unwrap_or(all);
+        let committable = self.ledger.pass(frontier).unwrap_or_else(|error| panic!("{error}"));
+        self.committed.extend(committable);
+        let world = lock(&self.world);
+        while self.passed < frontier {
+            for record in self.epochs[usize::try_from(self.passed).unwrap()].records() {
+                let chunk = record.chunk();
+                let skipped = matches!(
+                    decode(chunk.record(0), DraftIdType::Text { max_chars: None }),
+                    Decoded::Skipped
+                );
+                assert!(
+                    skipped || world.finished.contains(&record.at()),
+                    "the probe has passed {:?}, whose effects are not all answered",
+                    record.at()
+                );
+            }
+            self.passed += 1;
+        }
+    }
+}
