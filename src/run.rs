@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::{RecvTimeoutError, Sender};
 use dataflows::change::Rejected;
 use dataflows::effect::{Effect, Waker};
 use dataflows::graph::{Invalidated, Rules, Written};
@@ -29,6 +30,9 @@ use crate::sink::{dead_letter, postgres, redis, remote};
 use crate::source::assignment::{Assignment, State};
 use crate::source::{SourceError, Until, poll};
 use crate::worker::{MakeEffects, Workers, start};
+
+/// How long the end of a run waits for the answer to a commit that is still under way.
+const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -200,11 +204,18 @@ pub fn run(
     let consumer =
         Arc::new(consumer(config, context).map_err(|error| failed("the consumer", error))?);
     let committing = Arc::clone(&consumer);
-    let commit_thread = std::thread::spawn(move || commits.serve(&committing));
-    poll(&consumer, until, config, on_progress)?;
+    let (last_word, committed) = crossbeam_channel::bounded(0);
+    let commit_thread = std::thread::spawn(move || {
+        commits.serve(&committing);
+        drop::<Sender<()>>(last_word);
+    });
+    let polled = poll(&consumer, until, config, on_progress);
+    if let Err(error) = &polled {
+        // Leaving the group is a revocation: this one waits for nothing.
+        abort.failure(error.to_string());
+    }
 
     let mut state = consumer.context().state();
-    let all_committed = state.committer.is_even();
     state.committer.close();
     let (read, totals) = (state.ingest.read(), state.ingest.totals());
     let report = Report::new(
@@ -215,11 +226,15 @@ pub fn run(
         state.ingest.ranges(),
     );
     drop(state);
-    // The last owner of the consumer leaves the group. A commit that is never answered must not keep the process.
-    if all_committed && commit_thread.join().is_err() {
+    // The last owner of the consumer leaves the group, however the run has ended: else the others would wait for our session to
+    // time out. A commit that is never answered must not keep the process.
+    if committed.recv_timeout(LAST_WORD) == Err(RecvTimeoutError::Disconnected)
+        && commit_thread.join().is_err()
+    {
         tracing::error!("the commit thread has died");
     }
     drop(consumer);
+    polled?;
     if !report.adds_up() {
         return Err(RunError::Imbalance { read, outcomes: totals_of(&report) });
     }

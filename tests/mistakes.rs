@@ -1,8 +1,6 @@
 //! Mistakes of whoever starts it: an error says what is wrong and what to do, with the right exit code.
 
-use contentflow::generate::DraftIds;
-
-use crate::world::{Ended, World, delete_topic};
+use crate::world::{Ended, World};
 
 /// Checks an error: its code, and that it has an error line and a hint with these words.
 #[track_caller]
@@ -113,14 +111,13 @@ fn a_broker_that_is_not_there_is_named() {
     world.set("kafka.brokers", &address);
     says(&world.call(&["run"]), 1, &format!("no broker answers at {address}"), "kafka.brokers");
     says(&world.call(&["dlq", "count"]), 75, "no broker answers", "kafka.brokers");
-    delete_topic(world.topic());
 }
 
 #[test]
 fn a_wrong_setting_is_named_with_its_remedy() {
     let mut world = World::new("settings");
     says(&world.call(&["run", "-w", "0"]), 2, "run.workers", "from 1 to 256");
-    says(&world.call(&["run", "-w", "-3"]), 2, "run.workers", "from 1 to 256");
+    assert!(world.call(&["run", "-w", "-3"]).failure(2).contains("'--workers <N>'"));
     let usage = world.call(&["run", "--wrokers", "3"]);
     assert!(usage.failure(2).contains("--workers"), "it guesses what was meant: {}", usage.err);
     assert!(world.call(&["dlq", "replay"]).failure(2).contains("--all"));
@@ -149,5 +146,4 @@ fn mistakes_of_the_other_commands_are_named_too() {
     );
     says(&world.call(&["dlq", "show", "0:0"]), 1, "no dead letter at 0:0", "dlq list");
     says(&world.call(&["publish"]), 2, "nothing to publish", "--generate");
-    assert!(DraftIds::Text.id(1).starts_with("draft-"));
 }

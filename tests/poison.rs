@@ -103,6 +103,34 @@ fn a_refused_winner_gives_way_to_the_next_newest_event_of_its_draft() {
 }
 
 #[test]
+fn a_trigger_that_swallows_an_update_or_makes_up_a_code_refuses_its_row_alone() {
+    let mut world = World::new("triggers");
+    world.set("run.retry_backoff_ms", 1);
+    world.database.sql(
+        "CREATE FUNCTION interfere() RETURNS trigger LANGUAGE plpgsql AS
+         $$ BEGIN
+            IF NEW.event_draft_id = 'd2' THEN RETURN NULL; END IF;
+            IF NEW.event_draft_id = 'd3' THEN RAISE 'made up' USING ERRCODE = 'ZZ123'; END IF;
+            RETURN NEW;
+         END $$;
+         CREATE TRIGGER interfere BEFORE UPDATE ON event_drafts FOR EACH ROW EXECUTE FUNCTION interfere()",
+    );
+    world.drafts(["d1", "d2", "d3", "d4"]);
+    world.publish([1, 2, 3, 4].map(|draft| {
+        let (draft, job) = number(draft);
+        event(&draft, &job).on(0)
+    }));
+
+    assert_eq!(world.run_until_caught_up().outcomes(), [4, 2, 0, 0, 0, 2]);
+
+    let refused = [1, 2].map(|offset| ((0, offset), "database-refused".to_owned()));
+    assert_eq!(world.rejects(), refused.into());
+    assert_eq!(world.cached_among(["d1", "d2", "d3", "d4"]), ["d2", "d3"]);
+    let message = world.dead_letters()[0].header("dlq.message").unwrap().to_owned();
+    assert!(message.contains("trigger"), "it says what is in the way: {message}");
+}
+
+#[test]
 fn many_dead_letters_do_not_grow_into_one_that_is_too_large() {
     let world = World::new("many-letters");
     // The broker holds a batch of records against this limit, and not only a single one.

@@ -21,10 +21,9 @@ mod topic;
 pub(crate) use cache::CacheDb;
 pub(crate) use event::{Record, body, event, images, record};
 pub(crate) use load::Load;
-pub(crate) use program::{Ended, Report, Running};
+pub(crate) use program::{Ended, Running};
 pub(crate) use proxy::Proxy;
-pub(crate) use rows::{Row, Session};
-pub(crate) use topic::{Offsets, Place, alter_topic, create_topic, delete_topic, publish_to, read};
+pub(crate) use topic::{Offsets, Place, alter_topic, create_topic, delete_topic, read};
 
 use topic::Topics;
 

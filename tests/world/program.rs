@@ -121,9 +121,11 @@ impl Running {
         self.err.text()
     }
 
-    /// Whether it has ended by itself.
-    pub(crate) fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
+    /// Whether it has said so of some partitions, and not only of none.
+    pub(crate) fn says_partitions(&self, what: &str) -> bool {
+        let said = format!("{what} partitions=");
+        let err = self.err();
+        err.split(&said).skip(1).any(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
     }
 
     /// Asks it to stop.

@@ -44,10 +44,12 @@ impl Row {
         jobs.iter().map(|job| job.as_str().unwrap()).collect()
     }
 
-    /// All that follows from the events: everything but the time of writing.
+    /// All that follows from the events: everything but the times of writing.
     pub(crate) fn content(&self) -> Value {
         let mut columns = self.columns.clone();
-        columns.as_object_mut().unwrap().remove("updated_at");
+        for time in ["created_at", "updated_at"] {
+            columns.as_object_mut().unwrap().remove(time);
+        }
         columns
     }
 }
