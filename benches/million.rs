@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -29,7 +29,17 @@ const WORKERS: &str = "2";
 /// Longer than any of the runs takes on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let number = |name: &str, default: u64| -> Result<u64> {
         std::env::var(name).map_or(Ok(default), |text| {
             text.parse().with_context(|| format!("{name} is no number"))
@@ -104,13 +114,15 @@ fn fold_topic(config: &Config) -> Result<Fold> {
         all.add_partition_offset(&config.kafka.topic, partition, Offset::Beginning)?;
     }
     consumer.assign(&all)?;
-    let (mut fold, mut jobs, mut ends) = (Fold::new(), HashSet::new(), 0);
+    let (mut fold, mut jobs, mut ends, since) = (Fold::new(), HashSet::new(), 0, Instant::now());
     while ends < PARTITIONS {
-        let message = match consumer.poll(Duration::from_secs(10)) {
+        let message = match consumer.poll(Duration::from_secs(1)) {
             Some(Err(KafkaError::PartitionEOF(_))) => {
                 ends += 1;
                 continue;
             }
+            // Also when the client has dealt with something else.
+            None if since.elapsed() < PATIENCE => continue,
             message => message.context("the topic is silent")??,
         };
         let record = RawRecord {
