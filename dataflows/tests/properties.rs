@@ -84,7 +84,16 @@ pub(crate) fn setups() -> impl Strategy<Value = Setup> {
     let sizes = (1..5_usize, 1..4_usize, 1..4_usize, 1..4_usize, 1..20_usize, 1..5_usize);
     (sizes, any::<u64>()).prop_map(|(sizes, seed)| {
         let (workers, lanes, rows_max, keys_max, dedupe_jobs, epochs_in_flight) = sizes;
-        Setup { workers, lanes, rows_max, keys_max, dedupe_jobs, epochs_in_flight, seed }
+        Setup {
+            workers,
+            lanes,
+            rows_max,
+            keys_max,
+            dedupe_jobs,
+            epochs_in_flight,
+            in_turns: true,
+            seed,
+        }
     })
 }
 
@@ -232,6 +241,17 @@ proptest! {
             next.insert(record.partition, record.offset + 1);
         }
         assert_eq!(ran.committed, next, "all that was read can be committed");
+    }
+
+    /// The same with workers that run as they like.
+    #[test]
+    fn the_graph_does_what_the_model_does_in_any_order(
+        draws in draws(16, Database::RefusesSome), setup in setups(), loses_answers: bool
+    ) {
+        let epochs = cut(&topic(&draws, Keyed::Anyhow), &draws);
+        let world = world(loses_answers);
+        let ran = run(&Setup { in_turns: false, ..setup }, &epochs, &world);
+        assert_agrees(&lock(&world), &ran.totals, &epochs, &fold(&epochs));
     }
 
     /// The same with more jobs than a row remembers, when the window holds them all and one epoch is done before the next.

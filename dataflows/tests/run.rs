@@ -27,6 +27,8 @@ pub(crate) struct Setup {
     pub keys_max: usize,
     pub dedupe_jobs: usize,
     pub epochs_in_flight: usize,
+    /// Whether the workers take turns, so that the run can be repeated.
+    pub in_turns: bool,
     /// The order of the workers' turns and all that the servers leave to chance.
     pub seed: u64,
 }
@@ -54,7 +56,7 @@ struct Ingest {
 /// Runs the graph until everything is through, or until the world crashes.
 pub(crate) fn run(setup: &Setup, epochs: &[Epoch], world: &Arc<Mutex<World>>) -> Ran {
     let ingest = Arc::new(Mutex::new(Ingest::new(setup, epochs, world)));
-    let turns = Arc::new(Turns::new(setup.workers, setup.seed));
+    let turns = Arc::new(Turns::new(setup.workers, setup.in_turns, setup.seed));
     let (ingest_of_workers, turns_of_workers) = (Arc::clone(&ingest), Arc::clone(&turns));
     let guards = timely::execute(timely::Config::process(setup.workers), move |worker| {
         work(worker, &ingest_of_workers, &turns_of_workers);
