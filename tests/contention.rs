@@ -1,0 +1,75 @@
+//! Other transactions on the same rows: they are waited for, and nobody else waits with them.
+
+use crate::world::{World, event, eventually, images, meanwhile};
+
+#[test]
+fn a_row_that_somebody_keeps_locked_is_waited_for_alone() {
+    let mut world = World::new("locked");
+    world.set("database.lock_timeout_ms", 50);
+    world.set("run.retry_backoff_ms", 10);
+    let drafts: Vec<String> = (0..20).map(|number| format!("d{number}")).collect();
+    world.drafts(&drafts);
+    let blocker = world.database.session();
+    blocker.sql("BEGIN; SELECT FROM event_drafts WHERE event_draft_id IN ('d3', 'd11') FOR UPDATE");
+    world.publish(drafts.iter().map(|draft| event(draft, &format!("job-of-{draft}")).on(0)));
+    let running = world.start(&["run", "--until-caught-up", "--report", "json"]);
+
+    eventually("the neighbours are through", || {
+        world.rows_with_images() == 18 && world.cache.keys() == 2
+    });
+    // Far more than the timeout and all the retries.
+    meanwhile("the locked ones are waited for", || {
+        world.committed().is_empty() && world.cached_among(["d3", "d11"]).len() == 2
+    });
+    blocker.sql("COMMIT");
+
+    assert_eq!(running.wait().report().outcomes(), [20, 20, 0, 0, 0, 0]);
+    for draft in &drafts {
+        assert_eq!(world.row(draft).images(), &images(&format!("job-of-{draft}")));
+    }
+    assert_eq!(world.cache.keys(), 0);
+    assert!(world.dead_letters().is_empty(), "no valid event is given up for a lock");
+    assert_eq!(world.committed(), world.ends());
+}
+
+#[test]
+fn a_deadlock_with_another_writer_is_tried_again() {
+    let mut world = World::new("deadlock");
+    world.set("run.workers", 1);
+    world.set("database.lock_timeout_ms", 20_000);
+    // The program's session looks for the deadlock and is the one that is cancelled.
+    let name = &world.database.name;
+    world.database.server.sql(&format!("ALTER DATABASE {name} SET deadlock_timeout = '100ms'"));
+    world.drafts(["a", "b"]);
+    let foreign = world.database.session();
+    foreign.sql("SET deadlock_timeout = '60s'");
+    foreign.sql("BEGIN; UPDATE event_drafts SET title = 'B' WHERE event_draft_id = 'b'");
+    world.publish([event("a", "job-a").on(0), event("b", "job-b").on(0)]);
+    let running = world.start(&["run", "--until-caught-up", "--report", "json"]);
+    eventually("it holds a and waits for b", || world.database.somebody_waits());
+
+    foreign.sql("UPDATE event_drafts SET title = 'A' WHERE event_draft_id = 'a'; COMMIT");
+
+    assert_eq!(running.wait().report().outcomes(), [2, 2, 0, 0, 0, 0]);
+    let deadlocks = format!("SELECT deadlocks FROM pg_stat_database WHERE datname = '{name}'");
+    eventually("it was a deadlock", || world.database.server.number(&deadlocks) > 0);
+    for (draft, job, title) in [("a", "job-a", "A"), ("b", "job-b", "B")] {
+        let row = world.row(draft);
+        assert_eq!((row.images(), row.columns["title"].as_str()), (&images(job), Some(title)));
+        assert_eq!(world.cached(draft), None);
+    }
+    assert!(world.dead_letters().is_empty());
+}
+
+#[test]
+fn another_writer_of_the_same_column_is_not_mistaken_for_an_event() {
+    let world = World::new("foreign-writer");
+    world.drafts(["d1"]);
+    world.publish([event("d1", "job-1").at(1_000)]);
+    world.run_until_caught_up();
+    world.database.sql("UPDATE event_drafts SET content_images = NULL, title = 'edited'");
+    world.publish([event("d1", "job-2").at(2_000)]);
+    world.run_until_caught_up();
+    let row = world.row("d1");
+    assert_eq!((row.images(), row.columns["title"].as_str()), (&images("job-2"), Some("edited")));
+}

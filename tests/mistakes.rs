@@ -1,0 +1,153 @@
+//! Mistakes of whoever starts it: an error says what is wrong and what to do, with the right exit code.
+
+use contentflow::generate::DraftIds;
+
+use crate::world::{Ended, World, delete_topic};
+
+/// Checks an error: its code, and that it has an error line and a hint with these words.
+#[track_caller]
+fn says(ended: &Ended, code: i32, error: &str, hint: &str) {
+    let text = ended.failure(code);
+    let find = |prefix: &str, words: &str| {
+        text.lines().any(|line| line.starts_with(prefix) && line.contains(words))
+    };
+    assert!(find("error: ", error), "no error {error:?} in: {text}");
+    assert!(find("hint: ", hint), "no hint {hint:?} in: {text}");
+    assert_eq!(ended.out, "", "nothing on standard output");
+}
+
+/// A port on which nobody listens: it was free a moment ago.
+fn closed_port() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+#[test]
+fn what_is_missing_is_named_with_what_to_do() {
+    let mut world = World::new("missing");
+    let run = |world: &World| world.call(&["run", "--until-caught-up"]);
+    let valid = |world: &World, key: &str| match key {
+        "kafka.topic" => world.topic().to_owned(),
+        "dead_letters.topic" => world.dead_letter_topic().to_owned(),
+        "database.url" => world.database.url.clone(),
+        _ => world.cache.url.clone(),
+    };
+    let wrong = [
+        (
+            "kafka.topic",
+            "no-such-topic".to_owned(),
+            "topic: no-such-topic does not exist",
+            "create it",
+        ),
+        (
+            "dead_letters.topic",
+            "no-such.dlq".to_owned(),
+            "dead-letter topic: no-such.dlq does not exist",
+            "create it",
+        ),
+        (
+            "database.url",
+            format!("{}_gone", world.database.url),
+            "has no database",
+            "create it, or name another",
+        ),
+        (
+            "database.url",
+            world.database.url.replacen("://", "://nobody:x@", 1).replacen("@contentflow@", "@", 1),
+            "does not let us in",
+            "check user and password",
+        ),
+        (
+            "database.url",
+            format!("postgres://x@{}/x", closed_port()),
+            "PostgreSQL cannot be reached",
+            "start the server, or set database.url",
+        ),
+        (
+            "cache.url",
+            format!("redis://{}/0", closed_port()),
+            "Redis cannot be reached",
+            "start the server, or set cache.url",
+        ),
+    ];
+    for (key, value, error, hint) in wrong {
+        world.set(key, value);
+        says(&run(&world), 1, error, hint);
+        let right = valid(&world, key);
+        world.set(key, right);
+    }
+    // Several at once are all named.
+    world.set("kafka.topic", "no-such-topic");
+    world.set("cache.url", format!("redis://{}/0", closed_port()));
+    let ended = run(&world);
+    says(&ended, 1, "no-such-topic does not exist", "create it");
+    says(&ended, 1, "Redis cannot be reached", "start the server");
+    assert!(world.committed().is_empty());
+}
+
+#[test]
+fn a_table_that_is_not_there_or_not_complete_is_named() {
+    let world = World::without_table("tables");
+    let run = || world.call(&["run", "--until-caught-up"]);
+    says(&run(), 1, "event_drafts does not exist", "contentflow migrate");
+    let check = world.call(&["check"]);
+    assert_eq!(check.code(), Some(1));
+    assert!(check.out.contains("event_drafts does not exist"), "{}", check.out);
+
+    world.call(&["migrate"]).success();
+    world.call(&["check"]).success();
+    world.database.sql("ALTER TABLE event_drafts RENAME COLUMN content_recent_jobs TO other");
+    says(&run(), 1, "there is no content_recent_jobs", "contentflow migrate");
+    world.database.sql("ALTER TABLE event_drafts RENAME COLUMN other TO content_recent_jobs");
+    world.database.sql("ALTER TABLE event_drafts RENAME COLUMN content_images TO images");
+    says(&run(), 1, "there is no content_images", "add them");
+    world.database.sql("ALTER TABLE event_drafts RENAME COLUMN images TO content_images");
+    world.database.sql("ALTER TABLE event_drafts DROP CONSTRAINT event_drafts_pkey");
+    says(&run(), 1, "event_draft_id has no index", "primary key");
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_named() {
+    let mut world = World::new("no-broker");
+    let address = closed_port();
+    world.set("kafka.brokers", &address);
+    says(&world.call(&["run"]), 1, &format!("no broker answers at {address}"), "kafka.brokers");
+    says(&world.call(&["dlq", "count"]), 75, "no broker answers", "kafka.brokers");
+    delete_topic(world.topic());
+}
+
+#[test]
+fn a_wrong_setting_is_named_with_its_remedy() {
+    let mut world = World::new("settings");
+    says(&world.call(&["run", "-w", "0"]), 2, "run.workers", "from 1 to 256");
+    says(&world.call(&["run", "-w", "-3"]), 2, "run.workers", "from 1 to 256");
+    let usage = world.call(&["run", "--wrokers", "3"]);
+    assert!(usage.failure(2).contains("--workers"), "it guesses what was meant: {}", usage.err);
+    assert!(world.call(&["dlq", "replay"]).failure(2).contains("--all"));
+    assert!(world.call(&["dlq", "list", "--reason", "no-reason"]).failure(2).contains("not-json"));
+    assert!(world.call(&["dlq", "show", "7"]).failure(2).contains("PARTITION:OFFSET"));
+
+    world.set("kafka.tpoic", "x");
+    let unknown = world.call(&["run"]);
+    says(&unknown, 2, "kafka.tpoic", "kafka.topic");
+    // Every command reads the same configuration.
+    says(&world.call(&["dlq", "count"]), 2, "kafka.tpoic", "kafka.topic");
+    assert_eq!(world.call(&["check"]).code(), Some(2));
+}
+
+#[test]
+fn mistakes_of_the_other_commands_are_named_too() {
+    let world = World::new("commands-mistakes");
+    says(&world.call(&["draft", "get", "nobody"]), 1, "there is no draft \"nobody\"", "draft list");
+    world.call(&["draft", "put", "d1"]).success();
+    assert!(world.call(&["draft", "put", "d1"]).failure(1).contains("exists already"));
+    assert!(
+        world
+            .call(&["draft", "put", "d2", "--data", "[]"])
+            .failure(2)
+            .contains("not a JSON object")
+    );
+    says(&world.call(&["dlq", "show", "0:0"]), 1, "no dead letter at 0:0", "dlq list");
+    says(&world.call(&["publish"]), 2, "nothing to publish", "--generate");
+    assert!(DraftIds::Text.id(1).starts_with("draft-"));
+}

@@ -1,0 +1,149 @@
+//! Servers that are away: the work waits, resumes by itself, and no event is charged for it.
+
+use std::time::{Duration, Instant};
+
+use contentflow::generate::Mix;
+
+use crate::interruptions::mixed;
+use crate::world::{Load, Proxy, Running, World, eventually};
+
+/// For how long a server is away.
+const AWAY: Duration = Duration::from_millis(2_000);
+
+/// A load in the middle of which something is about to happen.
+fn busy(world: &mut World) -> (Load, Running) {
+    world.set("run.epoch_records", 200);
+    world.set("run.retry_backoff_ms", 5);
+    world.slow_down(20);
+    let load = world.load(mixed(23, 6_000));
+    let running = world.start(&["run", "--until-caught-up", "--report", "json"]);
+    eventually("some of it is done", || world.rows_with_images() > 200);
+    (load, running)
+}
+
+/// The rest of the load after the outage.
+fn finishes(world: &World, load: &Load, running: Running) {
+    let ended = running.wait();
+    let report = ended.report();
+    assert_eq!(report.read, load.events());
+    assert!(ended.err.contains("held") && ended.err.contains("resumed"), "{}", ended.err);
+    world.assert_done(load);
+}
+
+#[test]
+fn a_database_that_shuts_everybody_out_for_a_while_loses_nothing() {
+    let mut world = World::new("shut-out");
+    let (load, running) = busy(&mut world);
+    let allow = |allowed: bool| {
+        let name = &world.database.name;
+        world.database.server.sql(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {allowed}"));
+    };
+
+    // Its sessions are ended again and again; it comes back each time.
+    for _ in 0..5 {
+        eventually("its sessions are ended", || world.database.cut_sessions() > 0);
+    }
+    allow(false);
+    eventually("its sessions are ended", || world.database.cut_sessions() > 0);
+    let since = Instant::now();
+    eventually("the outage is noticed", || running.err().contains("not currently accepting"));
+    let committed = world.committed();
+    let done = world.rows_with_images();
+    while since.elapsed() < AWAY {
+        assert_eq!(world.rows_with_images(), done, "nothing is written meanwhile");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_ne!(world.committed(), world.ends(), "it was in the middle: {committed:?}");
+    allow(true);
+
+    finishes(&world, &load, running);
+}
+
+#[test]
+fn a_database_that_cannot_be_reached_for_a_while_loses_nothing() {
+    let mut world = World::new("database-away");
+    let (wire, url) = Proxy::before(&world.database.url);
+    world.set("database.url", url);
+    let (load, running) = busy(&mut world);
+    wire.cut();
+    eventually("the outage is noticed", || running.err().contains("held"));
+    std::thread::sleep(AWAY);
+    assert_ne!(world.committed(), world.ends(), "it was in the middle");
+    wire.open();
+    finishes(&world, &load, running);
+}
+
+#[test]
+fn a_cache_that_is_away_for_a_while_loses_nothing() {
+    let mut world = World::new("cache-away");
+    let (wire, url) = Proxy::before(&world.cache.url);
+    world.set("cache.url", url);
+    let (load, running) = busy(&mut world);
+    wire.cut();
+    eventually("the outage is noticed", || running.err().contains("held"));
+    let committed = world.committed();
+    std::thread::sleep(AWAY);
+    // What was already under way may still arrive; without its DELs nothing new becomes committable.
+    let later = world.committed();
+    assert!(
+        later.values().sum::<i64>() - committed.values().sum::<i64>() <= 1_000,
+        "{committed:?} {later:?}"
+    );
+    assert_ne!(later, world.ends(), "it was in the middle");
+    wire.open();
+    finishes(&world, &load, running);
+}
+
+/// Runs into an outage with `on_outage = "exit"`.
+fn exits(name: &str, wire_before: fn(&mut World) -> Proxy, dependency: &str) {
+    let mut world = World::new(name);
+    let wire = wire_before(&mut world);
+    world.set("run.on_outage", "exit");
+    world.set("run.epoch_records", 200);
+    world.slow_down(20);
+    let load = world.load(Mix { events: 6_000, drafts: 6_000, ..Mix::default() });
+    let running = world.start_run();
+    eventually("some of it is committed", || !world.committed().is_empty());
+    wire.cut();
+
+    let ended = running.wait();
+
+    let error = ended.failure(75);
+    assert!(error.contains(&format!("{dependency} is out")), "{error}");
+    let committed = world.committed();
+    assert_ne!(committed, world.ends(), "it was in the middle");
+    // Whatever is committed has its outcome: the row is written and the key is gone.
+    let rows = world.rows();
+    for record in world.records() {
+        if record.offset < committed.get(&record.partition.unwrap()).copied().unwrap_or(0) {
+            let draft = String::from_utf8(record.key.unwrap()).unwrap();
+            assert!(rows[&draft].job().is_some(), "{draft}");
+        }
+    }
+    let total: i64 = committed.values().sum();
+    assert!(world.cache.keys() <= 6_000 - u64::try_from(total).unwrap());
+    wire.open();
+    world.speed_up();
+    world.run_until_caught_up();
+    world.assert_done(&load);
+}
+
+#[test]
+fn with_on_outage_exit_a_lost_database_ends_the_run_with_code_75() {
+    let wire = |world: &mut World| {
+        let (wire, url) = Proxy::before(&world.database.url);
+        world.set("database.url", url);
+        wire
+    };
+    exits("exit-database", wire, "postgres");
+}
+
+#[test]
+fn with_on_outage_exit_a_lost_cache_ends_the_run_with_code_75() {
+    let wire = |world: &mut World| {
+        let (wire, url) = Proxy::before(&world.cache.url);
+        world.set("cache.url", url);
+        wire
+    };
+    exits("exit-cache", wire, "redis");
+}

@@ -1,0 +1,84 @@
+//! The same rows, whatever the number of workers and processes.
+
+use std::time::Duration;
+
+use crate::interruptions::mixed;
+use crate::world::{World, eventually};
+
+#[test]
+fn any_number_of_workers_ends_in_the_same_rows() {
+    let worlds = [1, 2, 4].map(|workers| {
+        let mut world = World::new(&format!("workers-{workers}"));
+        world.set("run.workers", workers);
+        world.set("run.epoch_records", 300);
+        world.set("run.retry_backoff_ms", 5);
+        world.set("database.connections", 2);
+        world
+    });
+    let [one, others @ ..] = worlds;
+    let mix = mixed(11, 4_000);
+    let load = one.load(mix.clone());
+    one.run_until_caught_up();
+    one.assert_done(&load);
+    let rows = one.contents();
+    for mut other in others {
+        other.set("kafka.topic", one.topic());
+        other.set("dead_letters.topic", other.dead_letter_topic().to_owned());
+        other.drafts((1..=mix.drafts).map(|number| mix.draft_ids.id(number)));
+        let report = other.run_until_caught_up();
+        assert_eq!(report.read, 4_000);
+        assert_eq!(other.contents(), rows, "{} workers", report.workers);
+        assert_eq!(other.rejects(), load.rejects());
+    }
+}
+
+#[test]
+fn two_processes_share_the_partitions_and_one_takes_over_from_the_other() {
+    let mut world = World::new("share");
+    world.set("run.epoch_records", 200);
+    world.set("run.retry_backoff_ms", 5);
+    world.slow_down(60);
+    let load = world.load(mixed(13, 10_000));
+    let first = world.start_run();
+    eventually("the first is at work", || world.rows_with_images() > 100);
+    let second = world.start_run();
+    eventually("the second has its share", || second.err().contains("assigned partitions=\""));
+    eventually("the first has given something away", || {
+        first.err().contains("revoked partitions=\"")
+    });
+    let first = first.stop().report();
+    assert_ne!(world.committed(), world.ends(), "it was in the middle");
+    world.speed_up();
+    eventually("all is committed", || world.committed() == world.ends());
+    let second = second.stop().report();
+
+    assert_eq!(
+        first.read + second.read,
+        load.events(),
+        "handed over cleanly: nothing is read twice"
+    );
+    assert!(first.read > 0 && second.read > 0);
+    world.assert_done(&load);
+}
+
+#[test]
+fn a_process_that_dies_is_replaced_by_the_others() {
+    let mut world = World::new("replace");
+    world.set("run.epoch_records", 200);
+    world.set("run.retry_backoff_ms", 5);
+    // The shortest that brokers allow.
+    world.set("kafka.properties.session.timeout.ms", 6_000);
+    world.set("kafka.properties.heartbeat.interval.ms", 500);
+    world.slow_down(40);
+    let load = world.load(mixed(17, 6_000));
+    let doomed = world.start_run();
+    eventually("the first is at work", || world.rows_with_images() > 100);
+    let heir = world.start_run();
+    eventually("they share", || heir.err().contains("assigned partitions=\""));
+    std::thread::sleep(Duration::from_millis(fastrand::u64(0..300)));
+    assert!(doomed.kill().was_killed());
+    world.speed_up();
+    eventually("all is committed", || world.committed() == world.ends());
+    heir.stop().success();
+    world.assert_done(&load);
+}

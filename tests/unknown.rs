@@ -1,0 +1,53 @@
+//! Events of drafts that do not exist, or not yet.
+
+use crate::world::{World, event, eventually, images, meanwhile};
+
+#[test]
+fn an_event_whose_draft_never_comes_is_rejected_after_the_retries() {
+    let mut world = World::new("unknown");
+    world.set("run.retry_backoff_ms", 20);
+    world.drafts(["d1"]);
+    // Two events of one draft that does not exist, and one that is none of their business.
+    let places = world.publish([
+        event("ghost", "job-1").at(1).on(0),
+        event("ghost", "job-2").at(2).on(0),
+        event("d1", "job-3").on(0),
+    ]);
+
+    let report = world.run_until_caught_up();
+
+    assert_eq!(report.outcomes(), [3, 1, 0, 0, 0, 2]);
+    let unknown = |index: usize| (places[index], "unknown-draft".to_owned());
+    assert_eq!(world.rejects(), [unknown(0), unknown(1)].into());
+    for letter in world.dead_letters() {
+        assert_eq!(letter.header("dlq.attempts"), Some("4"), "the first try and three retries");
+        assert_eq!(letter.header("dlq.stage"), Some("write"));
+    }
+    assert_eq!(world.row("d1").images(), &images("job-3"));
+    assert_eq!(world.committed(), world.ends());
+}
+
+#[test]
+fn a_draft_that_is_created_meanwhile_gets_its_images_and_nobody_waits_for_it() {
+    let mut world = World::new("late");
+    world.set("run.retry_backoff_ms", 2_500);
+    world.drafts(["d1", "d2"]);
+    world.publish([
+        event("late", "job-0").on(2),
+        event("d1", "job-1").on(0),
+        event("d2", "job-2").on(2),
+    ]);
+    let running = world.start(&["run", "--until-caught-up", "--report", "json"]);
+
+    eventually("the others are through", || {
+        world.rows_with_images() == 2 && world.cache.keys() == 0
+    });
+    meanwhile("the late one is waited for", || !world.committed().contains_key(&2));
+    world.drafts(["late"]);
+
+    assert_eq!(running.wait().report().outcomes(), [3, 3, 0, 0, 0, 0]);
+    assert_eq!(world.row("late").images(), &images("job-0"));
+    assert_eq!(world.cached("late"), None);
+    assert!(world.dead_letters().is_empty());
+    assert_eq!(world.committed(), world.ends());
+}

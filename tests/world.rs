@@ -1,0 +1,130 @@
+//! A world: a corner of the three servers that one test has for itself, and the program in it.
+//!
+//! ```text
+//! event("d1", "job-1") -> world.publish -> world.run_until_caught_up -> world.row("d1"), world.cached("d1"), ...
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+mod cache;
+mod event;
+mod load;
+mod program;
+mod proxy;
+mod rows;
+mod topic;
+
+pub(crate) use cache::CacheDb;
+pub(crate) use event::{Record, body, event, images, record};
+pub(crate) use load::Load;
+pub(crate) use program::{Ended, Report, Running};
+pub(crate) use proxy::Proxy;
+pub(crate) use rows::{Row, Session};
+pub(crate) use topic::{Offsets, Place, alter_topic, create_topic, delete_topic, publish_to, read};
+
+use topic::Topics;
+
+/// The deadline of everything that is waited for. A busy machine is slow; nothing here takes so long on any.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Partitions of a world's topic.
+pub(crate) const PARTITIONS: i32 = 4;
+
+static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+});
+
+/// Runs what the clients of the servers have to say for themselves.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    RUNTIME.block_on(future)
+}
+
+/// Waits until the condition holds. Fails the test when that takes too long.
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !condition() {
+        assert!(since.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Watches for a while that the condition holds. What must not happen would have happened by then.
+pub(crate) fn meanwhile(what: &str, mut condition: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(400) {
+        assert!(condition(), "no longer: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The address of a server. A test without servers fails: one that passes without them would prove nothing.
+pub(crate) fn given(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| {
+        panic!("{variable} is not set: run `make test`, or `eval \"$(dev/stack env)\"` before `cargo test`")
+    })
+}
+
+/// One test's part of the servers. Deleted when it is dropped, also by a failing test.
+pub(crate) struct World {
+    /// Unique; the topic and the group are called so.
+    pub(crate) name: String,
+    /// The rows, and the server that they are on.
+    pub(crate) database: rows::Database,
+    /// The cached drafts.
+    pub(crate) cache: CacheDb,
+    topics: Topics,
+    settings: BTreeMap<String, String>,
+    /// Where the program runs: no configuration file of the developer's reaches it.
+    directory: TempDir,
+}
+
+impl World {
+    /// A world whose drafts' ids are texts.
+    pub(crate) fn new(name: &str) -> World {
+        World::with_table(name, "")
+    }
+
+    /// A world whose table exists before the migrations come to it, as `create_table` makes it.
+    pub(crate) fn with_table(name: &str, create_table: &str) -> World {
+        let world = World::without_table(name);
+        if !create_table.is_empty() {
+            world.database.sql(create_table);
+        }
+        world.call(&["migrate"]).success();
+        world
+    }
+
+    /// A world that nobody has prepared.
+    pub(crate) fn without_table(name: &str) -> World {
+        let name = format!("{name}-{:08x}", fastrand::u32(..));
+        let database = rows::Database::create(&name);
+        let cache = CacheDb::claim();
+        let topics = Topics::create(&name);
+        let directory = TempDir::new().unwrap();
+        let mut world =
+            World { name, database, cache, topics, settings: BTreeMap::new(), directory };
+        let settings = [
+            ("kafka.brokers", given("KAFKA_BROKERS")),
+            ("kafka.topic", world.topic().to_owned()),
+            ("kafka.group", world.name.clone()),
+            ("database.url", world.database.url.clone()),
+            ("cache.url", world.cache.url.clone()),
+            ("run.workers", "2".to_owned()),
+        ];
+        for (key, value) in settings {
+            world.set(key, value);
+        }
+        world
+    }
+
+    /// Sets a key of the configuration for what is started from now on.
+    pub(crate) fn set(&mut self, key: &str, value: impl ToString) {
+        let (section, name) = key.split_once('.').expect("section.key");
+        let variable = format!("CONTENTFLOW_{section}__{}", name.replace('.', "_")).to_uppercase();
+        self.settings.insert(variable.replace("PROPERTIES_", "PROPERTIES__"), value.to_string());
+    }
+}
