@@ -5,8 +5,9 @@
 //! if a row is wrong, the report does not add up, or an offset is not committed.
 
 use std::collections::{HashMap, HashSet};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -29,7 +30,17 @@ const WORKERS: &str = "2";
 /// Longer than any of the runs takes on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let number = |name: &str, default: u64| -> Result<u64> {
         std::env::var(name).map_or(Ok(default), |text| {
             text.parse().with_context(|| format!("{name} is no number"))
@@ -71,8 +82,9 @@ fn prove(world: &World, runtime: &tokio::runtime::Runtime, mix: Mix, kills: u64)
         }
         for kill in 1..=kills {
             let mut child = world.start(run)?;
-            // From before the first record is read to after the last: a whole run takes about 20 s.
-            let life = Duration::from_millis(fastrand::u64(300..4_000));
+            // A whole run takes 10 to 40 s, so that ten lives end all over it.
+            until_assigned(&mut child)?;
+            let life = Duration::from_millis(fastrand::u64(100..3_000));
             std::thread::sleep(life);
             child.kill()?;
             child.wait()?;
@@ -85,6 +97,14 @@ fn prove(world: &World, runtime: &tokio::runtime::Runtime, mix: Mix, kills: u64)
         say(&format!("{run}: {} rows, {wrong} differ from the fold, lag {lag}", mix.drafts));
         ensure!(wrong == 0 && lag == 0, "{run}: the run does not end as it must");
     }
+    Ok(())
+}
+
+/// Waits until the program has its partitions: killed before, it would have done nothing.
+fn until_assigned(child: &mut Child) -> Result<()> {
+    let log = BufReader::new(child.stderr.take().context("the program's log")?);
+    let assigned = log.lines().map_while(Result::ok).any(|line| line.contains("assigned"));
+    ensure!(assigned, "the program ended before it had partitions");
     Ok(())
 }
 
@@ -104,13 +124,15 @@ fn fold_topic(config: &Config) -> Result<Fold> {
         all.add_partition_offset(&config.kafka.topic, partition, Offset::Beginning)?;
     }
     consumer.assign(&all)?;
-    let (mut fold, mut jobs, mut ends) = (Fold::new(), HashSet::new(), 0);
+    let (mut fold, mut jobs, mut ends, since) = (Fold::new(), HashSet::new(), 0, Instant::now());
     while ends < PARTITIONS {
-        let message = match consumer.poll(Duration::from_secs(10)) {
+        let message = match consumer.poll(Duration::from_secs(1)) {
             Some(Err(KafkaError::PartitionEOF(_))) => {
                 ends += 1;
                 continue;
             }
+            // Also when the client has dealt with something else.
+            None if since.elapsed() < PATIENCE => continue,
             message => message.context("the topic is silent")??,
         };
         let record = RawRecord {
@@ -283,7 +305,7 @@ impl World {
         command
             .args(["run", "--until-caught-up", "-w", WORKERS, "--report", "json"])
             .envs(self.settings(run));
-        Ok(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?)
+        Ok(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
     }
 
     /// Runs to the end and returns the report.
@@ -311,7 +333,6 @@ impl World {
 }
 
 fn say(line: &str) {
-    use std::io::Write;
     // Whoever closed the output does not want to read it.
     let _closed = writeln!(std::io::stdout(), "{line}").is_err();
 }

@@ -11,13 +11,14 @@ use dataflows::graph::{Invalidated, Rules, Written};
 use dataflows::latest::Group;
 use dataflows::outcome::Settled;
 use dataflows::validate::DraftIdType;
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use tokio::runtime::{Handle, Runtime};
 
 use crate::check::draft_id_type;
 use crate::commit::Committer;
-use crate::config::Config;
+use crate::config::{Config, Kafka};
 use crate::ingest::Ingest;
 use crate::progress::progress;
 use crate::progress_bar::Bar;
@@ -256,9 +257,17 @@ fn rules(config: &Config, draft_ids: DraftIdType) -> Rules {
 }
 
 fn consumer(config: &Config, context: Assignment) -> Result<BaseConsumer<Assignment>, KafkaError> {
-    let mut client = crate::kafka::client_config(&config.kafka);
+    let client = consumer_config(&config.kafka);
+    let consumer: BaseConsumer<Assignment> = client.create_with_context(context)?;
+    consumer.subscribe(&[&config.kafka.topic])?;
+    Ok(consumer)
+}
+
+/// How the consumer of a run is configured.
+pub fn consumer_config(config: &Kafka) -> ClientConfig {
+    let mut client = crate::kafka::client_config(config);
     client
-        .set("group.id", &config.kafka.group)
+        .set("group.id", &config.group)
         .set("isolation.level", "read_committed")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
@@ -267,12 +276,10 @@ fn consumer(config: &Config, context: Assignment) -> Result<BaseConsumer<Assignm
         .set("enable.partition.eof", "true")
         // The default of a second lets a fast consumer starve when its queue has run low.
         .set("fetch.queue.backoff.ms", "5");
-    if !config.kafka.properties.contains_key("partition.assignment.strategy") {
+    if !config.properties.contains_key("partition.assignment.strategy") {
         client.set("partition.assignment.strategy", "cooperative-sticky");
     }
-    let consumer: BaseConsumer<Assignment> = client.create_with_context(context)?;
-    consumer.subscribe(&[&config.kafka.topic])?;
-    Ok(consumer)
+    client
 }
 
 /// Sets `stop` on the first SIGTERM or SIGINT; ends the process at once on the second.

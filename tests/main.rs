@@ -30,3 +30,4 @@ mod commands;
 mod dead_letters;
 mod drafts;
 mod publish;
+mod demo;

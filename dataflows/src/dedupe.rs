@@ -19,7 +19,7 @@ use crate::outcome::{Outcome, Settled, Tally};
 
 /// The jobs seen by one worker, in bounded memory: two generations, of which the older one is dropped when the younger is full.
 ///
-/// So it remembers at least the last `capacity` jobs and at most twice as many. A job is kept as the hash of its id
+/// So it remembers at least the last `capacity` jobs that were new to it and at most twice as many. A job is kept as the hash of its id
 /// and the hash of its draft's id, 128 bits together.
 #[derive(Debug)]
 pub struct Memory {

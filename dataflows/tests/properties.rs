@@ -84,7 +84,16 @@ pub(crate) fn setups() -> impl Strategy<Value = Setup> {
     let sizes = (1..5_usize, 1..4_usize, 1..4_usize, 1..4_usize, 1..20_usize, 1..5_usize);
     (sizes, any::<u64>()).prop_map(|(sizes, seed)| {
         let (workers, lanes, rows_max, keys_max, dedupe_jobs, epochs_in_flight) = sizes;
-        Setup { workers, lanes, rows_max, keys_max, dedupe_jobs, epochs_in_flight, seed }
+        Setup {
+            workers,
+            lanes,
+            rows_max,
+            keys_max,
+            dedupe_jobs,
+            epochs_in_flight,
+            in_turns: true,
+            seed,
+        }
     })
 }
 
@@ -270,5 +279,21 @@ proptest! {
                 assert_eq!(world.fates[&at], Fate::Applied);
             }
         }
+    }
+}
+
+proptest! {
+    // Threads that wait for each other are slow on a busy machine.
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 8))]
+
+    /// The same with workers that run as they like.
+    #[test]
+    fn the_graph_does_what_the_model_does_in_any_order(
+        draws in draws(16, Database::RefusesSome), setup in setups(), loses_answers: bool
+    ) {
+        let epochs = cut(&topic(&draws, Keyed::Anyhow), &draws);
+        let world = world(loses_answers);
+        let ran = run(&Setup { in_turns: false, ..setup }, &epochs, &world);
+        assert_agrees(&lock(&world), &ran.totals, &epochs, &fold(&epochs));
     }
 }

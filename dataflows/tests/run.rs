@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dataflows::decode::{Decoded, decode};
 use dataflows::effect::Waker;
@@ -27,6 +28,8 @@ pub(crate) struct Setup {
     pub keys_max: usize,
     pub dedupe_jobs: usize,
     pub epochs_in_flight: usize,
+    /// Whether the workers take turns, so that the run can be repeated.
+    pub in_turns: bool,
     /// The order of the workers' turns and all that the servers leave to chance.
     pub seed: u64,
 }
@@ -54,7 +57,7 @@ struct Ingest {
 /// Runs the graph until everything is through, or until the world crashes.
 pub(crate) fn run(setup: &Setup, epochs: &[Epoch], world: &Arc<Mutex<World>>) -> Ran {
     let ingest = Arc::new(Mutex::new(Ingest::new(setup, epochs, world)));
-    let turns = Arc::new(Turns::new(setup.workers, setup.seed));
+    let turns = Arc::new(Turns::new(setup.workers, setup.in_turns, setup.seed));
     let (ingest_of_workers, turns_of_workers) = (Arc::clone(&ingest), Arc::clone(&turns));
     let guards = timely::execute(timely::Config::process(setup.workers), move |worker| {
         work(worker, &ingest_of_workers, &turns_of_workers);
@@ -73,7 +76,7 @@ pub(crate) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn work(worker: &mut Worker, ingest: &Arc<Mutex<Ingest>>, turns: &Turns) {
     let me = worker.index();
-    let Setup { lanes, rows_max, keys_max, dedupe_jobs, seed, .. } = lock(ingest).setup;
+    let Setup { lanes, rows_max, keys_max, dedupe_jobs, in_turns, seed, .. } = lock(ingest).setup;
     let draft_ids = DraftIdType::Text { max_chars: None };
     let rules = Rules { draft_ids, dedupe_jobs, lanes, rows_max, keys_max };
     let world = Arc::clone(&lock(ingest).world);
@@ -92,8 +95,11 @@ fn work(worker: &mut Worker, ingest: &Arc<Mutex<Ingest>>, turns: &Turns) {
     });
     let source = source.unwrap();
     turns.work(me, || {
-        source.activate().unwrap();
-        worker.step();
+        if lock(ingest).may_go_on(me) {
+            source.activate().unwrap();
+        }
+        // In turns nobody wakes this worker while it waits. Otherwise everything that concerns it does.
+        worker.step_or_park(Some(if in_turns { Duration::ZERO } else { Duration::from_millis(5) }));
         lock(ingest).pass(probe.with_frontier(|frontier| frontier.first().copied()));
         worker.has_dataflows() && !lock(&world).is_crashed()
     });
@@ -142,13 +148,19 @@ impl Ingest {
         }
     }
 
-    /// The next of a worker's queue, if its epoch may be open already.
-    fn next(&mut self, worker: usize) -> Option<Feed> {
-        let (epoch, _) = *self.queues[worker].front()?;
+    /// Whether a worker's queue has more, of an epoch that may be open already.
+    fn may_go_on(&self, worker: usize) -> bool {
         let passed = usize::try_from(self.passed).unwrap();
-        if epoch >= passed + self.setup.epochs_in_flight && epoch < self.epochs.len() {
+        let is_open =
+            |epoch| epoch < passed + self.setup.epochs_in_flight || epoch == self.epochs.len();
+        self.queues[worker].front().is_some_and(|(epoch, _)| is_open(*epoch))
+    }
+
+    fn next(&mut self, worker: usize) -> Option<Feed> {
+        if !self.may_go_on(worker) {
             return None;
         }
+        let (epoch, feed) = self.queues[worker].pop_front()?;
         let mut world = lock(&self.world);
         while self.created <= epoch && self.created < self.epochs.len() {
             for draft in &self.epochs[self.created].created {
@@ -156,7 +168,7 @@ impl Ingest {
             }
             self.created += 1;
         }
-        self.queues[worker].pop_front().map(|(_, feed)| feed)
+        Some(feed)
     }
 
     /// Notes how far the probe has come on one of the workers.

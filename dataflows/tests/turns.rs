@@ -1,7 +1,8 @@
 //! One worker steps at a time, in an order that follows from the seed.
 //!
 //! Timely's workers are threads, and what the operating system makes of threads cannot be repeated. Here each waits for its
-//! turn. The workers exchange messages only within a turn, so the whole run follows from the seed.
+//! turn. The workers exchange messages only within a turn, so the whole run follows from the seed. Or they are left to run as
+//! they like, which no seed can repeat, but which is how they run in earnest.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -9,6 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 #[derive(Debug)]
 pub(crate) struct Turns {
     order: Mutex<Order>,
+    in_turns: bool,
     called: Vec<Condvar>,
 }
 
@@ -25,12 +27,13 @@ struct Order {
 const TURNS_MAX: usize = 200_000;
 
 impl Turns {
-    pub(crate) fn new(workers: usize, seed: u64) -> Turns {
+    pub(crate) fn new(workers: usize, in_turns: bool, seed: u64) -> Turns {
         let mut chance = fastrand::Rng::with_seed(seed);
         let next = chance.usize(..workers);
         let working = (0..workers).collect();
         Turns {
             order: Mutex::new(Order { chance, working, next, taken: 0, failure: None }),
+            in_turns,
             called: (0..workers).map(|_| Condvar::new()).collect(),
         }
     }
@@ -43,12 +46,14 @@ impl Turns {
                 break;
             }
             order.taken += 1;
-            let stuck = order.taken > TURNS_MAX;
+            let stuck = self.in_turns && order.taken > TURNS_MAX;
+            let order = self.in_turns.then_some(order);
             // A panic in a turn must reach the test, and end the other workers instead of leaving them waiting.
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 assert!(!stuck, "the graph waits for something that never comes");
                 turn()
             }));
+            let mut order = order.unwrap_or_else(|| self.lock());
             let goes_on = outcome.unwrap_or_else(|panic| {
                 let text = panic.downcast_ref::<String>().cloned();
                 let text = text.or(panic.downcast_ref::<&str>().map(ToString::to_string));
@@ -66,10 +71,15 @@ impl Turns {
     }
 
     fn wait(&self, worker: usize) -> MutexGuard<'_, Order> {
-        let order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let must_wait =
+            |order: &mut Order| self.in_turns && order.next != worker && order.failure.is_none();
         self.called[worker]
-            .wait_while(order, |order| order.next != worker && order.failure.is_none())
+            .wait_while(self.lock(), must_wait)
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Order> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pass_on(&self, order: &mut Order) {
@@ -83,6 +93,6 @@ impl Turns {
 
     /// What went wrong, if anything did.
     pub(crate) fn failure(&self) -> Option<String> {
-        self.order.lock().unwrap_or_else(PoisonError::into_inner).failure.take()
+        self.lock().failure.take()
     }
 }

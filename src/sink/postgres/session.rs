@@ -99,7 +99,7 @@ impl Open {
             crate::postgres::connect(config).await.map_err(|error| Failure::Out(error.into()))?;
         let setup = async {
             // Thousands of ids make the planner prefer reading the whole table. Through the index the rows are also locked
-            // in the order of the ids, so that two writers cannot deadlock.
+            // in the order in which they are given, so that two writers cannot deadlock.
             client.batch_execute("SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off").await?;
             let table = config.table.sql();
             Ok((

@@ -1,0 +1,132 @@
+//! The limit of the graph: everything from the first copy of a record to the end of its epoch, with effects that answer
+//! at once and do nothing.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use contentflow::config::Config;
+use contentflow::ingest::Ingest;
+use contentflow::progress::progress;
+use contentflow::worker::{MakeEffects, Workers, start};
+use dataflows::change::Rejected;
+use dataflows::effect::{Answered, Effect, Ticket, Waker};
+use dataflows::graph::{Invalidated, Rules, Written};
+use dataflows::latest::Group;
+use dataflows::outcome::{Outcome, Settled};
+use dataflows::record::RawRecord;
+use dataflows::validate::DraftIdType;
+
+use super::events::Events;
+use super::process::own_cpu;
+use super::results::{per_second, us_per_event};
+
+/// What the graph did.
+pub(crate) struct Dataflow {
+    pub(crate) events_per_s: f64,
+    /// Of all threads, the one that feeds them included.
+    pub(crate) cpu_us_per_event: f64,
+}
+
+/// Feeds the events.
+pub(crate) fn measure(
+    config: &Config,
+    events: &Events,
+    workers: usize,
+) -> anyhow::Result<Dataflow> {
+    let (progress, watch) = progress();
+    let progress = Arc::new(progress);
+    let rules = Rules {
+        draft_ids: DraftIdType::Text { max_chars: None },
+        dedupe_jobs: config.run.dedupe_jobs.div_ceil(workers),
+        lanes: config.database.connections,
+        rows_max: config.database.batch_rows,
+        keys_max: config.cache.batch_keys,
+    };
+    let started = start(workers, rules, Nothing, &progress).map_err(anyhow::Error::msg)?;
+    let Workers { entrances, guards } = started;
+    let mut ingest = Ingest::new(entrances, config.run.clone(), progress, watch);
+    let (began, cpu_before) = (Instant::now(), own_cpu());
+    for record in events.chunks.iter().flat_map(|chunk| chunk.records()) {
+        let raw = RawRecord {
+            partition: record.partition(),
+            offset: record.offset(),
+            timestamp_ms: record.timestamp_ms(),
+            stamped_by_topic: record.stamped_by_topic(),
+            key: record.key(),
+            value: record.value(),
+        };
+        ingest.push(raw, record.headers());
+        // What the poll loop does after every record.
+        ingest.close_if_due();
+        ingest.collect()?;
+        while ingest.is_full() {
+            ingest.wait(Duration::from_millis(20));
+            ingest.collect()?;
+            ingest.close_if_due();
+        }
+    }
+    ingest.end();
+    while !ingest.is_drained() {
+        ingest.wait(Duration::from_millis(20));
+        ingest.collect()?;
+    }
+    let (elapsed, cpu) = (began.elapsed(), own_cpu().saturating_sub(cpu_before));
+    drop(guards);
+    anyhow::ensure!(ingest.totals().applied == events.len(), "not every event came through");
+    Ok(Dataflow {
+        events_per_s: per_second(events.len(), elapsed),
+        cpu_us_per_event: us_per_event(cpu, events.len()),
+    })
+}
+
+/// Effects that do nothing.
+struct Nothing;
+
+/// Answers each batch at once.
+struct AtOnce<R, A> {
+    answer: fn(Vec<R>) -> Vec<A>,
+    answered: VecDeque<Answered<A>>,
+}
+
+impl<R: 'static, A: 'static> Effect for AtOnce<R, A> {
+    type Request = R;
+    type Answer = A;
+
+    fn submit(&mut self, ticket: Ticket, _lane: usize, batch: Vec<R>) {
+        let answers = (self.answer)(batch);
+        self.answered.push_back(Answered { ticket, answers, done: true });
+    }
+
+    fn poll(&mut self) -> Option<Answered<A>> {
+        self.answered.pop_front()
+    }
+}
+
+fn at_once<R: 'static, A: 'static>(answer: fn(Vec<R>) -> Vec<A>) -> AtOnce<R, A> {
+    AtOnce { answer, answered: VecDeque::new() }
+}
+
+impl MakeEffects for Nothing {
+    fn write(&self, _waker: Waker) -> impl Effect<Request = Group, Answer = Written> + 'static {
+        at_once(|groups: Vec<Group>| {
+            let changes = groups.into_iter().flat_map(|group| group.events);
+            let applied = |change| Written::Settled(Settled { change, outcome: Outcome::Applied });
+            changes.map(applied).collect()
+        })
+    }
+
+    fn invalidate(
+        &self,
+        _waker: Waker,
+    ) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static {
+        at_once(|settled| vec![Invalidated { settled, deletes: 0, keys_deleted: 0 }])
+    }
+
+    fn dead_letter(
+        &self,
+        _waker: Waker,
+    ) -> impl Effect<Request = Rejected, Answer = Rejected> + 'static {
+        at_once(|rejected| rejected)
+    }
+}

@@ -1,0 +1,46 @@
+//! The limit of the cache: DELs in pipelines, two a draft, as many at once as the pipeline sends, and by as many tasks.
+
+use std::time::Instant;
+
+use anyhow::Context;
+use contentflow::drafts::lease_key;
+use contentflow::generate::DraftIds;
+
+use super::results::per_second;
+use super::servers::Servers;
+use super::settings::WORKERS;
+
+/// Deletes the keys of all drafts, none of which exists, as it is in a cold cache. The result is drafts a second.
+pub(crate) fn measure(servers: &Servers, drafts: u64) -> anyhow::Result<f64> {
+    let workers = u64::try_from(WORKERS).unwrap_or(1);
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        let tasks: Vec<_> = (0..workers)
+            .map(|worker| {
+                let numbers = (1..=drafts).filter(move |number| number % workers == worker);
+                scope.spawn(move || servers.runtime.block_on(delete(servers, numbers)))
+            })
+            .collect();
+        tasks.into_iter().try_for_each(|task| task.join().expect("a panic ends the bench"))
+    })?;
+    Ok(per_second(drafts, began.elapsed()))
+}
+
+async fn delete(servers: &Servers, mut numbers: impl Iterator<Item = u64>) -> anyhow::Result<()> {
+    let cache = &servers.config.cache;
+    let mut connection = contentflow::redis::connect(cache).await?;
+    loop {
+        let mut pipeline = redis::Pipeline::with_capacity(2 * cache.batch_keys);
+        for number in numbers.by_ref().take(cache.batch_keys) {
+            let key = cache.key.key(&DraftIds::Text.id(number));
+            pipeline.del(lease_key(&key)).del(key);
+        }
+        let commands = pipeline.len();
+        if commands == 0 {
+            return Ok(());
+        }
+        for reply in connection.send_packed_commands(&pipeline, 0, commands).await? {
+            reply.extract_error().context("DEL")?;
+        }
+    }
+}

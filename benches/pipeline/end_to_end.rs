@@ -1,0 +1,58 @@
+//! The whole program, as it is installed: another process, which reads the topic from its beginning to its end.
+
+use std::io::{Read, Seek};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, ensure};
+use serde::Deserialize;
+
+use super::process::{Usage, wait};
+use super::results::{ratio, us_per_event};
+use super::servers::Servers;
+use super::settings::WORKERS;
+
+/// What the whole pipeline did.
+pub(crate) struct EndToEnd {
+    /// Events a second, from the first connection to the last commit.
+    pub(crate) events_per_s: f64,
+    /// Microseconds of CPU that the process took for each event.
+    pub(crate) cpu_us_per_event: f64,
+    /// The most memory that the process had.
+    pub(crate) peak_rss_mb: f64,
+}
+
+#[derive(Deserialize)]
+struct Report {
+    applied: u64,
+    records_per_s: f64,
+}
+
+/// Runs the pipeline over the whole topic and a fresh table.
+pub(crate) fn measure(servers: &mut Servers, events: u64) -> anyhow::Result<EndToEnd> {
+    servers.refill(events)?;
+    let group = servers.new_group();
+    let mut log = tempfile::tempfile()?;
+    let child = Command::new(env!("CARGO_BIN_EXE_contentflow"))
+        .args(["run", "--until-caught-up", "--report", "json", "--group", &group])
+        .args(["--workers", &WORKERS.to_string()])
+        .envs(servers.environment.iter().map(|(name, value)| (name, value)))
+        .env("RUST_LOG", "warn")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log.try_clone()?)
+        .spawn()
+        .context("the program does not start")?;
+    let (output, Usage { cpu, peak_rss_kb }) = wait(child)?;
+    let mut logged = String::new();
+    log.rewind()?;
+    log.read_to_string(&mut logged)?;
+    ensure!(output.status.success(), "the program failed: {}", logged.trim());
+    let report: Report = serde_json::from_slice(&output.stdout).context("the report")?;
+    let Report { applied, records_per_s } = report;
+    ensure!(applied == events, "{applied} of {events} events are applied: {}", logged.trim());
+    Ok(EndToEnd {
+        events_per_s: records_per_s,
+        cpu_us_per_event: us_per_event(cpu, events),
+        peak_rss_mb: ratio(peak_rss_kb, 1024),
+    })
+}

@@ -1,0 +1,54 @@
+//! What a process has used, as Linux tells it in /proc.
+
+use std::process::{Child, Output};
+use std::time::Duration;
+
+/// The unit of times in /proc: a hundredth of a second on every Linux of today.
+const TICK: Duration = Duration::from_millis(10);
+
+/// How often the process is looked at. Its peak of memory is kept by the system, so that none is missed but at the end.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// CPU and memory of a process. All zero where there is no /proc.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    /// Its time on the CPUs, for itself and inside the system.
+    pub(crate) cpu: Duration,
+    /// The most memory that it had.
+    pub(crate) peak_rss_kb: u64,
+}
+
+/// Waits for the end of the process and tells what it used. Until it is waited for, an ended process keeps its times.
+pub(crate) fn wait(child: Child) -> std::io::Result<(Output, Usage)> {
+    let mut usage = Usage::default();
+    let id = child.id();
+    while let Some((state, cpu)) = stat(id) {
+        usage.cpu = cpu;
+        if state == "Z" {
+            break;
+        }
+        usage.peak_rss_kb = peak_rss_kb(id).unwrap_or(usage.peak_rss_kb);
+        std::thread::sleep(LOOK);
+    }
+    Ok((child.wait_with_output()?, usage))
+}
+
+/// The CPU time of this process until now.
+pub(crate) fn own_cpu() -> Duration {
+    stat(std::process::id()).map_or(Duration::ZERO, |(_state, cpu)| cpu)
+}
+
+/// The state of the process and its CPU time.
+fn stat(id: u32) -> Option<(String, Duration)> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    // Behind the name, which may hold anything, in parentheses: the state, ten other fields, and the two times.
+    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    let ticks = fields.get(11)?.parse::<u32>().ok()? + fields.get(12)?.parse::<u32>().ok()?;
+    Some((fields.first()?.to_string(), TICK * ticks))
+}
+
+fn peak_rss_kb(id: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}

@@ -1,0 +1,136 @@
+//! A corner of the servers: a topic, a table, keys and groups with names that nobody else uses.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use contentflow::config::Config;
+use contentflow::drafts::Rows;
+use contentflow::generate::{DraftIds, Mix};
+use contentflow::kafka::{Admin, client_config};
+use contentflow::{migrate, postgres, publish};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use tokio::runtime::Runtime;
+use tokio_postgres::Client;
+
+use super::say;
+use super::settings::Settings;
+
+/// The timestamp of the first event: some time in 2023.
+const START_MS: i64 = 1_700_000_000_000;
+
+const PARTITIONS: i32 = 4;
+
+/// The corner, and what is needed to talk to it.
+pub(crate) struct Servers {
+    pub(crate) config: Config,
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) runtime: Runtime,
+    pub(crate) postgres_version: String,
+    groups: Vec<String>,
+}
+
+/// All events that are published: one for each draft, every one new, as many as there are drafts.
+pub(crate) fn mix(events: u64) -> Mix {
+    Mix { events, drafts: events, start_ms: START_MS, ..Mix::default() }
+}
+
+impl Servers {
+    /// Makes the topic and the table.
+    pub(crate) fn new(settings: &Settings) -> anyhow::Result<Servers> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(super::settings::WORKERS)
+            .enable_all()
+            .build()?;
+        let mut servers = Servers {
+            config: settings.config.clone(),
+            environment: settings.environment.clone(),
+            runtime,
+            postgres_version: String::new(),
+            groups: Vec::new(),
+        };
+        match servers.runtime.block_on(make(&servers.config)) {
+            Ok(version) => servers.postgres_version = version,
+            Err(error) => {
+                // The first failure says more than those that follow from it.
+                drop(servers.clear());
+                return Err(error);
+            }
+        }
+        Ok(servers)
+    }
+
+    /// Publishes the events.
+    pub(crate) fn publish(&self, events: u64) -> anyhow::Result<()> {
+        let kafka = &self.config.kafka;
+        let published = publish::publish_generated(kafka, mix(events), None, &mut |_sent| {})?;
+        ensure!(published.events == events, "only {} events are published", published.events);
+        Ok(())
+    }
+
+    /// A name for a consumer group that has read nothing yet.
+    pub(crate) fn new_group(&mut self) -> String {
+        let group = format!("{}-{}", self.config.kafka.group, self.groups.len());
+        self.groups.push(group.clone());
+        group
+    }
+
+    /// The table as if it were new: no draft has images, no page has dead rows, nothing waits to be written to disk.
+    pub(crate) fn refill(&self, drafts: u64) -> anyhow::Result<()> {
+        let table = self.config.database.table.sql();
+        self.runtime.block_on(async {
+            let client = self.connect().await?;
+            client.batch_execute(&format!("TRUNCATE {table}")).await?;
+            let rows = Rows::connect(&self.config.database).await?;
+            let created = rows.create_generated(drafts, DraftIds::Text, |_done| {}).await?;
+            ensure!(created == drafts, "only {created} drafts are created");
+            client.batch_execute(&format!("VACUUM ANALYZE {table}")).await?;
+            if let Err(error) = client.batch_execute("CHECKPOINT").await {
+                say(&format!("no CHECKPOINT: {}", postgres::describe(&error)));
+            }
+            Ok(())
+        })
+    }
+
+    /// A session without a limit for its statements.
+    pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
+        let client = postgres::connect(&self.config.database).await?;
+        client.batch_execute("SET statement_timeout = 0").await?;
+        Ok(client)
+    }
+
+    /// Deletes everything that was made.
+    pub(crate) fn clear(&self) -> anyhow::Result<()> {
+        let Config { kafka, dead_letters, database, .. } = &self.config;
+        self.runtime.block_on(async {
+            let topics = [kafka.topic.as_str(), dead_letters.topic.as_str()];
+            let topics = Admin::new(kafka)?.delete_topics(&topics).await;
+            let groups = self.delete_groups().await;
+            let client = self.connect().await?;
+            let (table, name) = (database.table.sql(), database.table.name());
+            let drop = format!(
+                "DROP TABLE IF EXISTS {table}; DROP TABLE IF EXISTS contentflow_migrations_{name}"
+            );
+            client.batch_execute(&drop).await?;
+            topics?;
+            groups
+        })
+    }
+
+    async fn delete_groups(&self) -> anyhow::Result<()> {
+        let groups: Vec<&str> = self.groups.iter().map(String::as_str).collect();
+        let admin: AdminClient<_> = client_config(&self.config.kafka).create()?;
+        let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));
+        admin.delete_groups(&groups, &options).await.context("the groups are not deleted")?;
+        Ok(())
+    }
+}
+
+async fn make(config: &Config) -> anyhow::Result<String> {
+    migrate::run(config, &mut std::io::sink()).await?;
+    let admin = Admin::new(&config.kafka)?;
+    admin.ensure_topic(&config.kafka.topic, PARTITIONS).await?;
+    admin.ensure_topic(&config.dead_letters.topic, 1).await?;
+    let client = postgres::connect(&config.database).await?;
+    let version: String = client.query_one("SHOW server_version", &[]).await?.try_get(0)?;
+    Ok(version.split(' ').next().unwrap_or_default().to_owned())
+}

@@ -1,0 +1,55 @@
+//! What to measure, and where: from the environment.
+
+use anyhow::{Context, ensure};
+use contentflow::config::{Config, Overrides};
+
+/// Worker threads of the whole pipeline, and connections of the bare UPDATE beside it.
+pub(crate) const WORKERS: usize = 2;
+
+/// Everything that can be chosen, and the configuration that follows from it.
+pub(crate) struct Settings {
+    /// How many events; as many drafts.
+    pub(crate) events: u64,
+    /// How many rounds.
+    pub(crate) rounds: u64,
+    /// A corner of the servers that nobody else uses.
+    pub(crate) config: Config,
+    /// The same for another process: its environment.
+    pub(crate) environment: Vec<(String, String)>,
+}
+
+impl Settings {
+    /// Reads them from the environment.
+    pub(crate) fn read() -> anyhow::Result<Settings> {
+        let events = number("BENCH_EVENTS", 1_000_000)?;
+        let rounds = number("BENCH_RUNS", 3)?;
+        let unique = format!("contentflow-bench-{:08x}", fastrand::u32(..));
+        let mut environment = Vec::new();
+        for name in ["KAFKA_BROKERS", "DATABASE_URL", "REDIS_URL"] {
+            let value = std::env::var(name)
+                .with_context(|| format!("{name} is not set: run `make bench`"))?;
+            environment.push((name.to_owned(), value));
+        }
+        environment.extend([
+            ("CONTENTFLOW_KAFKA__TOPIC".to_owned(), unique.clone()),
+            ("CONTENTFLOW_KAFKA__GROUP".to_owned(), unique.clone()),
+            ("CONTENTFLOW_DATABASE__TABLE".to_owned(), unique.replace('-', "_")),
+            ("CONTENTFLOW_CACHE__KEY".to_owned(), format!("{unique}:draft:{{id}}")),
+            ("CONTENTFLOW_RUN__WORKERS".to_owned(), WORKERS.to_string()),
+        ]);
+        let none = std::path::Path::new("");
+        let config = Config::load_from(None, none, environment.clone(), Overrides::default())
+            .map_err(|error| anyhow::anyhow!("{error}"))?;
+        Ok(Settings { events, rounds, config, environment })
+    }
+}
+
+fn number(name: &str, default: u64) -> anyhow::Result<u64> {
+    let Ok(text) = std::env::var(name) else { return Ok(default) };
+    let number = text
+        .replace('_', "")
+        .parse()
+        .with_context(|| format!("{name}={text:?} is not a number"))?;
+    ensure!((1..=100_000_000).contains(&number), "{name} must be from 1 to 100,000,000");
+    Ok(number)
+}
