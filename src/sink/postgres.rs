@@ -7,7 +7,7 @@
 //!
 //! What the database refuses is bisected until the offending rows stand alone; what it cannot do now is retried or held.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use dataflows::effect::Ticket;
@@ -47,8 +47,9 @@ pub struct WriteConfig {
 /// A group on its way into its row.
 #[derive(Debug)]
 struct Pending {
-    ticket: Ticket,
     group: Group,
+    /// The batch of each event: while a group is held, later events of its draft join it.
+    tickets: Vec<Ticket>,
     /// How often the group's row was looked for, this time included.
     attempts: u32,
     /// How often the row was not as it had been read when it was to be amended.
@@ -74,10 +75,10 @@ enum NotWritten {
 pub async fn serve(mut lane: Lane<Group, Written>, config: WriteConfig, policy: OutagePolicy) {
     let session = Session::new(config.database.clone(), config.id_type);
     let mut writer =
-        Writer { session, config, policy, book: Book::new(lane.replies), later: VecDeque::new() };
+        Writer { session, config, policy, book: Book::new(lane.replies), held: HashMap::new() };
     let mut jobs_end = false;
-    while !(jobs_end && writer.later.is_empty()) {
-        let due = writer.later.iter().map(|(due, _)| *due).min();
+    while !(jobs_end && writer.held.is_empty()) {
+        let due = writer.held.values().map(|(due, _)| *due).min();
         tokio::select! {
             biased;
             () = sleep_until(due) => writer.retry_due().await,
@@ -101,23 +102,27 @@ struct Writer {
     config: WriteConfig,
     policy: OutagePolicy,
     book: Book,
-    /// What is tried again when its time comes, while other batches go on.
-    later: VecDeque<(Instant, Pending)>,
+    /// By draft, what is tried again when its time comes, while other drafts go on.
+    held: HashMap<String, (Instant, Pending)>,
 }
 
 impl Writer {
     async fn write(&mut self, Job { ticket, batch }: Job<Group>) {
-        self.book.open(ticket, batch.len());
-        let backoff = self.config.retry_backoff;
-        let pending = |group| Pending {
-            ticket,
-            group,
-            attempts: 1,
-            comparisons_lost: 0,
-            backoff: Backoff::new(backoff),
-        };
-        let (alone, several) =
-            batch.into_iter().map(pending).partition(|pending| pending.group.events.len() == 1);
+        self.book.open(ticket, batch.iter().map(|group| group.events.len()).sum());
+        let (mut alone, mut several) = (Vec::new(), Vec::new());
+        for group in batch {
+            let tickets = vec![ticket; group.events.len()];
+            // Not past a group that is held: its draft's events are judged in the order in which they came.
+            if let Some((_, held)) = self.held.get_mut(group.draft_id()) {
+                held.group.events.extend(group.events);
+                held.tickets.extend(tickets);
+                held.attempts = 1;
+                continue;
+            }
+            let backoff = Backoff::new(self.config.retry_backoff);
+            let part = if group.events.len() == 1 { &mut alone } else { &mut several };
+            part.push(Pending { group, tickets, attempts: 1, comparisons_lost: 0, backoff });
+        }
         let parts = [
             Part { path: Path::Judged, groups: several },
             Part { path: Path::Fast, groups: alone },
@@ -127,11 +132,8 @@ impl Writer {
 
     async fn retry_due(&mut self) {
         let now = Instant::now();
-        let (due, later) = std::mem::take(&mut self.later)
-            .into_iter()
-            .partition::<VecDeque<_>, _>(|(at, _)| *at <= now);
-        self.later = later;
-        let groups = due.into_iter().map(|(_, pending)| pending).collect();
+        let due = self.held.extract_if(|_draft, (at, _)| *at <= now);
+        let groups = due.map(|(_draft, (_, pending))| pending).collect();
         self.settle(vec![Part { path: Path::Judged, groups }]).await;
     }
 
@@ -183,7 +185,10 @@ impl Writer {
                     tracing::debug!(%error, rows = groups.len(), "contention, trying again");
                     contention.wait().await;
                 }
-                Err(Failure::Contended(_)) => return Err(NotWritten::Contended),
+                // Waiting for one locked row keeps all others waiting: they are parted at once.
+                Err(Failure::Contended(_) | Failure::Locked(_)) => {
+                    return Err(NotWritten::Contended);
+                }
                 // The same: an outcome that is unknown is found out by doing it again.
                 Err(Failure::Out(error)) => {
                     self.session.disconnect();
@@ -199,10 +204,12 @@ impl Writer {
         for (pending, verdict) in groups.into_iter().zip(verdicts) {
             match verdict {
                 Verdict::Settled(outcomes) => {
-                    let events = pending.group.events.into_iter().zip(outcomes);
-                    let settled = events
-                        .map(|(change, outcome)| Written::Settled(Settled { change, outcome }));
-                    self.book.close(pending.ticket, settled);
+                    let Pending { group, tickets, .. } = pending;
+                    for ((change, outcome), ticket) in
+                        group.events.into_iter().zip(outcomes).zip(tickets)
+                    {
+                        self.book.enter(ticket, Written::Settled(Settled { change, outcome }));
+                    }
                 }
                 Verdict::Undecided if path == Path::Fast => undecided.push(pending),
                 Verdict::Undecided if pending.comparisons_lost >= COMPARISONS_LOST_MAX => {
@@ -237,59 +244,53 @@ impl Writer {
     ) -> Option<Pending> {
         let culprit = culprit.unwrap_or_else(|| pending.group.newest());
         let change = pending.group.events.swap_remove(culprit);
+        let ticket = pending.tickets.swap_remove(culprit);
         let refused = Written::Refused { change, fault: fault.clone(), attempts: pending.attempts };
-        if pending.group.events.is_empty() {
-            self.book.close(pending.ticket, [refused]);
-            return None;
-        }
-        self.book.enter(pending.ticket, [refused]);
-        Some(pending)
+        self.book.enter(ticket, refused);
+        (!pending.group.events.is_empty()).then_some(pending)
     }
 
     /// Rejects all events of a group.
-    fn reject(&mut self, Pending { ticket, group, attempts, .. }: Pending, fault: &Fault) {
-        let refused = |change| Written::Refused { change, fault: fault.clone(), attempts };
-        self.book.close(ticket, group.events.into_iter().map(refused));
+    fn reject(&mut self, Pending { group, tickets, attempts, .. }: Pending, fault: &Fault) {
+        for (change, ticket) in group.events.into_iter().zip(tickets) {
+            self.book.enter(ticket, Written::Refused { change, fault: fault.clone(), attempts });
+        }
     }
 
+    /// Holds a group, that draft alone.
     fn try_later(&mut self, mut pending: Pending) {
         let due = Instant::now() + pending.backoff.next_wait();
-        self.later.push_back((due, pending));
+        self.held.insert(pending.group.draft_id().to_owned(), (due, pending));
     }
 }
 
 /// The answers of a lane's open batches, collected so that one wake-up carries what one statement settled.
 struct Book {
     replies: Replies<Written>,
-    groups_open: HashMap<Ticket, usize>,
+    events_open: HashMap<Ticket, usize>,
     answers: HashMap<Ticket, Vec<Written>>,
 }
 
 impl Book {
     fn new(replies: Replies<Written>) -> Book {
-        Book { replies, groups_open: HashMap::new(), answers: HashMap::new() }
+        Book { replies, events_open: HashMap::new(), answers: HashMap::new() }
     }
 
-    fn open(&mut self, ticket: Ticket, groups: usize) {
-        self.groups_open.insert(ticket, groups);
+    fn open(&mut self, ticket: Ticket, events: usize) {
+        self.events_open.insert(ticket, events);
     }
 
-    /// Enters answers for some events of a group.
-    fn enter(&mut self, ticket: Ticket, answers: impl IntoIterator<Item = Written>) {
-        self.answers.entry(ticket).or_default().extend(answers);
-    }
-
-    /// Enters the last answers of a group.
-    fn close(&mut self, ticket: Ticket, answers: impl IntoIterator<Item = Written>) {
-        self.enter(ticket, answers);
-        *self.groups_open.get_mut(&ticket).expect("a group belongs to an open batch") -= 1;
+    /// Enters the answer for one event.
+    fn enter(&mut self, ticket: Ticket, answer: Written) {
+        self.answers.entry(ticket).or_default().push(answer);
+        *self.events_open.get_mut(&ticket).expect("an event belongs to an open batch") -= 1;
     }
 
     fn flush(&mut self) {
         for (ticket, answers) in self.answers.drain() {
-            let done = self.groups_open.get(&ticket) == Some(&0);
+            let done = self.events_open.get(&ticket) == Some(&0);
             if done {
-                self.groups_open.remove(&ticket);
+                self.events_open.remove(&ticket);
             }
             self.replies.answer(ticket, answers, done);
         }

@@ -17,6 +17,8 @@ pub enum Failure {
     },
     /// Others were in the way; the server rolled back and the same rows may succeed.
     Contended(DatabaseError),
+    /// Another transaction keeps a row locked for longer than the lock timeout.
+    Locked(DatabaseError),
     /// The server is away, or cannot write at all. Nothing is known about the rows, also not whether the statement took effect.
     Out(DatabaseError),
 }
@@ -39,6 +41,9 @@ impl Failure {
     /// Classifies a failed statement.
     pub fn of(error: tokio_postgres::Error) -> Failure {
         let Some(code) = error.code() else { return Failure::Out(error.into()) };
+        if *code == SqlState::LOCK_NOT_AVAILABLE {
+            return Failure::Locked(error.into());
+        }
         if is_contention(code) {
             return Failure::Contended(error.into());
         }
@@ -65,15 +70,10 @@ impl Failure {
     }
 }
 
-/// Deadlock, serialization failure, lock timeout, statement timeout or a statement cancelled by hand.
+/// Deadlock, serialization failure, statement timeout or a statement cancelled by hand.
 fn is_contention(code: &SqlState) -> bool {
-    [
-        SqlState::T_R_DEADLOCK_DETECTED,
-        SqlState::T_R_SERIALIZATION_FAILURE,
-        SqlState::LOCK_NOT_AVAILABLE,
-        SqlState::QUERY_CANCELED,
-    ]
-    .contains(code)
+    [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE, SqlState::QUERY_CANCELED]
+        .contains(code)
 }
 
 /// The refusal in the server's words, without its detail: that would quote the row.
