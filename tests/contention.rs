@@ -40,24 +40,34 @@ fn a_deadlock_with_another_writer_is_tried_again() {
     // The program's session looks for the deadlock and is the one that is cancelled.
     let name = &world.database.name;
     world.database.server.sql(&format!("ALTER DATABASE {name} SET deadlock_timeout = '100ms'"));
-    world.drafts(["a", "b"]);
+    let drafts: Vec<String> = (0..20).map(|number| format!("d{number}")).collect();
+    world.drafts(&drafts);
     let foreign = world.database.session();
     foreign.sql("SET deadlock_timeout = '60s'");
-    foreign.sql("BEGIN; UPDATE event_drafts SET title = 'B' WHERE event_draft_id = 'b'");
-    world.publish([event("a", "job-a").on(0), event("b", "job-b").on(0)]);
+    foreign.sql("BEGIN; UPDATE event_drafts SET title = 'foreign' WHERE event_draft_id = 'd10'");
+    world.publish(drafts.iter().map(|draft| event(draft, &format!("job-of-{draft}")).on(0)));
     let running = world.start(&["run", "--until-caught-up", "--report", "json"]);
-    eventually("it holds a and waits for b", || world.database.somebody_waits());
+    eventually("it waits for d10", || world.database.somebody_waits());
 
-    foreign.sql("UPDATE event_drafts SET title = 'A' WHERE event_draft_id = 'a'; COMMIT");
+    // In whatever order it takes its rows, it has some of them by now.
+    let free = world.database.sql("SELECT event_draft_id FROM event_drafts FOR UPDATE SKIP LOCKED");
+    let free: Vec<String> = free.into_iter().map(|mut row| row.remove(0).unwrap()).collect();
+    let taken = drafts.iter().find(|draft| *draft != "d10" && !free.contains(draft));
+    let taken = taken.expect("d10 is not the first that it takes");
+    let deadly =
+        format!("UPDATE event_drafts SET title = 'foreign' WHERE event_draft_id = '{taken}'");
+    foreign.sql(&format!("{deadly}; COMMIT"));
 
-    assert_eq!(running.wait().report().outcomes(), [2, 2, 0, 0, 0, 0]);
+    assert_eq!(running.wait().report().outcomes(), [20, 20, 0, 0, 0, 0]);
     let deadlocks = format!("SELECT deadlocks FROM pg_stat_database WHERE datname = '{name}'");
     eventually("it was a deadlock", || world.database.server.number(&deadlocks) > 0);
-    for (draft, job, title) in [("a", "job-a", "A"), ("b", "job-b", "B")] {
-        let row = world.row(draft);
-        assert_eq!((row.images(), row.columns["title"].as_str()), (&images(job), Some(title)));
-        assert_eq!(world.cached(draft), None);
+    let rows = world.rows();
+    for draft in &drafts {
+        assert_eq!(rows[draft].images(), &images(&format!("job-of-{draft}")));
+        let is_foreign = rows[draft].columns["title"] == "foreign";
+        assert_eq!(is_foreign, draft == "d10" || draft == taken, "both writers have had their way");
     }
+    assert_eq!(world.cache.keys(), 0);
     assert!(world.dead_letters().is_empty());
 }
 

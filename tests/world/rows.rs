@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
-use super::{World, block_on, given};
+use super::{RUNTIME, World, block_on, given};
 
 /// When the drafts of a test were last changed, before the test.
 pub(crate) const LONG_AGO: &str = "2020-01-01T00:00:00+00:00";
@@ -62,7 +62,7 @@ impl Session {
         let (client, connection) = block_on(tokio_postgres::connect(url, NoTls))
             .unwrap_or_else(|error| panic!("PostgreSQL at DATABASE_URL: {error}"));
         // Ends with the client, or is cut off together with its database.
-        block_on(async { tokio::spawn(connection) });
+        RUNTIME.spawn(connection);
         Session(client)
     }
 
