@@ -83,3 +83,26 @@ fn another_writer_of_the_same_column_is_not_mistaken_for_an_event() {
     let row = world.row("d1");
     assert_eq!((row.images(), row.columns["title"].as_str()), (&images("job-2"), Some("edited")));
 }
+
+#[test]
+fn a_later_repeat_does_not_overtake_its_original_while_the_row_is_locked() {
+    let mut world = World::new("overtaking");
+    world.set("database.lock_timeout_ms", 20);
+    world.set("run.retry_backoff_ms", 400);
+    world.drafts(["d1", "d2"]);
+    let blocker = world.database.session();
+    blocker.sql("BEGIN; SELECT FROM event_drafts WHERE event_draft_id = 'd1' FOR UPDATE");
+    world.publish([event("d1", "job-a").at(1_000).on(0)]);
+    let running = world.start(&["run", "--report", "json"]);
+    eventually("the original waits for its row", || world.database.somebody_waits());
+
+    // In a later epoch: a newer job, and the first one again with a time that would make it the newest of all.
+    world.publish([event("d1", "job-b").at(3_000).on(0), event("d1", "job-a").at(5_000).on(0)]);
+    world.publish([event("d2", "job-c").at(6_000).on(0)]);
+    eventually("what comes after them is through", || world.rows_with_images() == 1);
+    blocker.sql("COMMIT");
+
+    eventually("all is committed", || world.committed() == world.ends());
+    assert_eq!(running.stop().report().duplicate, 1);
+    assert_eq!(world.row("d1").images(), &images("job-b"));
+}

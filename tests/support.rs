@@ -184,6 +184,7 @@ impl Corner {
         for partition in metadata.topics()[0].partitions() {
             list.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
         }
+        self.wait_for_transactions(&consumer, &list);
         consumer.assign(&list).unwrap();
         let (mut records, started) = (Vec::new(), Instant::now());
         while open > 0 {
@@ -197,6 +198,27 @@ impl Corner {
         }
         records.sort_by_key(|record: &Record| (record.partition, record.offset));
         records
+    }
+}
+
+impl Corner {
+    /// The records of a transaction can be read a moment after it is committed, when its mark is in the partition: then
+    /// what readers of committed records call the end is the end.
+    fn wait_for_transactions(&self, committed: &BaseConsumer, partitions: &TopicPartitionList) {
+        let mut client = client_config(&self.config.kafka);
+        client.set("group.id", "reader").set("isolation.level", "read_uncommitted");
+        let all: BaseConsumer = client.create().unwrap();
+        let end = |consumer: &BaseConsumer, topic: &str, partition| {
+            consumer.fetch_watermarks(topic, partition, DEADLINE).unwrap().1
+        };
+        let started = Instant::now();
+        for element in partitions.elements() {
+            let (topic, partition) = (element.topic(), element.partition());
+            while end(committed, topic, partition) < end(&all, topic, partition) {
+                assert!(started.elapsed() < DEADLINE, "a transaction on {topic} stays open");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
     }
 }
 
