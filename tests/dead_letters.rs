@@ -73,6 +73,7 @@ fn simple(partition: i32, value: &str) -> Record {
 
 fn replay(corner: &Corner, which: &Which, again: bool) -> (Replayed, String) {
     let (result, text) = output(|out| dead_letters::replay(&corner.config, which, again, out));
+    crate::world::await_transaction(&format!("{}.replay", corner.config.dead_letters.topic));
     (result.unwrap_or_else(|error| panic!("{error}: {text}")), text)
 }
 

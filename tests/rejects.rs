@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{Record, World, body, event, images, record};
+use crate::world::{Record, World, await_transaction, body, event, images, record};
 
 /// Every code that a producer can bring about where ids are texts, with a record for it.
 fn bad_records() -> Vec<(&'static str, Record)> {
@@ -204,6 +204,7 @@ fn a_dead_letter_can_be_counted_listed_shown_and_replayed_once_its_draft_is_ther
     assert!(replayed.starts_with("replayed 2, already replayed 0,"), "{replayed}");
     let again = ok(&["dlq", "replay", "--reason", "unknown-draft"]);
     assert!(again.starts_with("replayed 0, already replayed 2,"), "{again}");
+    await_transaction(&format!("{}.replay", world.dead_letter_topic()));
     let records = world.records();
     let back: Vec<&Record> =
         records.iter().filter(|record| record.header("dlq.replays").is_some()).collect();
@@ -244,6 +245,7 @@ fn a_record_that_was_replayed_three_times_is_refused_the_fourth() {
             "replayed 0, already replayed 3, refused after 3 replays 1, failed 0\n".to_owned()
         };
         assert!(answer.success().ends_with(&expected), "{}", answer.out);
+        await_transaction(&format!("{}.replay", world.dead_letter_topic()));
     }
     let place = world.call(&["dlq", "list", "--json"]).success().lines().last().map(|line| {
         let letter: Value = serde_json::from_str(line).unwrap();

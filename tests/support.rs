@@ -131,6 +131,7 @@ impl Corner {
         let created =
             self.runtime.block_on(admin.create_topics([&topic], &AdminOptions::new())).unwrap();
         created.into_iter().for_each(|result| assert!(result.is_ok(), "{result:?}"));
+        crate::world::await_topic(name);
     }
 
     pub(crate) fn delete_topic(&self, name: &str) {
@@ -184,7 +185,6 @@ impl Corner {
         for partition in metadata.topics()[0].partitions() {
             list.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
         }
-        self.wait_for_transactions(&consumer, &list);
         consumer.assign(&list).unwrap();
         let (mut records, started) = (Vec::new(), Instant::now());
         while open > 0 {
@@ -198,27 +198,6 @@ impl Corner {
         }
         records.sort_by_key(|record: &Record| (record.partition, record.offset));
         records
-    }
-}
-
-impl Corner {
-    /// The records of a transaction can be read a moment after it is committed, when its mark is in the partition: then
-    /// what readers of committed records call the end is the end.
-    fn wait_for_transactions(&self, committed: &BaseConsumer, partitions: &TopicPartitionList) {
-        let mut client = client_config(&self.config.kafka);
-        client.set("group.id", "reader").set("isolation.level", "read_uncommitted");
-        let all: BaseConsumer = client.create().unwrap();
-        let end = |consumer: &BaseConsumer, topic: &str, partition| {
-            consumer.fetch_watermarks(topic, partition, DEADLINE).unwrap().1
-        };
-        let started = Instant::now();
-        for element in partitions.elements() {
-            let (topic, partition) = (element.topic(), element.partition());
-            while end(committed, topic, partition) < end(&all, topic, partition) {
-                assert!(started.elapsed() < DEADLINE, "a transaction on {topic} stays open");
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        }
     }
 }
 

@@ -23,7 +23,9 @@ pub(crate) use event::{Record, body, event, images, record};
 pub(crate) use load::Load;
 pub(crate) use program::{Ended, Running};
 pub(crate) use proxy::Proxy;
-pub(crate) use topic::{Offsets, Place, alter_topic, create_topic, delete_topic, read};
+pub(crate) use topic::{
+    Offsets, Place, alter_topic, await_topic, await_transaction, create_topic, delete_topic, read,
+};
 
 use topic::Topics;
 

@@ -11,10 +11,11 @@ use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Headers, Message, OwnedHeaders};
+use rdkafka::metadata::MetadataPartition;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use super::{DEADLINE, PARTITIONS, Record, World, block_on, given};
+use super::{DEADLINE, PARTITIONS, Record, World, block_on, eventually, given};
 
 /// An offset for each partition.
 pub(crate) type Offsets = BTreeMap<i32, i64>;
@@ -108,6 +109,17 @@ pub(crate) fn create_topic(name: &str, partitions: i32, settings: &[(&str, &str)
     for created in block_on(ADMIN.create_topics([&topic], &options())).unwrap() {
         created.unwrap();
     }
+    await_topic(name);
+}
+
+/// Waits until the broker knows the topic: the controller has answered before.
+pub(crate) fn await_topic(name: &str) {
+    eventually("the topic is there", || {
+        let metadata = ADMIN.inner().fetch_metadata(Some(name), DEADLINE).unwrap();
+        let topic = &metadata.topics()[0];
+        let is_led = |partition: &MetadataPartition| partition.error().is_none();
+        topic.error().is_none() && topic.partitions().iter().all(is_led)
+    });
 }
 
 pub(crate) fn delete_topic(name: &str) {
@@ -203,16 +215,28 @@ fn read_back(message: &impl Message) -> Record {
 }
 
 /// A transaction with records in it, still open.
-pub(crate) struct Transaction(BaseProducer);
+pub(crate) struct Transaction {
+    id: String,
+    producer: BaseProducer,
+}
 
 impl Transaction {
     pub(crate) fn commit(self) {
-        self.0.commit_transaction(DEADLINE).unwrap();
+        self.producer.commit_transaction(DEADLINE).unwrap();
+        await_transaction(&self.id);
     }
 
     pub(crate) fn abort(self) {
-        self.0.abort_transaction(DEADLINE).unwrap();
+        self.producer.abort_transaction(DEADLINE).unwrap();
+        await_transaction(&self.id);
     }
+}
+
+/// Waits until the end of the last transaction with that id is written to its partitions: it is decided before, and only
+/// then can be seen. The next producer with the id is made to wait for just that.
+pub(crate) fn await_transaction(id: &str) {
+    let next: BaseProducer = client().set("transactional.id", id).create().unwrap();
+    next.init_transactions(DEADLINE).unwrap();
 }
 
 impl World {
@@ -232,9 +256,8 @@ impl World {
 
     /// Publishes records in a transaction, which is left open.
     pub(crate) fn begin(&self, records: impl IntoIterator<Item = Record>) -> Transaction {
-        let mut client = client();
-        client.set("transactional.id", format!("{}-{:08x}", self.name, fastrand::u32(..)));
-        let producer: BaseProducer = client.create().unwrap();
+        let id = format!("{}-{:08x}", self.name, fastrand::u32(..));
+        let producer: BaseProducer = client().set("transactional.id", &id).create().unwrap();
         producer.init_transactions(DEADLINE).unwrap();
         producer.begin_transaction().unwrap();
         for record in records {
@@ -248,7 +271,7 @@ impl World {
         }
         // Written, not only queued: an abort of what was never sent would leave nothing to skip.
         producer.flush(DEADLINE).unwrap();
-        Transaction(producer)
+        Transaction { id, producer }
     }
 
     /// The records of the topic.
