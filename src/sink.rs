@@ -74,7 +74,9 @@ impl<R: 'static, A: 'static> Effect for Remote<R, A> {
     type Answer = A;
 
     fn submit(&mut self, ticket: Ticket, lane: usize, batch: Vec<R>) {
-        self.lanes[lane].send(Job { ticket, batch }).expect("a lane's task outlives its worker");
+        // A task that is gone wants no batch: it ends before its worker only when the process is on its way down, with an error
+        // to report that a panic here would replace.
+        let _gone = self.lanes[lane].send(Job { ticket, batch }).is_err();
     }
 
     fn poll(&mut self) -> Option<Answered<A>> {
