@@ -84,7 +84,7 @@ pub struct DeadLetter<'a, H> {
     pub timestamp_ms: i64,
     /// How often it was tried.
     pub attempts: u32,
-    /// The stage that gave it up: `decode`, `write`.
+    /// The stage that gave it up: `accept`, `write`.
     pub stage: &'a str,
     /// The record's key.
     pub key: Option<&'a [u8]>,
