@@ -24,9 +24,11 @@ use crate::progress::progress;
 use crate::progress_bar::Bar;
 use crate::report::Report;
 use crate::shutdown::{Abort, Cause};
-use crate::sink::dead_letter::DeadLetterProducer;
+use crate::sink::dead_letter::{DeadLetterProducer, Topic};
 use crate::sink::outage::OutagePolicy;
-use crate::sink::postgres::WriteConfig;
+use crate::sink::postgres::Retry;
+use crate::sink::postgres::session::Session;
+use crate::sink::redis::Connection;
 use crate::sink::{dead_letter, postgres, redis, remote};
 use crate::source::assignment::{Assignment, State};
 use crate::source::{SourceError, Until, poll};
@@ -106,14 +108,11 @@ struct Servers {
 impl MakeEffects for Servers {
     fn write(&self, waker: Waker) -> impl Effect<Request = Group, Answer = Written> + 'static {
         let (effect, lanes) = remote(self.config.database.connections, &waker);
+        let retry =
+            Retry { retries: self.config.run.retries, backoff: self.config.run.retry_backoff };
         for lane in lanes {
-            let config = WriteConfig {
-                database: self.config.database.clone(),
-                id_type: self.table.id_type,
-                retries: self.config.run.retries,
-                retry_backoff: self.config.run.retry_backoff,
-            };
-            self.runtime.spawn(postgres::serve(lane, config, self.policy.clone()));
+            let session = Session::new(self.config.database.clone(), self.table.id_type);
+            self.runtime.spawn(postgres::serve(lane, session, retry, self.policy.clone()));
         }
         effect
     }
@@ -124,7 +123,8 @@ impl MakeEffects for Servers {
     ) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static {
         let (effect, lanes) = remote(1, &waker);
         for lane in lanes {
-            self.runtime.spawn(redis::serve(lane, self.config.cache.clone(), self.policy.clone()));
+            let connection = Connection::new(self.config.cache.clone());
+            self.runtime.spawn(redis::serve(lane, connection, self.policy.clone()));
         }
         effect
     }
@@ -135,8 +135,9 @@ impl MakeEffects for Servers {
     ) -> impl Effect<Request = Rejected, Answer = Rejected> + 'static {
         let (effect, lanes) = remote(1, &waker);
         for lane in lanes {
-            let (producer, config) = (Arc::clone(&self.producer), Arc::clone(&self.config));
-            self.runtime.spawn(dead_letter::serve(lane, producer, config, self.policy.clone()));
+            let topic =
+                Topic { config: Arc::clone(&self.config), producer: Arc::clone(&self.producer) };
+            self.runtime.spawn(dead_letter::serve(lane, topic, self.policy.clone()));
         }
         effect
     }

@@ -3,6 +3,7 @@
 //! A delivery that is reported as failed may have succeeded all the same: it is sent again, and the two copies of one dead letter
 //! are told to be one by their topic, partition and offset.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,62 +76,75 @@ pub fn producer(config: &Config) -> KafkaResult<DeadLetterProducer> {
     client.create_with_context(Deliveries)
 }
 
+/// The dead-letter topic as a lane meets it.
+pub trait Publish: Send {
+    /// Publishes records of a batch, each in its form, and waits until all in-sync replicas have them. Returns those that were
+    /// not reported as delivered, though they may have been.
+    fn publish(
+        &mut self,
+        batch: &[Rejected],
+        letters: &[(usize, Form)],
+    ) -> impl Future<Output = Vec<(usize, Form, KafkaError)>> + Send;
+}
+
 /// Serves a dead-letter lane until its worker has no more.
 pub async fn serve(
     mut lane: Lane<Rejected, Rejected>,
-    producer: Arc<DeadLetterProducer>,
-    config: Arc<Config>,
+    mut topic: impl Publish,
     policy: OutagePolicy,
 ) {
     while let Some(Job { ticket, batch }) = lane.jobs.recv().await {
-        let letters = Letters { config: &config, producer: &producer, batch: &batch };
-        letters.deliver(&policy).await;
+        deliver(&mut topic, &batch, &policy).await;
         lane.replies.answer(ticket, batch, true);
     }
 }
 
-/// One batch of dead letters.
-struct Letters<'a> {
-    config: &'a Config,
-    producer: &'a DeadLetterProducer,
-    batch: &'a [Rejected],
-}
-
-impl Letters<'_> {
-    /// Sends all, and those again whose delivery was not reported, until none is left.
-    async fn deliver(&self, policy: &OutagePolicy) {
-        let mut outage = Outage::none("dead-letter topic", policy);
-        let mut to_send: Vec<(usize, Form)> =
-            (0..self.batch.len()).map(|index| (index, Form::Whole)).collect();
-        while !to_send.is_empty() {
-            let failed = self.send(&to_send).await;
-            to_send = Vec::new();
-            let mut worst = None;
-            for (index, form, error) in failed {
-                let too_large =
-                    error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
-                match form {
-                    Form::Whole if too_large => to_send.push((index, Form::Reference)),
-                    // A topic that takes not even a reference needs a person, as one that is not writable does.
-                    Form::Whole | Form::Reference => {
-                        to_send.push((index, form));
-                        worst = Some(error);
-                    }
+/// Publishes all, and those again whose delivery was not reported, until none is left.
+async fn deliver(topic: &mut impl Publish, batch: &[Rejected], policy: &OutagePolicy) {
+    let mut outage = Outage::none("dead-letter topic", policy);
+    let mut letters: Vec<(usize, Form)> =
+        (0..batch.len()).map(|index| (index, Form::Whole)).collect();
+    while !letters.is_empty() {
+        let failed = topic.publish(batch, &letters).await;
+        letters = Vec::new();
+        let mut worst = None;
+        for (index, form, error) in failed {
+            let too_large =
+                error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
+            match form {
+                Form::Whole if too_large => letters.push((index, Form::Reference)),
+                // A topic that takes not even a reference needs a person, as one that is not writable does.
+                Form::Whole | Form::Reference => {
+                    letters.push((index, form));
+                    worst = Some(error);
                 }
             }
-            match worst {
-                Some(error) => outage.hold(&error).await,
-                None => outage.over(),
-            }
+        }
+        match worst {
+            Some(error) => outage.hold(&error).await,
+            None => outage.over(),
         }
     }
+}
 
-    /// Sends records and waits for their reports; returns those that failed.
-    async fn send(&self, to_send: &[(usize, Form)]) -> Vec<(usize, Form, KafkaError)> {
+/// The real topic.
+pub struct Topic {
+    /// Names it.
+    pub config: Arc<Config>,
+    /// Publishes to it.
+    pub producer: Arc<DeadLetterProducer>,
+}
+
+impl Publish for Topic {
+    async fn publish(
+        &mut self,
+        batch: &[Rejected],
+        letters: &[(usize, Form)],
+    ) -> Vec<(usize, Form, KafkaError)> {
         let (reports, mut reported) = mpsc::unbounded_channel();
         let mut failed = Vec::new();
-        for (index, form) in to_send {
-            if let Err(error) = self.enqueue(*index, *form, &reports).await {
+        for (index, form) in letters {
+            if let Err(error) = self.enqueue(&batch[*index], *index, *form, &reports).await {
                 failed.push((*index, *form, error));
             }
         }
@@ -140,14 +154,16 @@ impl Letters<'_> {
         }
         failed
     }
+}
 
+impl Topic {
     async fn enqueue(
         &self,
+        rejected: &Rejected,
         index: usize,
         form: Form,
         reports: &mpsc::UnboundedSender<Report>,
     ) -> KafkaResult<()> {
-        let rejected = &self.batch[index];
         let record = rejected.record();
         let letter = DeadLetter {
             reason: rejected.fault.reason,
@@ -199,8 +215,8 @@ impl Letters<'_> {
 }
 
 /// How a record is represented.
-#[derive(Clone, Copy, Debug)]
-enum Form {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
     /// Byte for byte.
     Whole,
     /// By where it is, because it is too large for the topic.

@@ -7,7 +7,7 @@
 //!
 //! What the database refuses is bisected until the offending rows stand alone; what it cannot do now is retried or held.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dataflows::effect::Ticket;
@@ -18,30 +18,27 @@ use dataflows::reject::{Fault, Reason};
 use tokio::time::Instant;
 
 use self::failure::Failure;
-use self::session::{Path, Session, Verdict};
+use self::table::{Path, Table, Verdict, write};
 use super::outage::{Outage, OutagePolicy};
 use super::{Job, Lane, Replies};
 use crate::retry::Backoff;
 
-pub mod failure;
+pub mod table;
 pub mod session;
+pub mod failure;
 
 /// How often a comparison may be lost to other writers. Waits grow in between, so losing this often means that the database
 /// leaves the row alone.
 const COMPARISONS_LOST_MAX: u32 = 10;
 const UNCHANGED: &str = "the UPDATE leaves the row unchanged, time and again: a trigger or a row security policy is in the way";
 
-/// What a lane needs to know.
-#[derive(Clone, Debug)]
-pub struct WriteConfig {
-    /// The database and its table.
-    pub database: crate::config::Database,
-    /// The type of the id column, as SQL.
-    pub id_type: &'static str,
+/// How often and how patiently a lane tries again.
+#[derive(Clone, Copy, Debug)]
+pub struct Retry {
     /// How often an event is retried, for contention or an unknown draft.
     pub retries: u32,
     /// The first wait before a retry.
-    pub retry_backoff: Duration,
+    pub backoff: Duration,
 }
 
 /// A group on its way into its row.
@@ -72,10 +69,14 @@ enum NotWritten {
 }
 
 /// Serves a write lane until its worker has no more and everything is answered.
-pub async fn serve(mut lane: Lane<Group, Written>, config: WriteConfig, policy: OutagePolicy) {
-    let session = Session::new(config.database.clone(), config.id_type);
+pub async fn serve(
+    mut lane: Lane<Group, Written>,
+    table: impl Table,
+    retry: Retry,
+    policy: OutagePolicy,
+) {
     let mut writer =
-        Writer { session, config, policy, book: Book::new(lane.replies), held: HashMap::new() };
+        Writer { table, retry, policy, book: Book::new(lane.replies), held: BTreeMap::new() };
     let mut jobs_end = false;
     while !(jobs_end && writer.held.is_empty()) {
         let due = writer.held.values().map(|(due, _)| *due).min();
@@ -97,16 +98,16 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
-struct Writer {
-    session: Session,
-    config: WriteConfig,
+struct Writer<T> {
+    table: T,
+    retry: Retry,
     policy: OutagePolicy,
     book: Book,
     /// By draft, what is tried again when its time comes, while other drafts go on.
-    held: HashMap<String, (Instant, Pending)>,
+    held: BTreeMap<String, (Instant, Pending)>,
 }
 
-impl Writer {
+impl<T: Table> Writer<T> {
     async fn write(&mut self, Job { ticket, batch }: Job<Group>) {
         self.book.open(ticket, batch.iter().map(|group| group.events.len()).sum());
         let (mut alone, mut several) = (Vec::new(), Vec::new());
@@ -119,7 +120,7 @@ impl Writer {
                 held.attempts = 1;
                 continue;
             }
-            let backoff = Backoff::new(self.config.retry_backoff);
+            let backoff = Backoff::new(self.retry.backoff);
             let part = if group.events.len() == 1 { &mut alone } else { &mut several };
             part.push(Pending { group, tickets, attempts: 1, comparisons_lost: 0, backoff });
         }
@@ -132,7 +133,7 @@ impl Writer {
 
     async fn retry_due(&mut self) {
         let now = Instant::now();
-        let due = self.held.extract_if(|_draft, (at, _)| *at <= now);
+        let due = self.held.extract_if(.., |_draft, (at, _)| *at <= now);
         let groups = due.map(|(_draft, (_, pending))| pending).collect();
         self.settle(vec![Part { path: Path::Judged, groups }]).await;
     }
@@ -170,9 +171,9 @@ impl Writer {
     async fn attempt(&mut self, path: Path, part: &[Pending]) -> Result<Vec<Verdict>, NotWritten> {
         let groups: Vec<&Group> = part.iter().map(|pending| &pending.group).collect();
         let mut outage = Outage::none("postgres", &self.policy);
-        let mut contention = Backoff::new(self.config.retry_backoff);
+        let mut contention = Backoff::new(self.retry.backoff);
         loop {
-            match self.session.write(path, &groups).await {
+            match write(&mut self.table, path, &groups).await {
                 Ok(verdicts) => {
                     outage.over();
                     return Ok(verdicts);
@@ -181,7 +182,7 @@ impl Writer {
                     return Err(NotWritten::Refused { fault, culprit });
                 }
                 // If the statement took effect after all, the guard finds it there; if not, it is done now.
-                Err(Failure::Contended(error)) if contention.tries() < self.config.retries => {
+                Err(Failure::Contended(error)) if contention.tries() < self.retry.retries => {
                     tracing::debug!(%error, rows = groups.len(), "contention, trying again");
                     contention.wait().await;
                 }
@@ -191,7 +192,7 @@ impl Writer {
                 }
                 // The same: an outcome that is unknown is found out by doing it again.
                 Err(Failure::Out(error)) => {
-                    self.session.disconnect();
+                    self.table.disconnect();
                     outage.hold(&error).await;
                 }
             }
@@ -222,7 +223,7 @@ impl Writer {
                     });
                 }
                 // The first try and then the retries.
-                Verdict::NoSuchRow if pending.attempts > self.config.retries => {
+                Verdict::NoSuchRow if pending.attempts > self.retry.retries => {
                     let message =
                         format!("no row has this eventDraftId, after {} tries", pending.attempts);
                     self.reject(pending, &Fault::new(Reason::UnknownDraft, message));
@@ -267,13 +268,13 @@ impl Writer {
 /// The answers of a lane's open batches, collected so that one wake-up carries what one statement settled.
 struct Book {
     replies: Replies<Written>,
-    events_open: HashMap<Ticket, usize>,
-    answers: HashMap<Ticket, Vec<Written>>,
+    events_open: BTreeMap<Ticket, usize>,
+    answers: BTreeMap<Ticket, Vec<Written>>,
 }
 
 impl Book {
     fn new(replies: Replies<Written>) -> Book {
-        Book { replies, events_open: HashMap::new(), answers: HashMap::new() }
+        Book { replies, events_open: BTreeMap::new(), answers: BTreeMap::new() }
     }
 
     fn open(&mut self, ticket: Ticket, events: usize) {
@@ -287,7 +288,7 @@ impl Book {
     }
 
     fn flush(&mut self) {
-        for (ticket, answers) in self.answers.drain() {
+        for (ticket, answers) in std::mem::take(&mut self.answers) {
             let done = self.events_open.get(&ticket) == Some(&0);
             if done {
                 self.events_open.remove(&ticket);

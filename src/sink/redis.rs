@@ -3,7 +3,8 @@
 //! Each key and each lease has a DEL of its own: one forbidden key in a DEL of many would spare them all, and in a cluster they
 //! live in different slots. Every reply is looked at.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
+use std::future::Future;
 
 use dataflows::graph::Invalidated;
 use dataflows::outcome::Settled;
@@ -15,13 +16,30 @@ use super::{Job, Lane};
 use crate::config::Cache;
 use crate::drafts::lease_key;
 
+/// The cache as a lane meets it.
+pub trait Keys: Send {
+    /// Deletes the keys and leases of these drafts and returns how many keys existed.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError`]; some may be deleted all the same.
+    fn delete(
+        &mut self,
+        drafts: &BTreeSet<&str>,
+    ) -> impl Future<Output = Result<u64, CacheError>> + Send;
+}
+
 /// Serves an invalidation lane until its worker has no more.
-pub async fn serve(mut lane: Lane<Settled, Invalidated>, config: Cache, policy: OutagePolicy) {
-    let mut connection = None;
+pub async fn serve(
+    mut lane: Lane<Settled, Invalidated>,
+    mut keys: impl Keys,
+    policy: OutagePolicy,
+) {
     while let Some(Job { ticket, batch }) = lane.jobs.recv().await {
-        let keys: HashSet<&str> = batch.iter().map(|settled| settled.change.draft_id()).collect();
-        let keys_deleted = delete(&keys, &config, &mut connection, &policy).await;
-        let deletes = u64::try_from(keys.len()).expect("a batch is small");
+        let drafts: BTreeSet<&str> =
+            batch.iter().map(|settled| settled.change.draft_id()).collect();
+        let keys_deleted = delete(&mut keys, &drafts, &policy).await;
+        let deletes = u64::try_from(drafts.len()).expect("a batch is small");
         lane.replies.answer(
             ticket,
             vec![Invalidated { settled: batch, deletes, keys_deleted }],
@@ -33,64 +51,79 @@ pub async fn serve(mut lane: Lane<Settled, Invalidated>, config: Cache, policy: 
 /// Deletes the keys of these drafts and returns how many existed, holding for as long as the cache is away.
 ///
 /// Asked again after a failure, a DEL that had succeeded finds nothing, and one that had failed succeeds: both end well.
-async fn delete(
-    drafts: &HashSet<&str>,
-    config: &Cache,
-    connection: &mut Option<MultiplexedConnection>,
-    policy: &OutagePolicy,
-) -> u64 {
-    let mut pipeline = Pipeline::with_capacity(2 * drafts.len());
-    for draft in drafts {
-        let key = config.key.key(draft);
-        // The lease first: a reader that fills the cache from here on has read the row after our commit.
-        pipeline.del(lease_key(&key)).del(key);
-    }
+async fn delete(keys: &mut impl Keys, drafts: &BTreeSet<&str>, policy: &OutagePolicy) -> u64 {
     let mut outage = Outage::none("redis", policy);
     loop {
-        match try_delete(&pipeline, 2 * drafts.len(), config, connection).await {
+        match keys.delete(drafts).await {
             Ok(existed) => {
                 outage.over();
                 return existed;
             }
-            Err(error) => {
-                *connection = None;
-                outage.hold(&error).await;
-            }
+            Err(error) => outage.hold(&error).await,
         }
     }
 }
 
-async fn try_delete(
-    pipeline: &Pipeline,
-    commands: usize,
-    config: &Cache,
-    connection: &mut Option<MultiplexedConnection>,
-) -> Result<u64, CacheError> {
-    let connected = match connection {
-        Some(connected) => connected,
-        None => connection.insert(crate::redis::connect(config).await?),
-    };
-    let replies =
-        tokio::time::timeout(config.timeout, connected.send_packed_commands(pipeline, 0, commands))
-            .await
-            .map_err(|_elapsed| CacheError::NoAnswer(config.timeout))??;
-    let mut existed = 0;
-    for (index, reply) in replies.into_iter().enumerate() {
-        let found: u64 =
-            redis::from_redis_value(reply.extract_error()?).map_err(RedisError::from)?;
-        // Odd replies are those of the keys, even ones those of their leases.
-        existed += if index % 2 == 1 { found } else { 0 };
+/// The real cache, on a connection that is made when it is needed.
+pub struct Connection {
+    config: Cache,
+    open: Option<MultiplexedConnection>,
+}
+
+impl Connection {
+    /// A connection that is not made yet.
+    pub fn new(config: Cache) -> Connection {
+        Connection { config, open: None }
     }
-    Ok(existed)
+
+    async fn try_delete(&mut self, drafts: &BTreeSet<&str>) -> Result<u64, CacheError> {
+        let open = match &mut self.open {
+            Some(open) => open,
+            closed => closed.insert(crate::redis::connect(&self.config).await?),
+        };
+        let commands = 2 * drafts.len();
+        let mut pipeline = Pipeline::with_capacity(commands);
+        for draft in drafts {
+            let key = self.config.key.key(draft);
+            // The lease first: a reader that fills the cache from here on has read the row after our commit.
+            pipeline.del(lease_key(&key)).del(key);
+        }
+        let deadline = self.config.timeout;
+        let replies = open.send_packed_commands(&pipeline, 0, commands);
+        let replies = tokio::time::timeout(deadline, replies)
+            .await
+            .map_err(|_elapsed| CacheError::NoAnswer(deadline))??;
+        let mut existed = 0;
+        for (index, reply) in replies.into_iter().enumerate() {
+            let found: u64 =
+                redis::from_redis_value(reply.extract_error()?).map_err(RedisError::from)?;
+            // Odd replies are those of the keys, even ones those of their leases.
+            existed += if index % 2 == 1 { found } else { 0 };
+        }
+        Ok(existed)
+    }
+}
+
+impl Keys for Connection {
+    async fn delete(&mut self, drafts: &BTreeSet<&str>) -> Result<u64, CacheError> {
+        let deleted = self.try_delete(drafts).await;
+        if deleted.is_err() {
+            self.open = None;
+        }
+        deleted
+    }
 }
 
 /// Why keys could not be deleted. All of it is held as an outage: a DEL is never given up, and no event can be blamed.
 #[derive(Debug, thiserror::Error)]
-enum CacheError {
+pub enum CacheError {
+    /// The server did not answer in time; the connection is given up.
     #[error("no answer within {0:?}")]
     NoAnswer(std::time::Duration),
+    /// The server's or the connection's error.
     #[error(transparent)]
     Refused(#[from] RedisError),
+    /// There is no connection to be had.
     #[error(transparent)]
     Connect(#[from] crate::redis::ConnectError),
 }

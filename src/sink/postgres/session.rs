@@ -1,41 +1,20 @@
-//! One connection and its three statements.
+//! One connection to PostgreSQL and its three statements.
 
 use std::future::Future;
 use std::time::Duration;
 
 use dataflows::change::Change;
-use dataflows::latest::Group;
-use dataflows::outcome::Outcome;
 use dataflows::record::Position;
-use dataflows::row::{JOBS_REMEMBERED, Judgement, Remembered, RowMemory, judge};
+use dataflows::row::{JOBS_REMEMBERED, Remembered, RowMemory};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 
 use super::failure::{DatabaseError, Failure};
+use super::table::{Amendment, Table};
 use crate::config::Database;
 
 /// How long the client waits beyond the server's own statement timeout: a frozen server enforces nothing.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// The way of a part into the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Path {
-    /// One event a draft: written if it is newer than the row and its job unknown to it.
-    Fast,
-    /// Read, judge, amend.
-    Judged,
-}
-
-/// What became of one group.
-#[derive(Debug)]
-pub enum Verdict {
-    /// One durable outcome for each event.
-    Settled(Vec<Outcome>),
-    /// Not settled by this statement; the row must be judged.
-    Undecided,
-    /// There is no row with that id.
-    NoSuchRow,
-}
 
 /// A lane's connection, made when it is needed.
 pub struct Session {
@@ -46,7 +25,7 @@ pub struct Session {
 
 struct Open {
     client: Client,
-    write: Statement,
+    update: Statement,
     read: Statement,
     amend: Statement,
 }
@@ -57,18 +36,11 @@ impl Session {
         Session { config, id_type, open: None }
     }
 
-    /// Drops the connection; the next statement makes a new one.
-    pub fn disconnect(&mut self) {
-        self.open = None;
-    }
-
-    /// Sends a part down its path. One verdict for each group, in their order.
-    ///
-    /// # Errors
-    ///
-    /// [`Failure`] says what follows. Then no group has a verdict, though [`Failure::Out`] leaves open whether the statement
-    /// took effect.
-    pub async fn write(&mut self, path: Path, groups: &[&Group]) -> Result<Vec<Verdict>, Failure> {
+    async fn query(
+        &mut self,
+        statement: impl Fn(&Open) -> &Statement + Send,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Failure> {
         let deadline = self.config.statement_timeout + GRACE;
         let open = match &mut self.open {
             Some(open) => open,
@@ -76,10 +48,58 @@ impl Session {
                 closed.insert(within(deadline, Open::connect(&self.config, self.id_type)).await?)
             }
         };
-        match path {
-            Path::Fast => open.write(groups, deadline).await,
-            Path::Judged => open.judge(groups, deadline).await,
-        }
+        let answer =
+            async { open.client.query(statement(open), parameters).await.map_err(Failure::of) };
+        within(deadline, answer).await
+    }
+}
+
+impl Table for Session {
+    async fn update(&mut self, events: &[&Change]) -> Result<Vec<usize>, Failure> {
+        let columns = EventColumns::of(events.iter().copied());
+        let EventColumns { ordinals, drafts, images, jobs, timestamps, offsets, partitions } =
+            &columns;
+        let parameters: [&(dyn ToSql + Sync); 7] =
+            [ordinals, drafts, images, jobs, timestamps, offsets, partitions];
+        let rows = self.query(|open| &open.update, &parameters).await?;
+        Ok(rows.iter().map(ordinal).collect())
+    }
+
+    async fn read(&mut self, drafts: &[&str]) -> Result<Vec<(usize, RowMemory)>, Failure> {
+        let ordinals: Vec<i32> = (0..).take(drafts.len()).collect();
+        let rows = self.query(|open| &open.read, &[&ordinals, &drafts]).await?;
+        Ok(rows.iter().map(|row| (ordinal(row), row_memory(row))).collect())
+    }
+
+    async fn amend(&mut self, amendments: &[Amendment<'_>]) -> Result<Vec<usize>, Failure> {
+        // The images of a group without a winner are sent, but not looked at.
+        let columns = EventColumns::of(amendments.iter().map(Amendment::event));
+        let EventColumns { ordinals, drafts, images, jobs, timestamps, offsets, partitions } =
+            &columns;
+        let of = |text: fn(&Amendment<'_>) -> String| amendments.iter().map(text).collect();
+        let wins: Vec<bool> = amendments.iter().map(|it| it.winner.is_some()).collect();
+        let seen: Vec<String> = of(|it| positions_literal(&it.seen.recent));
+        let recent_jobs: Vec<String> = of(|it| jobs_literal(&it.memory.recent));
+        let recent_positions: Vec<String> = of(|it| positions_literal(&it.memory.recent));
+        let parameters: [&(dyn ToSql + Sync); 11] = [
+            ordinals,
+            drafts,
+            images,
+            jobs,
+            timestamps,
+            offsets,
+            partitions,
+            &wins,
+            &seen,
+            &recent_jobs,
+            &recent_positions,
+        ];
+        let rows = self.query(|open| &open.amend, &parameters).await?;
+        Ok(rows.iter().map(ordinal).collect())
+    }
+
+    fn disconnect(&mut self) {
+        self.open = None;
     }
 }
 
@@ -103,145 +123,14 @@ impl Open {
             client.batch_execute("SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off").await?;
             let table = config.table.sql();
             Ok((
-                client.prepare(&write_sql(table, id_type)).await?,
+                client.prepare(&update_sql(table, id_type)).await?,
                 client.prepare(&read_sql(table, id_type)).await?,
                 client.prepare(&amend_sql(table, id_type)).await?,
             ))
         };
-        let (write, read, amend) =
+        let (update, read, amend) =
             setup.await.map_err(|error: tokio_postgres::Error| Failure::Out(error.into()))?;
-        Ok(Open { client, write, read, amend })
-    }
-
-    async fn query(
-        &self,
-        statement: &Statement,
-        parameters: &[&(dyn ToSql + Sync)],
-        deadline: Duration,
-    ) -> Result<Vec<Row>, Failure> {
-        within(deadline, async {
-            self.client.query(statement, parameters).await.map_err(Failure::of)
-        })
-        .await
-    }
-
-    async fn write(&self, groups: &[&Group], deadline: Duration) -> Result<Vec<Verdict>, Failure> {
-        let columns = EventColumns::of(groups.iter().map(|group| &group.events[0]));
-        let EventColumns { ordinals, drafts, images, jobs, timestamps, offsets, partitions } =
-            &columns;
-        let rows = self
-            .query(
-                &self.write,
-                &[ordinals, drafts, images, jobs, timestamps, offsets, partitions],
-                deadline,
-            )
-            .await?;
-        let mut verdicts: Vec<Verdict> = groups.iter().map(|_| Verdict::Undecided).collect();
-        for row in rows {
-            verdicts[ordinal(&row)] = Verdict::Settled(vec![Outcome::Applied]);
-        }
-        Ok(verdicts)
-    }
-
-    async fn judge(&self, groups: &[&Group], deadline: Duration) -> Result<Vec<Verdict>, Failure> {
-        let mut verdicts: Vec<Verdict> = groups.iter().map(|_| Verdict::NoSuchRow).collect();
-        let mut amendments = Vec::new();
-        for (ordinal, seen) in self.read(groups, deadline).await? {
-            let Judgement { outcomes, winner, memory } = judge(&seen, &groups[ordinal].events);
-            verdicts[ordinal] = match memory {
-                None => Verdict::Settled(outcomes),
-                Some(memory) => {
-                    amendments.push(Amendment {
-                        ordinal,
-                        group: groups[ordinal],
-                        winner,
-                        seen,
-                        memory,
-                        outcomes,
-                    });
-                    Verdict::Undecided
-                }
-            };
-        }
-        if amendments.is_empty() {
-            return Ok(verdicts);
-        }
-        // Only where the part is a single group is the winner surely the one that was refused.
-        let suspect = if groups.len() == 1 { amendments[0].winner } else { None };
-        let amended =
-            self.amend(&amendments, deadline).await.map_err(|failure| failure.blame(suspect))?;
-        for Amendment { ordinal, outcomes, .. } in amendments {
-            if amended.contains(&ordinal) {
-                verdicts[ordinal] = Verdict::Settled(outcomes);
-            }
-        }
-        Ok(verdicts)
-    }
-
-    async fn read(
-        &self,
-        groups: &[&Group],
-        deadline: Duration,
-    ) -> Result<Vec<(usize, RowMemory)>, Failure> {
-        let ordinals: Vec<i32> = (0..).take(groups.len()).collect();
-        let drafts: Vec<&str> = groups.iter().map(|group| group.draft_id()).collect();
-        let rows = self.query(&self.read, &[&ordinals, &drafts], deadline).await?;
-        Ok(rows.iter().map(|row| (ordinal(row), row_memory(row))).collect())
-    }
-
-    async fn amend(
-        &self,
-        amendments: &[Amendment<'_>],
-        deadline: Duration,
-    ) -> Result<Vec<usize>, Failure> {
-        // The images of a group without a winner are sent, but not looked at.
-        let columns = EventColumns::of(amendments.iter().map(|amendment| amendment.event()));
-        let EventColumns { ordinals: _, drafts, images, jobs, timestamps, offsets, partitions } =
-            &columns;
-        let ordinals: Vec<i32> =
-            amendments.iter().map(|amendment| int(amendment.ordinal)).collect();
-        let wins: Vec<bool> =
-            amendments.iter().map(|amendment| amendment.winner.is_some()).collect();
-        let seen: Vec<String> =
-            amendments.iter().map(|amendment| positions_literal(&amendment.seen.recent)).collect();
-        let recent_jobs: Vec<String> =
-            amendments.iter().map(|amendment| jobs_literal(&amendment.memory.recent)).collect();
-        let recent_positions: Vec<String> = amendments
-            .iter()
-            .map(|amendment| positions_literal(&amendment.memory.recent))
-            .collect();
-        let parameters: [&(dyn ToSql + Sync); 11] = [
-            &ordinals,
-            drafts,
-            images,
-            jobs,
-            timestamps,
-            offsets,
-            partitions,
-            &wins,
-            &seen,
-            &recent_jobs,
-            &recent_positions,
-        ];
-        let rows = self.query(&self.amend, &parameters, deadline).await?;
-        Ok(rows.iter().map(ordinal).collect())
-    }
-}
-
-/// What a judged row is to become.
-struct Amendment<'a> {
-    ordinal: usize,
-    group: &'a Group,
-    winner: Option<usize>,
-    /// What the row remembered when it was judged. If it remembers something else by now, it is judged again.
-    seen: RowMemory,
-    memory: RowMemory,
-    outcomes: Vec<Outcome>,
-}
-
-impl Amendment<'_> {
-    fn event(&self) -> &Change {
-        &self.group.events[self.winner.unwrap_or_default()]
+        Ok(Open { client, update, read, amend })
     }
 }
 
@@ -284,7 +173,7 @@ fn events_sql(id_type: &str, more: &str, more_columns: &str) -> String {
 }
 
 /// The guard stands in the WHERE: a row that holds something newer, or remembers the job, is not touched.
-fn write_sql(table: &str, id_type: &str) -> String {
+fn update_sql(table: &str, id_type: &str) -> String {
     let events = events_sql(id_type, "", "");
     let numbers = 3 * JOBS_REMEMBERED;
     format!(
@@ -341,10 +230,6 @@ fn amend_sql(table: &str, id_type: &str) -> String {
 
 fn ordinal(row: &Row) -> usize {
     usize::try_from(row.get::<_, i32>("n")).expect("an ordinal that we sent")
-}
-
-fn int(index: usize) -> i32 {
-    i32::try_from(index).expect("a batch is small")
 }
 
 fn row_memory(row: &Row) -> RowMemory {

@@ -1,0 +1,135 @@
+//! The draft table as a lane meets it: three statements, and the two paths that are made of them.
+
+use std::future::Future;
+
+use dataflows::change::Change;
+use dataflows::latest::Group;
+use dataflows::outcome::Outcome;
+use dataflows::row::{Judgement, RowMemory, judge};
+
+use super::failure::Failure;
+
+/// The three statements, each a transaction of its own, on a connection that is made when it is needed.
+///
+/// Rows and events are named by their index in the argument. A [`Failure`] means that nothing of the statement took effect, but
+/// for [`Failure::Out`], which leaves that open. The statements keep the rule of [`dataflows::row`] by themselves, so that one
+/// that is carried out late, after its connection was given up, does no harm.
+pub trait Table: Send {
+    /// Writes events of different drafts, each if it is newer than what its row holds and its job unknown to the row. Returns
+    /// which were written.
+    fn update(
+        &mut self,
+        events: &[&Change],
+    ) -> impl Future<Output = Result<Vec<usize>, Failure>> + Send;
+
+    /// What the rows of these drafts remember, where there is a row.
+    fn read(
+        &mut self,
+        drafts: &[&str],
+    ) -> impl Future<Output = Result<Vec<(usize, RowMemory)>, Failure>> + Send;
+
+    /// Compare and set: amends the rows that still remember what they were judged by. Returns which were amended.
+    fn amend(
+        &mut self,
+        amendments: &[Amendment<'_>],
+    ) -> impl Future<Output = Result<Vec<usize>, Failure>> + Send;
+
+    /// Drops the connection; the next statement makes a new one.
+    fn disconnect(&mut self);
+}
+
+/// What a judged row is to become.
+#[derive(Debug)]
+pub struct Amendment<'a> {
+    /// The events that were judged.
+    pub group: &'a Group,
+    /// The event whose images the row is to hold from now on, if any.
+    pub winner: Option<usize>,
+    /// What the row remembered when it was judged. If it remembers something else by now, it is judged again.
+    pub seen: RowMemory,
+    /// What it is to remember.
+    pub memory: RowMemory,
+}
+
+impl Amendment<'_> {
+    /// The winner, or any event where there is none.
+    pub fn event(&self) -> &Change {
+        &self.group.events[self.winner.unwrap_or_default()]
+    }
+}
+
+/// The way of a part into the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// One event a draft: written if it is newer than the row and its job unknown to it.
+    Fast,
+    /// Read, judge, amend.
+    Judged,
+}
+
+/// What became of one group.
+#[derive(Debug)]
+pub enum Verdict {
+    /// One durable outcome for each event.
+    Settled(Vec<Outcome>),
+    /// Not settled by this statement; the row must be judged.
+    Undecided,
+    /// There is no row with that id.
+    NoSuchRow,
+}
+
+/// Sends a part down its path. One verdict for each group, in their order.
+///
+/// # Errors
+///
+/// [`Failure`] says what follows. Then no group has a verdict.
+pub async fn write(
+    table: &mut impl Table,
+    path: Path,
+    groups: &[&Group],
+) -> Result<Vec<Verdict>, Failure> {
+    match path {
+        Path::Fast => update(table, groups).await,
+        Path::Judged => judge_and_amend(table, groups).await,
+    }
+}
+
+async fn update(table: &mut impl Table, groups: &[&Group]) -> Result<Vec<Verdict>, Failure> {
+    let events: Vec<&Change> = groups.iter().map(|group| &group.events[0]).collect();
+    let mut verdicts: Vec<Verdict> = groups.iter().map(|_| Verdict::Undecided).collect();
+    for written in table.update(&events).await? {
+        verdicts[written] = Verdict::Settled(vec![Outcome::Applied]);
+    }
+    Ok(verdicts)
+}
+
+async fn judge_and_amend(
+    table: &mut impl Table,
+    groups: &[&Group],
+) -> Result<Vec<Verdict>, Failure> {
+    let drafts: Vec<&str> = groups.iter().map(|group| group.draft_id()).collect();
+    let mut verdicts: Vec<Verdict> = groups.iter().map(|_| Verdict::NoSuchRow).collect();
+    let (mut amendments, mut judged) = (Vec::new(), Vec::new());
+    for (index, seen) in table.read(&drafts).await? {
+        let group = groups[index];
+        let Judgement { outcomes, winner, memory } = judge(&seen, &group.events);
+        verdicts[index] = match memory {
+            None => Verdict::Settled(outcomes),
+            Some(memory) => {
+                amendments.push(Amendment { group, winner, seen, memory });
+                judged.push((index, outcomes));
+                Verdict::Undecided
+            }
+        };
+    }
+    if amendments.is_empty() {
+        return Ok(verdicts);
+    }
+    // Only where the part is a single group is the winner surely the one that was refused.
+    let suspect = if groups.len() == 1 { amendments[0].winner } else { None };
+    for amended in table.amend(&amendments).await.map_err(|failure| failure.blame(suspect))? {
+        let (index, outcomes) = &mut judged[amended];
+        verdicts[*index] = Verdict::Settled(std::mem::take(outcomes));
+    }
+    Ok(verdicts)
+}
