@@ -5,44 +5,46 @@
 //! are sent again, or the records are delivered again.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use dataflows::ledger::NextOffset;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::KafkaResult;
-use rdkafka::{Offset, TopicPartitionList};
+use tokio::time::Instant;
+
+use crate::source::client::Client;
 
 /// How often offsets are committed at most. It bounds what is delivered again after a crash, not what is lost: nothing is.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long a revocation waits for a commit that is under way.
-const UNDER_WAY: Duration = Duration::from_secs(5);
+/// By partition, the next offset to read.
+pub type Offsets = BTreeMap<i32, i64>;
 
 /// What is durable, what was sent, and what was answered. The poll thread's end.
 #[derive(Debug)]
 pub struct Committer {
-    topic: String,
-    durable: BTreeMap<i32, i64>,
-    committed: BTreeMap<i32, i64>,
-    in_flight: Option<BTreeMap<i32, i64>>,
+    durable: Offsets,
+    committed: Offsets,
+    in_flight: Option<Offsets>,
     last: Instant,
-    requests: Option<Sender<TopicPartitionList>>,
+    requests: Option<Sender<Offsets>>,
     answers: Receiver<KafkaResult<()>>,
 }
 
 /// The commit thread's end.
 #[derive(Debug)]
 pub struct Commits {
-    requests: Receiver<TopicPartitionList>,
-    answers: Sender<KafkaResult<()>>,
+    /// What is to be committed, one request at a time.
+    pub requests: Receiver<Offsets>,
+    /// What the coordinator said to it.
+    pub answers: Sender<KafkaResult<()>>,
 }
 
 impl Commits {
     /// Sends commits and reports their answers, until the committer is closed.
-    pub fn serve<C: ConsumerContext>(&self, consumer: &BaseConsumer<C>) {
+    pub fn serve(&self, client: &impl Client) {
         for offsets in &self.requests {
-            if self.answers.send(consumer.commit(&offsets, CommitMode::Sync)).is_err() {
+            if self.answers.send(client.commit(&offsets)).is_err() {
                 return;
             }
         }
@@ -50,14 +52,13 @@ impl Commits {
 }
 
 impl Committer {
-    /// The two ends for a topic.
-    pub fn new(topic: String) -> (Committer, Commits) {
+    /// The two ends.
+    pub fn new() -> (Committer, Commits) {
         let (requests_in, requests) = unbounded();
         let (answers_in, answers) = unbounded();
         let committer = Committer {
-            topic,
-            durable: BTreeMap::new(),
-            committed: BTreeMap::new(),
+            durable: Offsets::new(),
+            committed: Offsets::new(),
             in_flight: None,
             last: Instant::now(),
             requests: Some(requests_in),
@@ -91,51 +92,34 @@ impl Committer {
     }
 
     /// Takes in answers, and sends what is durable if the last commit is answered and long enough ago.
-    ///
-    /// # Errors
-    ///
-    /// The client's error when a list of offsets cannot be made.
-    pub fn tend(&mut self, at_once: bool) -> KafkaResult<()> {
-        if let Ok(answer) = self.answers.try_recv() {
-            self.take(answer);
-        }
-        if self.in_flight.is_some() || self.durable == self.committed {
-            return Ok(());
+    pub fn tend(&mut self, at_once: bool) {
+        if self.is_under_way() || self.durable == self.committed {
+            return;
         }
         if at_once || self.last.elapsed() >= INTERVAL {
-            let offsets = list(&self.topic, &self.durable)?;
+            let offsets = self.durable.clone();
             if self.requests.as_ref().is_some_and(|requests| requests.send(offsets).is_ok()) {
                 self.in_flight = Some(self.durable.clone());
                 self.last = Instant::now();
             }
         }
-        Ok(())
     }
 
-    fn take(&mut self, answer: KafkaResult<()>) {
-        let sent = self.in_flight.take();
-        match answer {
-            Ok(()) => self.committed.extend(sent.unwrap_or_default()),
-            Err(error) => tracing::warn!(%error, "offsets not committed, they are sent again"),
+    /// Takes in the answer to the last commit if there is one. Whether it is still to come.
+    pub fn is_under_way(&mut self) -> bool {
+        if let Ok(answer) = self.answers.try_recv() {
+            let sent = self.in_flight.take();
+            match answer {
+                Ok(()) => self.committed.extend(sent.unwrap_or_default()),
+                Err(error) => tracing::warn!(%error, "offsets not committed, they are sent again"),
+            }
         }
+        self.in_flight.is_some()
     }
 
     /// Commits what is durable of some partitions and waits for the answer, because they are about to be another's.
-    pub fn commit_now<C: ConsumerContext>(
-        &mut self,
-        consumer: &BaseConsumer<C>,
-        partitions: &[i32],
-    ) {
-        // What is under way must not arrive after the partitions have changed hands.
-        if self.in_flight.is_some() {
-            match self.answers.recv_timeout(UNDER_WAY) {
-                Ok(answer) => self.take(answer),
-                Err(_) => tracing::warn!(
-                    "a commit is not answered; the coordinator will refuse it once the group has moved on"
-                ),
-            }
-        }
-        let offsets: BTreeMap<i32, i64> = partitions
+    pub fn commit_now(&mut self, client: &impl Client, partitions: &[i32]) {
+        let offsets: Offsets = partitions
             .iter()
             .filter_map(|partition| Some((*partition, *self.durable.get(partition)?)))
             .filter(|(partition, offset)| self.committed.get(partition) != Some(offset))
@@ -143,9 +127,7 @@ impl Committer {
         if offsets.is_empty() {
             return;
         }
-        let sent =
-            list(&self.topic, &offsets).and_then(|list| consumer.commit(&list, CommitMode::Sync));
-        match sent {
+        match client.commit(&offsets) {
             Ok(()) => self.committed.extend(offsets),
             // The next owner starts lower and finds duplicates.
             Err(error) => {
@@ -153,12 +135,4 @@ impl Committer {
             }
         }
     }
-}
-
-fn list(topic: &str, offsets: &BTreeMap<i32, i64>) -> KafkaResult<TopicPartitionList> {
-    let mut list = TopicPartitionList::with_capacity(offsets.len());
-    for (partition, offset) in offsets {
-        list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
-    }
-    Ok(list)
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use dataflows::Epoch;
@@ -14,6 +14,7 @@ use dataflows::ledger::{Imbalance, Ledger, NextOffset};
 use dataflows::outcome::Tally;
 use dataflows::record::{Chunk, RawRecord};
 use timely::scheduling::SyncActivator;
+use tokio::time::Instant;
 
 use crate::config::Run;
 use crate::progress::{Progress, Watch};

@@ -12,7 +12,7 @@ use dataflows::latest::Group;
 use dataflows::outcome::Settled;
 use dataflows::validate::DraftIdType;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use tokio::runtime::{Handle, Runtime};
 
@@ -30,7 +30,8 @@ use crate::sink::postgres::Retry;
 use crate::sink::postgres::session::Session;
 use crate::sink::redis::Connection;
 use crate::sink::{dead_letter, postgres, redis, remote};
-use crate::source::assignment::{Assignment, State};
+use crate::source::assignment::State;
+use crate::source::client::{Context, KafkaClient};
 use crate::source::{SourceError, Until, poll};
 use crate::worker::{MakeEffects, Workers, start};
 
@@ -199,16 +200,16 @@ pub fn run(
     // Never waited for: the run ends when the ledger says so. A worker that panics takes the process with it.
     std::mem::forget(guards);
     let ingest = Ingest::new(entrances, config.run.clone(), progress, watch);
-    let (committer, commits) = Committer::new(config.kafka.topic.clone());
-    let state = State::new(config.kafka.topic.clone(), ingest, committer);
-    let drain = config.run.drain_timeout;
-    let context = Assignment::new(state, Arc::clone(&abort), config.run.on_data_loss, drain);
+    let (committer, commits) = Committer::new();
+    let (on_data_loss, drain) = (config.run.on_data_loss, config.run.drain_timeout);
+    let state = State::new(ingest, committer, Arc::clone(&abort), on_data_loss, drain);
+    let context = Context::new(config.kafka.topic.clone(), state);
     let consumer =
         Arc::new(consumer(config, context).map_err(|error| failed("the consumer", error))?);
     let committing = Arc::clone(&consumer);
     let (last_word, committed) = crossbeam_channel::bounded(0);
     let commit_thread = std::thread::spawn(move || {
-        commits.serve(&committing);
+        commits.serve(&*committing);
         drop::<Sender<()>>(last_word);
     });
     let polled = poll(&consumer, until, config, on_progress);
@@ -257,9 +258,9 @@ fn rules(config: &Config, draft_ids: DraftIdType) -> Rules {
     }
 }
 
-fn consumer(config: &Config, context: Assignment) -> Result<BaseConsumer<Assignment>, KafkaError> {
+fn consumer(config: &Config, context: Context) -> Result<KafkaClient, KafkaError> {
     let client = consumer_config(&config.kafka);
-    let consumer: BaseConsumer<Assignment> = client.create_with_context(context)?;
+    let consumer: KafkaClient = client.create_with_context(context)?;
     consumer.subscribe(&[&config.kafka.topic])?;
     Ok(consumer)
 }

@@ -5,22 +5,25 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::Message;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Timestamp};
 use rdkafka::types::RDKafkaErrorCode;
+use tokio::time::Instant;
 
 use dataflows::record::RawRecord;
 
-use self::assignment::{Assignment, State};
+use self::assignment::State;
+use self::client::{Client, KafkaClient};
 use crate::config::Config;
 use crate::ingest::Ingest;
-use crate::shutdown::{Abort, Cause};
+use crate::shutdown::Cause;
 
 pub mod assignment;
+pub mod client;
 
 /// How long the ingest may be full before the partitions are paused. Pausing throws away what was fetched ahead, so short waits just wait;
 /// but a consumer that does not poll is taken for dead.
@@ -57,102 +60,160 @@ pub enum SourceError {
     CalledOff(Cause),
 }
 
+/// What the poll thread does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Polls for a record, so long.
+    Poll(Duration),
+    /// Waits for the workers, so long.
+    Wait(Duration),
+    /// Waits for the workers, so long, and polls for the sake of the client's callbacks: a record that comes after all is not
+    /// taken in, and so not committed.
+    Tend(Duration),
+    /// Nothing more: everything that was read is durable and committed.
+    Done,
+}
+
+/// How far the poll loop has come.
+#[derive(Debug)]
+enum Stage {
+    Reading,
+    /// Reading has ended; what was read is being finished.
+    Draining(Instant),
+    /// All that was read is durable.
+    Committing(Instant),
+}
+
+/// The poll loop without its waiting: what to do next, decided from the state.
+#[derive(Debug)]
+pub struct Source {
+    stop: Arc<AtomicBool>,
+    stop_when_caught_up: bool,
+    drain_timeout: Duration,
+    stage: Stage,
+    full_since: Option<Instant>,
+    is_paused: bool,
+}
+
+impl Source {
+    /// A loop that has not begun.
+    pub fn new(until: &Until, drain_timeout: Duration) -> Source {
+        Source {
+            stop: Arc::clone(&until.stop),
+            stop_when_caught_up: until.caught_up,
+            drain_timeout,
+            stage: Stage::Reading,
+            full_since: None,
+            is_paused: false,
+        }
+    }
+
+    /// Closes epochs, collects what has come through, commits it, and says what to do next.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`].
+    pub fn turn(&mut self, state: &mut State, client: &impl Client) -> Result<Turn, SourceError> {
+        if let Some(cause) = state.abort.cause() {
+            return Err(SourceError::CalledOff(cause));
+        }
+        state.ingest.close_if_due();
+        let offsets = state.ingest.collect()?;
+        state.committer.note(offsets);
+        state.committer.tend(matches!(self.stage, Stage::Committing(_)));
+        match self.stage {
+            Stage::Reading if self.is_to_end(state) => {
+                state.ingest.end();
+                client.pause()?;
+                self.stage = Stage::Draining(Instant::now());
+                Ok(Turn::Tend(Duration::ZERO))
+            }
+            Stage::Reading => self.read(state, client),
+            Stage::Draining(_) if state.ingest.is_drained() => {
+                self.stage = Stage::Committing(Instant::now());
+                Ok(Turn::Tend(Duration::ZERO))
+            }
+            Stage::Draining(since) if since.elapsed() > self.drain_timeout => {
+                Err(SourceError::Drain(self.drain_timeout))
+            }
+            Stage::Draining(_) => Ok(Turn::Tend(Duration::from_millis(5))),
+            Stage::Committing(since)
+                if state.committer.is_even() || since.elapsed() > LAST_COMMIT =>
+            {
+                Ok(Turn::Done)
+            }
+            Stage::Committing(_) => Ok(Turn::Tend(Duration::from_millis(5))),
+        }
+    }
+
+    fn is_to_end(&self, state: &State) -> bool {
+        self.stop.load(Ordering::Relaxed) || (self.stop_when_caught_up && state.caught_up())
+    }
+
+    /// Reads on, or holds back while too much is in flight.
+    fn read(&mut self, state: &State, client: &impl Client) -> Result<Turn, SourceError> {
+        if state.ingest.is_full() {
+            let since = *self.full_since.get_or_insert_with(Instant::now);
+            if since.elapsed() < WAIT_BEFORE_PAUSE {
+                return Ok(Turn::Wait(Duration::from_millis(20)));
+            }
+            if !self.is_paused {
+                tracing::debug!("full for a while: partitions paused, polling goes on");
+                self.is_paused = true;
+            }
+            // Again each time: partitions that came in meanwhile are not paused yet.
+            client.pause()?;
+        } else {
+            self.full_since = None;
+            if std::mem::take(&mut self.is_paused) {
+                client.resume()?;
+            }
+        }
+        Ok(Turn::Poll(state.ingest.patience()))
+    }
+}
+
 /// Polls until the end, and leaves everything that was read durable and committed.
 ///
 /// # Errors
 ///
 /// [`SourceError`].
 pub fn poll(
-    consumer: &BaseConsumer<Assignment>,
+    client: &KafkaClient,
     until: &Until,
     config: &Config,
     on_progress: &mut dyn FnMut(&State),
 ) -> Result<(), SourceError> {
-    let assignment = Arc::clone(consumer.context());
-    let mut full_since: Option<Instant> = None;
-    let mut paused = false;
+    let context = Arc::clone(client.context());
+    let mut source = Source::new(until, config.run.drain_timeout);
     loop {
-        let (is_full, patience) = {
-            let mut state = assignment.state();
-            tend(&mut state, &assignment.abort, false)?;
+        let turn = {
+            let mut state = context.state();
+            let turn = source.turn(&mut state, client)?;
             on_progress(&state);
-            if until.stop.load(Ordering::Relaxed) || (until.caught_up && state.caught_up()) {
-                break;
+            if let Turn::Wait(patience) | Turn::Tend(patience) = turn {
+                state.ingest.wait(patience);
             }
-            (state.ingest.is_full(), state.ingest.patience())
+            turn
         };
-        if is_full {
-            let since = *full_since.get_or_insert_with(Instant::now);
-            if since.elapsed() < WAIT_BEFORE_PAUSE {
-                assignment.state().ingest.wait(Duration::from_millis(20));
-                continue;
+        // The client calls back while it is polled, so the state is not held meanwhile.
+        let polled = match turn {
+            Turn::Poll(patience) => client.poll(patience),
+            Turn::Tend(_) => client.poll(Duration::ZERO),
+            Turn::Wait(_) => None,
+            Turn::Done => return Ok(()),
+        };
+        match polled {
+            Some(Ok(message)) if matches!(turn, Turn::Poll(_)) => {
+                take_in(&mut context.state().ingest, &message)
             }
-            if !paused {
-                tracing::debug!("full for a while: partitions paused, polling goes on");
-                paused = true;
-            }
-            // Again each time: partitions that came in meanwhile are not paused yet.
-            consumer.pause(&consumer.assignment()?)?;
-        } else {
-            full_since = None;
-            if std::mem::take(&mut paused) {
-                consumer.resume(&consumer.assignment()?)?;
-            }
-        }
-        match consumer.poll(patience) {
-            None => {}
-            Some(Ok(message)) => take_in(&mut assignment.state().ingest, &message),
+            Some(Ok(_)) | None => {}
             Some(Err(KafkaError::PartitionEOF(partition))) => {
-                assignment.state().reached_end(partition)
+                context.state().reached_end(partition)
             }
             Some(Err(error)) => judge(error, config)?,
         }
     }
-    drain(consumer, config)
-}
-
-/// Stops reading, and waits until everything that was read is durable and committed.
-fn drain(consumer: &BaseConsumer<Assignment>, config: &Config) -> Result<(), SourceError> {
-    let assignment = Arc::clone(consumer.context());
-    let since = Instant::now();
-    assignment.state().ingest.end();
-    consumer.pause(&consumer.assignment()?)?;
-    while !assignment.state().ingest.is_drained() {
-        if since.elapsed() > config.run.drain_timeout {
-            return Err(SourceError::Drain(config.run.drain_timeout));
-        }
-        let mut state = assignment.state();
-        tend(&mut state, &assignment.abort, false)?;
-        state.ingest.wait(Duration::from_millis(5));
-        drop(state);
-        // Serves callbacks only: a record that comes after the pause is not taken in, and so not committed.
-        if let Some(Err(error)) = consumer.poll(Duration::ZERO) {
-            judge(error, config)?;
-        }
-    }
-    let since = Instant::now();
-    loop {
-        let mut state = assignment.state();
-        tend(&mut state, &assignment.abort, true)?;
-        if state.committer.is_even() || since.elapsed() > LAST_COMMIT {
-            return Ok(());
-        }
-        drop(state);
-        if let Some(Err(error)) = consumer.poll(Duration::from_millis(10)) {
-            judge(error, config)?;
-        }
-    }
-}
-
-/// Closes epochs, collects what has come through, and commits it.
-fn tend(state: &mut State, abort: &Abort, at_once: bool) -> Result<(), SourceError> {
-    if let Some(cause) = abort.cause() {
-        return Err(SourceError::CalledOff(cause));
-    }
-    state.ingest.close_if_due();
-    let offsets = state.ingest.collect()?;
-    state.committer.note(offsets);
-    Ok(state.committer.tend(at_once)?)
 }
 
 fn take_in(ingest: &mut Ingest, message: &BorrowedMessage<'_>) {

@@ -84,7 +84,8 @@ pub fn start(
     Ok(Workers { entrances: entrances.collect(), guards })
 }
 
-fn build(
+/// Builds the graph on a worker. `announce` is told how to wake its source.
+pub fn build(
     worker: &mut Worker,
     queue: Receiver<Feed>,
     rules: Rules,
@@ -104,6 +105,7 @@ fn build(
     })
 }
 
-fn report(probe: &Handle<Epoch>, progress: &Progress) {
+/// Reports how far the worker's probe has come.
+pub fn report(probe: &Handle<Epoch>, progress: &Progress) {
     progress.advance(probe.with_frontier(|frontier| frontier.first().copied()));
 }

@@ -6,43 +6,35 @@
 //! - *Lost*: they may have another owner already; forget them and commit nothing.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::error::KafkaResult;
+use tokio::time::Instant;
 
+use super::client::Client;
 use crate::commit::Committer;
 use crate::config::OnDataLoss;
 use crate::ingest::Ingest;
 use crate::retry::Backoff;
 use crate::shutdown::Abort;
 
-/// The deadline of one question to the broker in a rebalance.
-const ANSWER: Duration = Duration::from_secs(5);
 /// How long a rebalance may ask for offsets before it gives up: well within `max.poll.interval.ms`.
 const START: Duration = Duration::from_secs(60);
 
-/// The consumer's context: its callbacks, and the state that they share with the poll loop. All of it runs on the poll thread.
-pub struct Assignment {
-    state: Mutex<State>,
-    /// Ends the run.
-    pub abort: Arc<Abort>,
-    on_data_loss: OnDataLoss,
-    drain: Duration,
-}
+/// How long a revocation waits for a commit that is under way.
+const UNDER_WAY: Duration = Duration::from_secs(5);
 
-/// What the poll loop and the callbacks share.
+/// What the poll loop and the client's callbacks share.
 pub struct State {
     /// What has been read and is in flight.
     pub ingest: Ingest,
     /// What is durable.
     pub committer: Committer,
-    topic: String,
+    /// Ends the run.
+    pub abort: Arc<Abort>,
+    on_data_loss: OnDataLoss,
+    drain: Duration,
     partitions: BTreeMap<i32, Owned>,
     assigned_once: bool,
 }
@@ -57,9 +49,16 @@ struct Owned {
 }
 
 impl State {
-    /// The state of a run before its first assignment.
-    pub fn new(topic: String, ingest: Ingest, committer: Committer) -> State {
-        State { ingest, committer, topic, partitions: BTreeMap::new(), assigned_once: false }
+    /// The state of a run before its first assignment. `drain` bounds how long a revocation waits for what is in flight.
+    pub fn new(
+        ingest: Ingest,
+        committer: Committer,
+        abort: Arc<Abort>,
+        on_data_loss: OnDataLoss,
+        drain: Duration,
+    ) -> State {
+        let partitions = BTreeMap::new();
+        State { ingest, committer, abort, on_data_loss, drain, partitions, assigned_once: false }
     }
 
     /// Notes that everything there is of a partition has been read.
@@ -87,86 +86,44 @@ impl State {
             .sum()
     }
 
-    fn let_go(&mut self, partitions: &[i32]) {
-        for partition in partitions {
-            self.ingest.forget(*partition);
-            self.committer.forget(*partition);
-            self.partitions.remove(partition);
-        }
-    }
-}
-
-impl Assignment {
-    /// The context of a consumer. `drain` bounds how long a revocation waits for what is in flight.
-    pub fn new(
-        state: State,
-        abort: Arc<Abort>,
-        on_data_loss: OnDataLoss,
-        drain: Duration,
-    ) -> Assignment {
-        Assignment { state: Mutex::new(state), abort, on_data_loss, drain }
-    }
-
-    /// The shared state. Not to be held across a `poll`, which may call back.
-    pub fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn assigned(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        partitions: &TopicPartitionList,
-    ) -> KafkaResult<()> {
-        let mut state = self.state();
-        state.assigned_once = true;
-        let mut starts = TopicPartitionList::new();
-        for (partition, owned) in self.starts(consumer, &state.topic, partitions)? {
-            starts.add_partition_offset(&state.topic, partition, Offset::Offset(owned.start))?;
-            state.partitions.insert(partition, owned);
-        }
-        tracing::info!(partitions = %describe(&numbers(partitions)), "assigned");
-        match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => consumer.incremental_assign(&starts),
-            RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.assign(&starts),
-        }
-    }
-
-    /// Where to start in each partition, asked for patiently: a broker that restarts must not cost us the assignment.
-    fn starts(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        topic: &str,
-        partitions: &TopicPartitionList,
-    ) -> KafkaResult<Vec<(i32, Owned)>> {
+    /// Takes partitions on, and says where to start in each. Asks patiently: a broker that restarts must not cost us the
+    /// assignment.
+    ///
+    /// # Errors
+    ///
+    /// The client's, when the broker has not answered for a minute.
+    pub fn assigned(
+        &mut self,
+        client: &impl Client,
+        partitions: &[i32],
+    ) -> KafkaResult<Vec<(i32, i64)>> {
+        self.assigned_once = true;
         let since = Instant::now();
         let mut backoff = Backoff::new(Duration::from_millis(100));
-        loop {
-            match self.try_starts(consumer, topic, partitions) {
+        let starts = loop {
+            match self.starts(client, partitions) {
                 Err(error) if since.elapsed() < START && !self.abort.is_raised() => {
                     tracing::warn!(%error, "where to start is not known yet, asking again");
-                    std::thread::sleep(backoff.next_wait());
+                    client.sleep(backoff.next_wait());
                 }
-                answer => return answer,
+                answer => break answer?,
             }
-        }
+        };
+        self.partitions.extend(&starts);
+        tracing::info!(partitions = %describe(partitions), "assigned");
+        Ok(starts.into_iter().map(|(partition, owned)| (partition, owned.start)).collect())
     }
 
-    fn try_starts(
+    fn starts(
         &self,
-        consumer: &BaseConsumer<Self>,
-        topic: &str,
-        partitions: &TopicPartitionList,
-    ) -> KafkaResult<Vec<(i32, Owned)>> {
-        let committed = consumer.committed_offsets(partitions.clone(), ANSWER)?;
-        let mut starts = Vec::new();
-        for element in committed.elements() {
-            let partition = element.partition();
-            let (low, high) = consumer.fetch_watermarks(topic, partition, ANSWER)?;
-            let start = match element.offset() {
-                Offset::Offset(offset) => self.check(partition, offset, low, high),
-                _ => low,
-            };
-            starts.push((partition, Owned { start, target: high, reached_end: false }));
+        client: &impl Client,
+        partitions: &[i32],
+    ) -> KafkaResult<BTreeMap<i32, Owned>> {
+        let mut starts = BTreeMap::new();
+        for (partition, committed) in client.committed(partitions)? {
+            let (low, high) = client.watermarks(partition)?;
+            let start = committed.map_or(low, |offset| self.check(partition, offset, low, high));
+            starts.insert(partition, Owned { start, target: high, reached_end: false });
         }
         Ok(starts)
     }
@@ -192,88 +149,62 @@ impl Assignment {
         low
     }
 
-    fn revoked(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        partitions: &TopicPartitionList,
-    ) -> KafkaResult<()> {
-        let going = numbers(partitions);
-        let mut state = self.state();
-        if consumer.assignment_lost() {
+    /// Begins to let go of partitions that the group takes away.
+    pub fn hand_over(&mut self, client: &impl Client, going: Vec<i32>) -> HandOver {
+        let is_lost = client.is_lost();
+        if is_lost {
             tracing::warn!(partitions = %describe(&going), "lost: what is in flight of them is not committed");
         } else {
-            self.finish(consumer, &mut state, &going);
-            tracing::info!(partitions = %describe(&going), "revoked");
+            self.ingest.close_epoch();
         }
-        state.let_go(&going);
-        match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
-            RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.unassign(),
-        }
+        HandOver { going, is_lost, since: Instant::now(), drained: None }
     }
 
-    /// Waits, within bounds, until all that was read is through, and commits what concerns the partitions that go.
-    fn finish(&self, consumer: &BaseConsumer<Self>, state: &mut State, going: &[i32]) {
-        let since = Instant::now();
-        state.ingest.close_epoch();
-        loop {
+    fn let_go(&mut self, partitions: &[i32]) {
+        for partition in partitions {
+            self.ingest.forget(*partition);
+            self.committer.forget(*partition);
+            self.partitions.remove(partition);
+        }
+    }
+}
+
+/// Letting go of partitions.
+#[derive(Debug)]
+pub struct HandOver {
+    going: Vec<i32>,
+    is_lost: bool,
+    since: Instant,
+    /// When all that was in flight had come through, or was given up.
+    drained: Option<Instant>,
+}
+
+impl HandOver {
+    /// Takes it a step further. Returns how long to wait for the workers before the next step; `None` when it is done.
+    pub fn turn(&mut self, state: &mut State, client: &impl Client) -> Option<Duration> {
+        let wait = Some(Duration::from_millis(10));
+        if !self.is_lost && !state.abort.is_raised() {
             match state.ingest.collect() {
                 Ok(offsets) => state.committer.note(offsets),
-                Err(imbalance) => return self.abort.failure(imbalance.to_string()),
+                Err(imbalance) => {
+                    state.abort.failure(imbalance.to_string());
+                    return wait;
+                }
             }
-            if state.ingest.is_drained() || self.abort.is_raised() || since.elapsed() > self.drain {
-                break;
+            if !state.ingest.is_drained() && self.since.elapsed() <= state.drain {
+                return wait;
             }
-            state.ingest.wait(Duration::from_millis(10));
-        }
-        if !self.abort.is_raised() {
-            state.committer.commit_now(consumer, going);
-        }
-    }
-}
-
-impl ClientContext for Assignment {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        crate::kafka::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        // The end of a partition is news for the poll loop, and no error.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            tracing::warn!(%error, reason, "kafka");
-        }
-    }
-}
-
-impl ConsumerContext for Assignment {
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        event: RDKafkaRespErr,
-        partitions: &mut TopicPartitionList,
-    ) {
-        let done = match event {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                self.assigned(consumer, partitions)
+            // What is under way must not arrive after the partitions have changed hands.
+            let drained = *self.drained.get_or_insert_with(Instant::now);
+            if state.committer.is_under_way() && drained.elapsed() < UNDER_WAY {
+                return wait;
             }
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
-                self.revoked(consumer, partitions)
-            }
-            other => Err(KafkaError::Rebalance(other.into())),
-        };
-        if let Err(error) = done {
-            self.abort
-                .failure(format!("the assignment of partitions failed: {error}; start again"));
+            state.committer.commit_now(client, &self.going);
+            tracing::info!(partitions = %describe(&self.going), "revoked");
         }
+        state.let_go(&self.going);
+        None
     }
-}
-
-fn numbers(partitions: &TopicPartitionList) -> Vec<i32> {
-    partitions
-        .elements()
-        .iter()
-        .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
-        .collect()
 }
 
 fn describe(partitions: &[i32]) -> String {

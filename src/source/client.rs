@@ -1,0 +1,195 @@
+//! The Kafka client as the source meets it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::assignment::State;
+use crate::commit::Offsets;
+
+/// The deadline of one question to the broker in a rebalance.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// What is asked of the client, besides polling it.
+pub trait Client {
+    /// Stops fetching, from all partitions that are assigned.
+    ///
+    /// # Errors
+    ///
+    /// The client's.
+    fn pause(&self) -> KafkaResult<()>;
+
+    /// Goes on fetching.
+    ///
+    /// # Errors
+    ///
+    /// The client's.
+    fn resume(&self) -> KafkaResult<()>;
+
+    /// Commits, and waits for the coordinator's answer.
+    ///
+    /// # Errors
+    ///
+    /// The coordinator's refusal, or that it cannot be reached; then the commit may have come through all the same.
+    fn commit(&self, offsets: &Offsets) -> KafkaResult<()>;
+
+    /// The group's committed offset of each partition, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// When the coordinator does not answer.
+    fn committed(&self, partitions: &[i32]) -> KafkaResult<Vec<(i32, Option<i64>)>>;
+
+    /// The first offset there is, and the one that the next record will have.
+    ///
+    /// # Errors
+    ///
+    /// When the partition's leader does not answer.
+    fn watermarks(&self, partition: i32) -> KafkaResult<(i64, i64)>;
+
+    /// Whether the partitions that are being taken away have an owner already.
+    fn is_lost(&self) -> bool;
+
+    /// Lets time pass.
+    fn sleep(&self, time: Duration);
+}
+
+/// The real client's context: its callbacks, and the state that they share with the poll loop. All of it runs on the poll thread.
+pub struct Context {
+    topic: String,
+    state: Mutex<State>,
+}
+
+/// The real client.
+pub type KafkaClient = BaseConsumer<Context>;
+
+impl Context {
+    /// The context of a consumer of that topic.
+    pub fn new(topic: String, state: State) -> Context {
+        Context { topic, state: Mutex::new(state) }
+    }
+
+    /// The shared state. Not to be held across a `poll`, which may call back.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn assigned(&self, client: &KafkaClient, partitions: &[i32]) -> KafkaResult<()> {
+        let starts = self.state().assigned(client, partitions)?;
+        let starts = list(&self.topic, starts)?;
+        match client.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => client.incremental_assign(&starts),
+            RebalanceProtocol::Eager | RebalanceProtocol::None => client.assign(&starts),
+        }
+    }
+
+    fn revoked(&self, client: &KafkaClient, partitions: &TopicPartitionList) -> KafkaResult<()> {
+        let mut state = self.state();
+        let mut hand_over = state.hand_over(client, numbers(partitions));
+        while let Some(patience) = hand_over.turn(&mut state, client) {
+            state.ingest.wait(patience);
+        }
+        match client.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => client.incremental_unassign(partitions),
+            RebalanceProtocol::Eager | RebalanceProtocol::None => client.unassign(),
+        }
+    }
+}
+
+impl Client for KafkaClient {
+    fn pause(&self) -> KafkaResult<()> {
+        Consumer::pause(self, &self.assignment()?)
+    }
+
+    fn resume(&self) -> KafkaResult<()> {
+        Consumer::resume(self, &self.assignment()?)
+    }
+
+    fn commit(&self, offsets: &Offsets) -> KafkaResult<()> {
+        let offsets = offsets.iter().map(|(partition, offset)| (*partition, *offset));
+        Consumer::commit(self, &list(&self.context().topic, offsets)?, CommitMode::Sync)
+    }
+
+    fn committed(&self, partitions: &[i32]) -> KafkaResult<Vec<(i32, Option<i64>)>> {
+        let mut asked = TopicPartitionList::new();
+        for partition in partitions {
+            asked.add_partition(&self.context().topic, *partition);
+        }
+        let answer = self.committed_offsets(asked, ANSWER)?;
+        let offset = |offset| match offset {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        };
+        let elements = answer.elements();
+        Ok(elements.iter().map(|it| (it.partition(), offset(it.offset()))).collect())
+    }
+
+    fn watermarks(&self, partition: i32) -> KafkaResult<(i64, i64)> {
+        self.fetch_watermarks(&self.context().topic, partition, ANSWER)
+    }
+
+    fn is_lost(&self) -> bool {
+        self.assignment_lost()
+    }
+
+    fn sleep(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        crate::kafka::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // The end of a partition is news for the poll loop, and no error.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::warn!(%error, reason, "kafka");
+        }
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(
+        &self,
+        client: &KafkaClient,
+        event: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
+        let done = match event {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                self.assigned(client, &numbers(partitions))
+            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
+                self.revoked(client, partitions)
+            }
+            other => Err(KafkaError::Rebalance(other.into())),
+        };
+        if let Err(error) = done {
+            let message = format!("the assignment of partitions failed: {error}; start again");
+            self.state().abort.failure(message);
+        }
+    }
+}
+
+fn numbers(partitions: &TopicPartitionList) -> Vec<i32> {
+    partitions.elements().iter().map(|element| element.partition()).collect()
+}
+
+fn list(
+    topic: &str,
+    offsets: impl IntoIterator<Item = (i32, i64)>,
+) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in offsets {
+        list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+    }
+    Ok(list)
+}
