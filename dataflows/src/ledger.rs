@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::Epoch;
 use crate::outcome::Tally;
+use crate::planted::{Bug, is_planted};
 
 /// A partition and the next offset to read from it: the form in which Kafka keeps a commit, which is why nobody subtracts 1.
 pub type NextOffset = (i32, i64);
@@ -49,7 +50,11 @@ impl Ledger {
         let page = self.pages.entry(epoch).or_default();
         page.records += 1;
         page.bytes += bytes;
-        page.next.insert(partition, offset + 1);
+        let next = if is_planted(Bug::CommitOffByOne) { offset } else { offset + 1 };
+        let known = page.next.get(&partition);
+        if !is_planted(Bug::GapStalls) || known.is_none_or(|expected| *expected == offset) {
+            page.next.insert(partition, next);
+        }
     }
 
     /// Enters what became of an epoch's records on one worker.
@@ -73,6 +78,13 @@ impl Ledger {
             }
             self.totals += &page.tally;
             next.extend(page.next);
+        }
+        for page in self.pages.values() {
+            let is_whole = page.records == page.tally.records();
+            if is_planted(Bug::CommitBeforeApply) || (is_planted(Bug::CommitOverAHole) && is_whole)
+            {
+                next.extend(page.next.clone());
+            }
         }
         Ok(next.into_iter().collect())
     }

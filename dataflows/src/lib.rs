@@ -31,3 +31,4 @@ pub mod effect;
 pub mod outcome;
 pub mod graph;
 pub mod ledger;
+pub mod planted;

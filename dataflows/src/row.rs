@@ -5,6 +5,7 @@
 
 use crate::change::Change;
 use crate::outcome::Outcome;
+use crate::planted::{Bug, is_planted};
 use crate::record::Position;
 
 /// How many jobs a row remembers. A duplicate older than those may be taken for a new event.
@@ -47,7 +48,8 @@ pub struct Judgement {
 pub fn judge(row: &RowMemory, events: &[Change]) -> Judgement {
     let mut outcomes = vec![Outcome::Duplicate; events.len()];
     let mut fresh = originals(events);
-    fresh.retain(|&event| row.recent.iter().all(|known| known.job_id != events[event].job_id()));
+    let is_known = |job: &str| row.recent.iter().any(|known| known.job_id == job);
+    fresh.retain(|&event| !is_known(events[event].job_id()) || is_planted(Bug::DedupeInMemoryOnly));
     for &event in &fresh {
         outcomes[event] = Outcome::Superseded;
     }
@@ -55,7 +57,7 @@ pub fn judge(row: &RowMemory, events: &[Change]) -> Judgement {
         .iter()
         .copied()
         .max_by_key(|&event| events[event].position())
-        .filter(|&event| Some(events[event].position()) > row.applied);
+        .filter(|&event| is_newer(events[event].position(), row.applied));
     if let Some(event) = winner {
         outcomes[event] = Outcome::Applied;
     }
@@ -63,7 +65,17 @@ pub fn judge(row: &RowMemory, events: &[Change]) -> Judgement {
         applied: winner.map(|event| events[event].position()).or(row.applied),
         recent: remember(&row.recent, fresh.iter().map(|&event| &events[event])),
     });
+    // Events older than all that a full row remembers leave it as it is.
+    let memory = memory.filter(|memory| memory != row);
     Judgement { outcomes, winner, memory }
+}
+
+/// Whether an event at that place is newer than what the row holds.
+pub fn is_newer(event: Position, applied: Option<Position>) -> bool {
+    if is_planted(Bug::GuardByOffset) {
+        return Some(event.offset) > applied.map(|applied| applied.offset);
+    }
+    Some(event) > applied || is_planted(Bug::NoVersionGuard)
 }
 
 /// The event that stands for its job, for each job among the events of one draft, as indices.
@@ -141,6 +153,14 @@ mod tests {
         assert_eq!((judgement.outcomes, judgement.winner), (vec![Superseded], None));
         let memory = judgement.memory.unwrap();
         assert_eq!((memory.applied, jobs(&memory)), (row.applied, vec!["a", "b"]));
+    }
+
+    #[test]
+    fn a_job_older_than_all_that_a_full_row_remembers_writes_nothing() {
+        let events: Vec<Change> = (0..17).map(|n| event(n, n + 5, &format!("j{n}"))).collect();
+        let row = row_after(&events);
+        let judgement = judge(&row, &events[..1]);
+        assert_eq!((judgement.outcomes, judgement.memory), (vec![Superseded], None));
     }
 
     #[test]

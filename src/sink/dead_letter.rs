@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataflows::change::Rejected;
+use dataflows::planted::{Bug, is_planted};
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -94,6 +95,11 @@ pub async fn serve(
     policy: OutagePolicy,
 ) {
     while let Some(Job { ticket, batch }) = lane.jobs.recv().await {
+        if is_planted(Bug::DeadLetterOnEnqueue) {
+            lane.replies.answer(ticket, batch.clone(), true);
+            deliver(&mut topic, &batch, &policy).await;
+            continue;
+        }
         deliver(&mut topic, &batch, &policy).await;
         lane.replies.answer(ticket, batch, true);
     }
@@ -111,7 +117,9 @@ async fn deliver(topic: &mut impl Publish, batch: &[Rejected], policy: &OutagePo
         for (index, form, error) in failed {
             let too_large =
                 error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
+            let timed_out = error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageTimedOut);
             match form {
+                _ if timed_out && is_planted(Bug::TimeoutIsDelivery) => {}
                 Form::Whole if too_large => letters.push((index, Form::Reference)),
                 // A topic that takes not even a reference needs a person, as one that is not writable does.
                 Form::Whole | Form::Reference => {

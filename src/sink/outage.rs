@@ -48,6 +48,11 @@ impl<'a> Outage<'a> {
         self.backoff.wait().await;
     }
 
+    /// How many times it was waited for.
+    pub fn tries(&self) -> u32 {
+        self.backoff.tries()
+    }
+
     /// Notes a success.
     pub fn over(&mut self) {
         if let Some(since) = self.since.take() {

@@ -10,10 +10,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use dataflows::change::Change;
 use dataflows::effect::Ticket;
 use dataflows::graph::Written;
 use dataflows::latest::Group;
-use dataflows::outcome::Settled;
+use dataflows::outcome::{Outcome, Settled};
+use dataflows::planted::{Bug, is_planted};
 use dataflows::reject::{Fault, Reason};
 use tokio::time::Instant;
 
@@ -110,6 +112,9 @@ struct Writer<T> {
 impl<T: Table> Writer<T> {
     async fn write(&mut self, Job { ticket, batch }: Job<Group>) {
         self.book.open(ticket, batch.iter().map(|group| group.events.len()).sum());
+        if is_planted(Bug::DeleteBeforeCommit) {
+            self.book.boast(ticket, &batch);
+        }
         let (mut alone, mut several) = (Vec::new(), Vec::new());
         for group in batch {
             let tickets = vec![ticket; group.events.len()];
@@ -146,6 +151,9 @@ impl<T: Table> Writer<T> {
             }
             match self.attempt(path, &groups).await {
                 Ok(verdicts) => parts.push(self.conclude(path, groups, verdicts)),
+                Err(NotWritten::Refused { fault, .. }) if is_planted(Bug::BatchIsRejected) => {
+                    groups.into_iter().for_each(|pending| self.reject(pending, &fault));
+                }
                 // A statement that failed says nothing about any single row of it.
                 Err(_) if groups.len() > 1 => {
                     let right = groups.split_off(groups.len() / 2);
@@ -191,6 +199,13 @@ impl<T: Table> Writer<T> {
                     return Err(NotWritten::Contended);
                 }
                 // The same: an outcome that is unknown is found out by doing it again.
+                Err(Failure::Out(error))
+                    if is_planted(Bug::LostAnswerIsRefusal)
+                        || (is_planted(Bug::OutageIsRefusal) && outage.tries() >= 3) =>
+                {
+                    let fault = Fault::new(Reason::DatabaseRefused, error.to_string());
+                    return Err(NotWritten::Refused { fault, culprit: None });
+                }
                 Err(Failure::Out(error)) => {
                     self.table.disconnect();
                     outage.hold(&error).await;
@@ -229,7 +244,10 @@ impl<T: Table> Writer<T> {
                     self.reject(pending, &Fault::new(Reason::UnknownDraft, message));
                 }
                 Verdict::NoSuchRow => {
-                    self.try_later(Pending { attempts: pending.attempts + 1, ..pending })
+                    let others =
+                        if is_planted(Bug::RetriesAreShared) { self.held.len() } else { 0 };
+                    let others = u32::try_from(others).expect("few are held");
+                    self.try_later(Pending { attempts: pending.attempts + 1 + others, ..pending })
                 }
             }
         }
@@ -287,7 +305,19 @@ impl Book {
         *self.events_open.get_mut(&ticket).expect("an event belongs to an open batch") -= 1;
     }
 
+    /// Says that all is written before it is.
+    fn boast(&mut self, ticket: Ticket, batch: &[Group]) {
+        let settled = |change: &Change| {
+            Written::Settled(Settled { change: change.clone(), outcome: Outcome::Applied })
+        };
+        let answers = batch.iter().flat_map(|group| &group.events).map(settled).collect();
+        self.replies.answer(ticket, answers, false);
+    }
+
     fn flush(&mut self) {
+        if is_planted(Bug::DeleteBeforeCommit) {
+            self.answers.values_mut().for_each(Vec::clear);
+        }
         for (ticket, answers) in std::mem::take(&mut self.answers) {
             let done = self.events_open.get(&ticket) == Some(&0);
             if done {

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::future::Future;
 
 use dataflows::graph::Invalidated;
-use dataflows::outcome::Settled;
+use dataflows::outcome::{Outcome, Settled};
+use dataflows::planted::{Bug, is_planted};
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisError};
 
@@ -36,8 +37,13 @@ pub async fn serve(
     policy: OutagePolicy,
 ) {
     while let Some(Job { ticket, batch }) = lane.jobs.recv().await {
-        let drafts: BTreeSet<&str> =
-            batch.iter().map(|settled| settled.change.draft_id()).collect();
+        let skips =
+            |outcome| outcome == Outcome::Duplicate && is_planted(Bug::DuplicateSkipsDelete);
+        let drafts: BTreeSet<&str> = batch
+            .iter()
+            .filter(|settled| !skips(settled.outcome))
+            .map(|settled| settled.change.draft_id())
+            .collect();
         let keys_deleted = delete(&mut keys, &drafts, &policy).await;
         let deletes = u64::try_from(drafts.len()).expect("a batch is small");
         lane.replies.answer(

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dataflows::planted::{Bug, is_planted};
 use rdkafka::error::KafkaResult;
 use tokio::time::Instant;
 
@@ -122,7 +123,9 @@ impl State {
         let mut starts = BTreeMap::new();
         for (partition, committed) in client.committed(partitions)? {
             let (low, high) = client.watermarks(partition)?;
-            let start = committed.map_or(low, |offset| self.check(partition, offset, low, high));
+            let earliest = if is_planted(Bug::ResetToLatest) { high } else { low };
+            let start =
+                committed.map_or(earliest, |offset| self.check(partition, offset, low, high));
             starts.insert(partition, Owned { start, target: high, reached_end: false });
         }
         Ok(starts)
@@ -157,13 +160,17 @@ impl State {
         } else {
             self.ingest.close_epoch();
         }
-        HandOver { going, is_lost, since: Instant::now(), drained: None }
+        HandOver { going, is_lost, since: Instant::now(), finished: None }
     }
 
     fn let_go(&mut self, partitions: &[i32]) {
         for partition in partitions {
-            self.ingest.forget(*partition);
-            self.committer.forget(*partition);
+            if !is_planted(Bug::CommitRevoked) && !is_planted(Bug::EpochlessTracker) {
+                self.ingest.forget(*partition);
+            }
+            if !is_planted(Bug::CommitRevoked) {
+                self.committer.forget(*partition);
+            }
             self.partitions.remove(partition);
         }
     }
@@ -176,14 +183,15 @@ pub struct HandOver {
     is_lost: bool,
     since: Instant,
     /// When all that was in flight had come through, or was given up.
-    drained: Option<Instant>,
+    finished: Option<Instant>,
 }
 
 impl HandOver {
     /// Takes it a step further. Returns how long to wait for the workers before the next step; `None` when it is done.
     pub fn turn(&mut self, state: &mut State, client: &impl Client) -> Option<Duration> {
         let wait = Some(Duration::from_millis(10));
-        if !self.is_lost && !state.abort.is_raised() {
+        let is_to_finish = !self.is_lost && !state.abort.is_raised();
+        if is_to_finish {
             match state.ingest.collect() {
                 Ok(offsets) => state.committer.note(offsets),
                 Err(imbalance) => {
@@ -194,11 +202,17 @@ impl HandOver {
             if !state.ingest.is_drained() && self.since.elapsed() <= state.drain {
                 return wait;
             }
-            // What is under way must not arrive after the partitions have changed hands.
-            let drained = *self.drained.get_or_insert_with(Instant::now);
-            if state.committer.is_under_way() && drained.elapsed() < UNDER_WAY {
-                return wait;
-            }
+        }
+        // What is under way must not be sent after the partitions have changed hands: as a member of the next generation we
+        // would be believed.
+        let finished = *self.finished.get_or_insert_with(Instant::now);
+        if state.committer.is_under_way()
+            && finished.elapsed() < UNDER_WAY
+            && !state.abort.is_raised()
+        {
+            return wait;
+        }
+        if is_to_finish {
             state.committer.commit_now(client, &self.going);
             tracing::info!(partitions = %describe(&self.going), "revoked");
         }

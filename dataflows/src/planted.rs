@@ -1,0 +1,98 @@
+//! Bugs that a test can switch on, one at a time, to show that the simulation would find them.
+//!
+//! Without the feature `planted-bugs`, which only tests ask for, [`is_planted`] is `false` at compile time and nothing of this is left.
+
+/// A bug that programs of this kind have had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// Offsets are committed before their effects.
+    CommitBeforeApply,
+    /// An epoch is committed while an earlier one is in flight.
+    CommitOverAHole,
+    /// The offset of the last record is committed, not that of the next.
+    CommitOffByOne,
+    /// A dead letter counts when it is sent, not when it is acknowledged.
+    DeadLetterOnEnqueue,
+    /// A delivery that timed out counts as delivered.
+    TimeoutIsDelivery,
+    /// The key of a duplicate is not deleted.
+    DuplicateSkipsDelete,
+    /// The key is deleted before the row is written.
+    DeleteBeforeCommit,
+    /// Jobs are remembered in the process only.
+    DedupeInMemoryOnly,
+    /// The UPDATE takes any event for newer than the row.
+    NoVersionGuard,
+    /// The larger offset is newer, whatever the timestamp.
+    GuardByOffset,
+    /// A partition that was taken away is still committed.
+    CommitRevoked,
+    /// What was read of a partition before it was taken away is committed when it comes back.
+    EpochlessTracker,
+    /// An UPDATE that matched no row counts as applied.
+    ZeroRowsIsApplied,
+    /// A batch with one bad row is rejected as a whole.
+    BatchIsRejected,
+    /// An outage that lasts is charged to the events.
+    OutageIsRefusal,
+    /// The retries of one event use up those of its neighbours.
+    RetriesAreShared,
+    /// An answer that was lost counts as a refusal.
+    LostAnswerIsRefusal,
+    /// A group without offsets starts at the end.
+    ResetToLatest,
+    /// An offset without a record stops the commits.
+    GapStalls,
+    /// A task that panics is left behind, and the process goes on.
+    PanicSwallowed,
+}
+
+impl Bug {
+    /// Every bug.
+    pub const ALL: [Bug; 20] = [
+        Bug::CommitBeforeApply,
+        Bug::CommitOverAHole,
+        Bug::CommitOffByOne,
+        Bug::DeadLetterOnEnqueue,
+        Bug::TimeoutIsDelivery,
+        Bug::DuplicateSkipsDelete,
+        Bug::DeleteBeforeCommit,
+        Bug::DedupeInMemoryOnly,
+        Bug::NoVersionGuard,
+        Bug::GuardByOffset,
+        Bug::CommitRevoked,
+        Bug::EpochlessTracker,
+        Bug::ZeroRowsIsApplied,
+        Bug::BatchIsRejected,
+        Bug::OutageIsRefusal,
+        Bug::RetriesAreShared,
+        Bug::LostAnswerIsRefusal,
+        Bug::ResetToLatest,
+        Bug::GapStalls,
+        Bug::PanicSwallowed,
+    ];
+}
+
+#[cfg(feature = "planted-bugs")]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Switches a bug on for this thread, and any other off.
+#[cfg(feature = "planted-bugs")]
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+/// Whether the bug is switched on.
+#[cfg(feature = "planted-bugs")]
+pub fn is_planted(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// Whether the bug is switched on: never.
+#[cfg(not(feature = "planted-bugs"))]
+#[inline(always)]
+pub const fn is_planted(_: Bug) -> bool {
+    false
+}

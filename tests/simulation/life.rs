@@ -1,0 +1,303 @@
+//! One life of one instance: the program's own graph, lanes, poll loop and rebalance protocol, taken one step at a time.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Waker as TaskWaker};
+use std::time::Duration;
+
+use contentflow::commit::{Commits, Committer};
+use contentflow::config::{OnDataLoss, OnOutage, Run};
+use contentflow::ingest::{Entrance, Ingest};
+use contentflow::progress::{Progress, progress};
+use contentflow::shutdown::Abort;
+use contentflow::sink::outage::OutagePolicy;
+use contentflow::sink::postgres::Retry;
+use contentflow::sink::{Lane, Remote, dead_letter, postgres, redis, remote};
+use contentflow::source::assignment::{HandOver, State};
+use contentflow::source::client::Client;
+use contentflow::source::{Source, SourceError, Turn, Until};
+use contentflow::worker::{MakeEffects, build, report};
+use crossbeam_channel::unbounded;
+use dataflows::change::Rejected;
+use dataflows::effect::{Effect, Waker};
+use dataflows::feed::Feed;
+use dataflows::graph::{Invalidated, Rules, Written};
+use dataflows::latest::Group;
+use dataflows::outcome::Settled;
+use dataflows::planted::{Bug, is_planted};
+use dataflows::validate::DraftIdType;
+use timely::WorkerConfig;
+use timely::communication::Allocator;
+use timely::dataflow::operators::probe::Handle;
+use timely::worker::Worker;
+
+use crate::history::Limits;
+use crate::log::{Polled, SimClient};
+use crate::servers::{Doom, Wire};
+use crate::world::{Shared, Violation, lock};
+
+/// How often a record is tried again.
+pub(crate) const RETRIES: u32 = 3;
+
+/// A lane's task; none once it has ended.
+type Task = Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
+
+/// Makes the lanes of an instance, on simulated servers.
+struct Servers {
+    wire: Wire,
+    lanes: usize,
+    policy: OutagePolicy,
+    tasks: Arc<Mutex<Vec<Task>>>,
+}
+
+impl Servers {
+    fn start<R: 'static, A: 'static, F: Future<Output = ()> + Send + 'static>(
+        &self,
+        lanes: usize,
+        waker: &Waker,
+        serve: impl Fn(Lane<R, A>, Wire, OutagePolicy) -> F,
+    ) -> Remote<R, A> {
+        let (effect, lanes) = remote(lanes, waker);
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        for lane in lanes {
+            tasks.push(Some(Box::pin(serve(lane, self.wire.clone(), self.policy.clone()))));
+        }
+        effect
+    }
+}
+
+impl MakeEffects for Servers {
+    fn write(&self, waker: Waker) -> impl Effect<Request = Group, Answer = Written> + 'static {
+        let retry = Retry { retries: RETRIES, backoff: Duration::from_millis(50) };
+        self.start(self.lanes, &waker, move |lane, wire, policy| {
+            postgres::serve(lane, wire, retry, policy)
+        })
+    }
+
+    fn invalidate(
+        &self,
+        waker: Waker,
+    ) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static {
+        self.start(1, &waker, redis::serve)
+    }
+
+    fn dead_letter(
+        &self,
+        waker: Waker,
+    ) -> impl Effect<Request = Rejected, Answer = Rejected> + 'static {
+        self.start(1, &waker, dead_letter::serve)
+    }
+}
+
+/// A running instance.
+pub(crate) struct Life {
+    worker: Worker,
+    probe: Handle<dataflows::Epoch>,
+    progress: Arc<Progress>,
+    tasks: Arc<Mutex<Vec<Task>>>,
+    source: Source,
+    state: State,
+    client: SimClient,
+    commits: Commits,
+    hand_over: Option<(HandOver, Vec<i32>)>,
+    stop: Arc<AtomicBool>,
+}
+
+/// How an instance is after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lived {
+    /// It goes on.
+    On,
+    /// It has ended.
+    Ended,
+}
+
+impl Life {
+    pub(crate) fn begin(world: &Shared, instance: usize, limits: &Limits) -> Life {
+        let mut worker = Worker::new(
+            WorkerConfig::default(),
+            Allocator::Thread(Default::default()),
+            Some(std::time::Instant::now()),
+        );
+        let abort = Arc::new(Abort::default());
+        let policy = OutagePolicy { on_outage: OnOutage::Wait, abort: Arc::clone(&abort) };
+        let tasks = Arc::new(Mutex::new(Vec::new()));
+        let wire = Wire { world: Arc::clone(world), instance };
+        let servers = Servers { wire, lanes: limits.lanes, policy, tasks: Arc::clone(&tasks) };
+        let rules = Rules {
+            draft_ids: DraftIdType::Text { max_chars: None },
+            dedupe_jobs: limits.dedupe_jobs,
+            lanes: limits.lanes,
+            rows_max: limits.batch_rows,
+            keys_max: limits.batch_rows,
+        };
+        let (progress, watch) = progress();
+        let progress = Arc::new(progress);
+        let (queue, fed) = unbounded::<Feed>();
+        let mut activator = None;
+        let probe = build(&mut worker, fed, rules, &servers, &progress, |it| activator = Some(it));
+        let entrance = Entrance { queue, activator: activator.unwrap() };
+        let run = settings(limits);
+        let drain = run.drain_timeout;
+        let ingest = Ingest::new(vec![entrance], run, Arc::clone(&progress), watch);
+        let (committer, commits) = Committer::new();
+        let state = State::new(ingest, committer, abort, OnDataLoss::Stop, drain);
+        let stop = Arc::new(AtomicBool::new(false));
+        let until = Until { stop: Arc::clone(&stop), caught_up: false };
+        let member = lock(world).group.join();
+        let client = SimClient {
+            world: Arc::clone(world),
+            instance,
+            member: Cell::new(member),
+            is_lost: Cell::new(false),
+        };
+        let source = Source::new(&until, drain);
+        Life {
+            worker,
+            probe,
+            progress,
+            tasks,
+            source,
+            state,
+            client,
+            commits,
+            hand_over: None,
+            stop,
+        }
+    }
+
+    /// Asks the instance to end.
+    pub(crate) fn terminate(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Each of the process's threads does a little.
+    pub(crate) fn turn(&mut self) -> Lived {
+        {
+            let mut world = lock(&self.client.world);
+            world.group.heartbeat(self.client.member.get());
+        }
+        if self.poll_lanes() == Lived::Ended {
+            return Lived::Ended;
+        }
+        self.worker.step();
+        report(&self.probe, &self.progress);
+        self.commit_thread();
+        self.poll_thread()
+    }
+
+    fn poll_lanes(&mut self) -> Lived {
+        let mut context = Context::from_waker(TaskWaker::noop());
+        for slot in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+            let Some(task) = slot else { continue };
+            match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(&mut context))) {
+                Ok(std::task::Poll::Pending) => {}
+                Ok(std::task::Poll::Ready(())) => *slot = None,
+                Err(panic) if !panic.is::<Doom>() => std::panic::resume_unwind(panic),
+                Err(_) if is_planted(Bug::PanicSwallowed) => *slot = None,
+                // As the panic hook does.
+                Err(_) => return Lived::Ended,
+            }
+        }
+        Lived::On
+    }
+
+    fn commit_thread(&self) {
+        if lock(&self.client.world).chance.bool()
+            && let Ok(offsets) = self.commits.requests.try_recv()
+        {
+            drop(self.commits.answers.send(self.client.commit(&offsets)));
+        }
+    }
+
+    fn poll_thread(&mut self) -> Lived {
+        if let Some((hand_over, going)) = &mut self.hand_over {
+            if hand_over.turn(&mut self.state, &self.client).is_none() {
+                let mut world = lock(&self.client.world);
+                world.group.revoked(self.client.member.get(), going);
+                if self.client.is_lost.replace(false) {
+                    self.client.member.set(world.group.join());
+                }
+                self.hand_over = None;
+            }
+            return Lived::On;
+        }
+        let turn = match self.source.turn(&mut self.state, &self.client) {
+            Ok(Turn::Done) => return self.end(),
+            Ok(Turn::Wait(_)) => return Lived::On,
+            Ok(turn) => turn,
+            // It gives up what is in flight, as it says it will.
+            Err(SourceError::Drain(_)) => return Lived::Ended,
+            Err(error) => return self.fail(&error.to_string()),
+        };
+        let member = self.client.member.get();
+        let polled = lock(&self.client.world).poll(member);
+        match polled {
+            Polled::Nothing => {}
+            Polled::Records(indices) => {
+                let records = Arc::clone(&lock(&self.client.world).records);
+                if matches!(turn, Turn::Poll(_)) {
+                    let taken = indices.into_iter().map(|index| records[index].raw());
+                    taken.for_each(|record| self.state.ingest.push(record, [].into_iter()));
+                }
+            }
+            Polled::Assign(partitions) => match self.state.assigned(&self.client, &partitions) {
+                Ok(starts) => lock(&self.client.world).group.assigned(member, &starts),
+                Err(error) => return self.fail(&error.to_string()),
+            },
+            Polled::Revoke(partitions) => self.begin_hand_over(partitions),
+            Polled::Lost => {
+                self.client.is_lost.set(true);
+                let all = lock(&self.client.world).group.partitions();
+                self.begin_hand_over(all);
+            }
+        }
+        Lived::On
+    }
+
+    fn begin_hand_over(&mut self, going: Vec<i32>) {
+        let hand_over = self.state.hand_over(&self.client, going.clone());
+        self.hand_over = Some((hand_over, going));
+    }
+
+    fn end(&self) -> Lived {
+        let (read, outcomes) = (self.state.ingest.read(), self.state.ingest.totals().records());
+        if read != outcomes {
+            return self.fail(&format!("{read} records were read, {outcomes} have an outcome"));
+        }
+        lock(&self.client.world).group.leave(self.client.member.get());
+        Lived::Ended
+    }
+
+    fn fail(&self, what: &str) -> Lived {
+        lock(&self.client.world).violate(Violation::Failure, what.to_owned());
+        Lived::Ended
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        for dataflow in self.worker.installed_dataflows() {
+            self.worker.drop_dataflow(dataflow);
+        }
+    }
+}
+
+fn settings(limits: &Limits) -> Run {
+    Run {
+        workers: 1,
+        on_outage: OnOutage::Wait,
+        on_data_loss: OnDataLoss::Stop,
+        epoch_records: limits.epoch_records,
+        epoch_bytes: 1 << 20,
+        linger: Duration::from_millis(5),
+        epochs_in_flight: limits.epochs_in_flight,
+        dedupe_jobs: limits.dedupe_jobs,
+        retries: RETRIES,
+        retry_backoff: Duration::from_millis(50),
+        drain_timeout: Duration::from_secs(20),
+    }
+}
