@@ -88,16 +88,49 @@ pub(crate) enum Server {
 /// Something that happens to a whole process or a whole server. Times are in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The process dies, and is started again after a while.
-    Kill { instance: usize, down: u64 },
-    /// The process is asked to end, drains, and is started again after a while.
-    Terminate { instance: usize, down: u64 },
-    /// The process stands still.
-    Freeze { instance: usize, time: u64 },
-    /// One of the process's tasks panics at its next request.
-    Panic { instance: usize },
+    Process {
+        instance: usize,
+        blow: Blow,
+    },
     /// The server answers nobody.
-    Outage { server: Server, time: u64 },
+    Outage {
+        server: Server,
+        time: u64,
+    },
+}
+
+impl Fault {
+    /// The process that it hits.
+    pub(crate) fn instance(self) -> Option<usize> {
+        match self {
+            Fault::Process { instance, .. } => Some(instance),
+            Fault::Outage { .. } => None,
+        }
+    }
+}
+
+/// What happens to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blow {
+    /// It dies, and is started again after a while.
+    Kill { down: u64 },
+    /// It is asked to end, drains, and is started again.
+    Terminate,
+    /// It stands still.
+    Freeze { time: u64 },
+    /// One of its tasks panics at its next request.
+    Panic,
+}
+
+impl Blow {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Blow::Kill { .. } => "kill",
+            Blow::Terminate => "terminate",
+            Blow::Freeze { .. } => "freeze",
+            Blow::Panic => "panic",
+        }
+    }
 }
 
 /// In how many of 100 requests a server misbehaves, one way or the other.
@@ -202,11 +235,12 @@ fn faults(chance: &mut fastrand::Rng, instances: usize, turns: u32) -> Vec<(u32,
         let time = [30, 300, 3_000, 9_000][chance.usize(..4)];
         let time = chance.u64(1..=time);
         let servers = [Server::Database, Server::Cache, Server::DeadLetters, Server::Broker];
+        let blow = |blow| Fault::Process { instance, blow };
         let fault = match kinds[chance.usize(..kinds.len())] {
-            0 => Fault::Kill { instance, down: time },
-            1 => Fault::Terminate { instance, down: time },
-            2 => Fault::Freeze { instance, time },
-            3 => Fault::Panic { instance },
+            0 => blow(Blow::Kill { down: time }),
+            1 => blow(Blow::Terminate),
+            2 => blow(Blow::Freeze { time }),
+            3 => blow(Blow::Panic),
             _ => Fault::Outage { server: servers[chance.usize(..4)], time },
         };
         (chance.u32(..turns), fault)

@@ -104,6 +104,7 @@ impl Group {
     pub(crate) fn assigned(&mut self, member: Member, starts: &[(i32, i64)]) {
         for (partition, start) in starts {
             self.owners.insert(*partition, member);
+            self.by_owner.remove(&(member, *partition));
             self.positions.insert(*partition, *start);
         }
         self.generation += 1;

@@ -2,6 +2,7 @@
 //!
 //! One thread, virtual time, and every choice from the seed: the same history runs the same way each time.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 use crate::check::{check, check_replay};
-use crate::history::{Fault, History, Server};
+use crate::history::{Blow, Fault, History};
 use crate::life::{Life, Lived};
 use crate::readers::Reader;
 use crate::world::{Fate, Shared, Violation, World, lock};
@@ -37,7 +38,7 @@ pub(crate) struct Ran {
     pub turns: u32,
     pub lives: u64,
     /// How often each kind of fault struck.
-    pub struck: [u64; 5],
+    pub faults: BTreeMap<&'static str, u64>,
 }
 
 /// An instance: alive, or to be started again.
@@ -57,7 +58,7 @@ struct Run<'a> {
     turn: u32,
     healed_at: Option<u32>,
     lives: u64,
-    struck: [u64; 5],
+    faults: BTreeMap<&'static str, u64>,
 }
 
 /// Plays a history.
@@ -78,18 +79,18 @@ pub(crate) fn run(runtime: &Runtime, history: &History, fate: Fate, schedule: Sc
         turn: 0,
         healed_at: None,
         lives: 0,
-        struck: [0; 5],
+        faults: BTreeMap::new(),
     };
     run.to_rest();
     check(&mut lock(&run.world), history);
     if history.is_replayed && lock(&run.world).violations.is_empty() {
         run.replay();
     }
-    let Run { instances, world, turn, lives, struck, .. } = run;
+    let Run { instances, world, turn, lives, faults, .. } = run;
     drop(instances);
     let mut world = lock(&world);
     let nothing = World::new(history, Fate::Scripted(Vec::new()));
-    Ran { world: std::mem::replace(&mut *world, nothing), turns: turn, lives, struck }
+    Ran { world: std::mem::replace(&mut *world, nothing), turns: turn, lives, faults }
 }
 
 impl Run<'_> {
@@ -126,7 +127,7 @@ impl Run<'_> {
         if let Schedule::Even { dies_after: Some(turn) } = self.schedule
             && turn == self.turn
         {
-            self.strike(Fault::Kill { instance: 0, down: 1 });
+            self.strike(Fault::Process { instance: 0, blow: Blow::Kill { down: 1 } });
         }
         let is_over = self.turn > self.last_turn();
         let mut world = lock(&self.world);
@@ -163,36 +164,24 @@ impl Run<'_> {
 
     fn strike(&mut self, fault: Fault) {
         let now = Instant::now();
-        let is_alive =
-            |run: &Self, instance: usize| matches!(run.instances[instance], Instance::Alive(_));
-        let kind = match fault {
-            Fault::Kill { instance, down } if is_alive(self, instance) => {
-                self.instances[instance] = Instance::Down(now + Duration::from_millis(down));
-                0
-            }
-            Fault::Terminate { instance, .. } => match &self.instances[instance] {
-                Instance::Alive(life) => {
-                    life.terminate();
-                    1
-                }
-                Instance::Down(_) => return,
-            },
-            Fault::Freeze { instance, time } if is_alive(self, instance) => {
-                self.frozen[instance] = Some(now + Duration::from_millis(time));
-                2
-            }
-            Fault::Panic { instance } if is_alive(self, instance) => {
-                lock(&self.world).doomed.insert(instance);
-                3
-            }
+        let until = |time| now + Duration::from_millis(time);
+        let (instance, blow) = match fault {
+            Fault::Process { instance, blow } => (instance, blow),
             Fault::Outage { server, time } => {
-                let until = now + Duration::from_millis(time);
-                lock(&self.world).outages.insert(server, until);
-                4
+                lock(&self.world).outages.insert(server, until(time));
+                *self.faults.entry("outage").or_default() += 1;
+                return;
             }
-            _ => return,
         };
-        self.struck[kind] += 1;
+        let Instance::Alive(life) = &self.instances[instance] else { return };
+        lock(&self.world).befall(blow.name(), instance);
+        *self.faults.entry(blow.name()).or_default() += 1;
+        match blow {
+            Blow::Kill { down } => self.instances[instance] = Instance::Down(until(down)),
+            Blow::Terminate => life.terminate(),
+            Blow::Freeze { time } => self.frozen[instance] = Some(until(time)),
+            Blow::Panic => _ = lock(&self.world).doomed.insert(instance),
+        }
     }
 
     /// Some instance does something.
@@ -267,10 +256,3 @@ impl Run<'_> {
         check_replay(&mut lock(&self.world), self.history, &rows, &letters);
     }
 }
-
-/// The names of the faults, in the order in which they are counted.
-pub(crate) const FAULTS: [&str; 5] = ["kill", "terminate", "freeze", "panic", "outage"];
-
-/// The servers that can be out.
-pub(crate) const SERVERS: [Server; 4] =
-    [Server::Database, Server::Cache, Server::DeadLetters, Server::Broker];

@@ -38,6 +38,7 @@ impl Wire {
             let mut world = lock(&self.world);
             (world.reply(stage, server, self.instance), world.chance.u64(..8))
         };
+        let _flight = Flight::begin(self, stage);
         if reply == Reply::Panic {
             std::panic::resume_unwind(Box::new(Doom));
         }
@@ -103,6 +104,26 @@ impl Table for Wire {
     }
 
     fn disconnect(&mut self) {}
+}
+
+/// A request while it is on its way.
+struct Flight<'a> {
+    wire: &'a Wire,
+    stage: Stage,
+}
+
+impl Flight<'_> {
+    fn begin(wire: &Wire, stage: Stage) -> Flight<'_> {
+        *lock(&wire.world).in_flight.entry((wire.instance, stage)).or_default() += 1;
+        Flight { wire, stage }
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        let mut world = lock(&self.wire.world);
+        *world.in_flight.entry((self.wire.instance, self.stage)).or_default() -= 1;
+    }
 }
 
 /// What is to be written to one row.

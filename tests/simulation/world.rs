@@ -47,6 +47,12 @@ pub(crate) enum Stage {
     Commit,
 }
 
+impl Stage {
+    /// The stages whose requests tasks wait for.
+    pub(crate) const TASKS: [Stage; 5] =
+        [Stage::Update, Stage::Read, Stage::Amend, Stage::Delete, Stage::Publish];
+}
+
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reply {
@@ -57,6 +63,20 @@ pub(crate) enum Reply {
     Deadlock,
     Locked,
     Panic,
+}
+
+impl Reply {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Reply::Ok => "ok",
+            Reply::Before => "error",
+            Reply::After => "lost-answer",
+            Reply::Late => "late",
+            Reply::Deadlock => "deadlock",
+            Reply::Locked => "locked",
+            Reply::Panic => "panic",
+        }
+    }
 }
 
 /// A draft's row.
@@ -81,6 +101,7 @@ pub(crate) struct Letter {
 pub(crate) type Zombie = Box<dyn FnOnce(&mut World) + Send>;
 
 /// Decides what becomes of requests.
+#[derive(Debug)]
 pub(crate) enum Fate {
     /// As likely as the history says.
     Drawn(Chances),
@@ -109,8 +130,10 @@ pub(crate) struct World {
     pub clock: u64,
     pub zombies: Vec<(Instant, Zombie)>,
     pub violations: Vec<(Violation, String)>,
-    /// Which replies each stage has met.
-    pub met: BTreeMap<(Stage, Reply), u64>,
+    /// The requests that each instance waits for.
+    pub in_flight: BTreeMap<(usize, Stage), u64>,
+    /// What each stage has met, and how often.
+    pub met: BTreeMap<(&'static str, Stage), u64>,
     checked: BTreeMap<i32, i64>,
     won: BTreeSet<(String, String)>,
 }
@@ -142,6 +165,7 @@ impl World {
             clock: 0,
             zombies: Vec::new(),
             violations: Vec::new(),
+            in_flight: BTreeMap::new(),
             met: BTreeMap::new(),
             checked: BTreeMap::new(),
             won: BTreeSet::new(),
@@ -155,16 +179,27 @@ impl World {
 
     /// What becomes of an instance's request.
     pub(crate) fn reply(&mut self, stage: Stage, server: Server, instance: usize) -> Reply {
-        let reply = self.draw(stage, server, instance);
+        let is_out = self.outages.get(&server).is_some_and(|until| Instant::now() < *until);
+        let reply = if is_out { Reply::Before } else { self.draw(stage, instance) };
         self.requests += 1;
-        *self.met.entry((stage, reply)).or_default() += 1;
+        self.meet(if is_out { "outage" } else { reply.name() }, stage);
         reply
     }
 
-    fn draw(&mut self, stage: Stage, server: Server, instance: usize) -> Reply {
-        if self.outages.get(&server).is_some_and(|until| Instant::now() < *until) {
-            return Reply::Before;
+    fn meet(&mut self, what: &'static str, stage: Stage) {
+        *self.met.entry((what, stage)).or_default() += 1;
+    }
+
+    /// Notes that something befalls an instance while it waits for answers.
+    pub(crate) fn befall(&mut self, what: &'static str, instance: usize) {
+        for stage in Stage::TASKS {
+            if self.in_flight.get(&(instance, stage)).is_some_and(|count| *count > 0) {
+                self.meet(what, stage);
+            }
         }
+    }
+
+    fn draw(&mut self, stage: Stage, instance: usize) -> Reply {
         let is_task = stage != Stage::Commit;
         if is_task && self.doomed.remove(&instance) {
             return Reply::Panic;
