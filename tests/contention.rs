@@ -42,21 +42,28 @@ fn a_deadlock_with_another_writer_is_tried_again() {
     world.database.server.sql(&format!("ALTER DATABASE {name} SET deadlock_timeout = '100ms'"));
     let drafts: Vec<String> = (0..20).map(|number| format!("d{number}")).collect();
     world.drafts(&drafts);
-    let foreign = world.database.session();
-    foreign.sql("SET deadlock_timeout = '60s'");
-    foreign.sql("BEGIN; UPDATE event_drafts SET title = 'foreign' WHERE event_draft_id = 'd10'");
+    let (gate, foreign) = (world.database.session(), world.database.session());
+    gate.sql("BEGIN; SELECT FROM event_drafts WHERE event_draft_id = 'd10' FOR UPDATE");
     world.publish(drafts.iter().map(|draft| event(draft, &format!("job-of-{draft}")).on(0)));
     let running = world.start(&["run", "--until-caught-up", "--report", "json"]);
     eventually("it waits for d10", || world.database.somebody_waits());
 
-    // In whatever order it takes its rows, it has some of them by now.
+    // In whatever order it takes its rows: some it has by now, some it will want later.
     let free = world.database.sql("SELECT event_draft_id FROM event_drafts FOR UPDATE SKIP LOCKED");
     let free: Vec<String> = free.into_iter().map(|mut row| row.remove(0).unwrap()).collect();
     let taken = drafts.iter().find(|draft| *draft != "d10" && !free.contains(draft));
     let taken = taken.expect("d10 is not the first that it takes");
-    let deadly =
-        format!("UPDATE event_drafts SET title = 'foreign' WHERE event_draft_id = '{taken}'");
-    foreign.sql(&format!("{deadly}; COMMIT"));
+    let wanted = free.first().expect("nor the last");
+    let update = |draft: &str| {
+        format!("UPDATE event_drafts SET title = 'foreign' WHERE event_draft_id = '{draft}'")
+    };
+    foreign.sql(&format!("SET deadlock_timeout = '60s'; BEGIN; {}", update(wanted)));
+    std::thread::scope(|scope| {
+        scope.spawn(|| foreign.sql(&format!("{}; COMMIT", update(taken))));
+        eventually("the other writer waits for it", || world.database.waiting() == 2);
+        // Now it goes on to the row that the other writer has.
+        gate.sql("COMMIT");
+    });
 
     assert_eq!(running.wait().report().outcomes(), [20, 20, 0, 0, 0, 0]);
     let deadlocks = format!("SELECT deadlocks FROM pg_stat_database WHERE datname = '{name}'");
@@ -65,7 +72,7 @@ fn a_deadlock_with_another_writer_is_tried_again() {
     for draft in &drafts {
         assert_eq!(rows[draft].images(), &images(&format!("job-of-{draft}")));
         let is_foreign = rows[draft].columns["title"] == "foreign";
-        assert_eq!(is_foreign, draft == "d10" || draft == taken, "both writers have had their way");
+        assert_eq!(is_foreign, draft == wanted || draft == taken, "both have had their way");
     }
     assert_eq!(world.cache.keys(), 0);
     assert!(world.dead_letters().is_empty());
