@@ -8,6 +8,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::config::{Config, ConfigError};
 use crate::kafka::{Admin, KafkaError, METADATA_TIMEOUT};
+use crate::lease::lease_key;
 use crate::{postgres, redis};
 
 mod table;
@@ -180,7 +181,7 @@ async fn cache(config: &Config) -> Vec<Finding> {
     };
     let key = config.cache.key.key(NO_DRAFT);
     // The lease that readers take lies beside the key and is deleted with it.
-    for key in [format!("{{{key}}}:lease"), key] {
+    for key in [lease_key(&key), key] {
         // The real command: a dry run would need rights of its own and would say nothing about a read-only replica.
         let deleted = ::redis::cmd("DEL").arg(&key).query_async::<i64>(&mut connection).await;
         if let Err(error) = deleted {

@@ -13,7 +13,7 @@ use redis::{Pipeline, RedisError};
 use super::outage::{Outage, OutagePolicy};
 use super::{Job, Lane};
 use crate::config::Cache;
-use crate::drafts::lease_key;
+use crate::lease;
 
 /// Serves an invalidation lane until its worker has no more.
 pub async fn serve(mut lane: Lane<Settled, Invalidated>, config: Cache, policy: OutagePolicy) {
@@ -41,9 +41,9 @@ async fn delete(
 ) -> u64 {
     let mut pipeline = Pipeline::with_capacity(2 * drafts.len());
     for draft in drafts {
-        let key = config.key.key(draft);
-        // The lease first: a reader that fills the cache from here on has read the row after our commit.
-        pipeline.del(lease_key(&key)).del(key);
+        for delete in lease::invalidation(&config.key.key(draft)) {
+            pipeline.add_command(delete);
+        }
     }
     let mut outage = Outage::none("redis", policy);
     loop {
