@@ -27,6 +27,7 @@ use crate::shutdown::{Abort, Cause};
 use crate::sink::dead_letter::DeadLetterProducer;
 use crate::sink::outage::OutagePolicy;
 use crate::sink::postgres::WriteConfig;
+use crate::sink::redis::second_delete::SecondDeletes;
 use crate::sink::{dead_letter, postgres, redis, remote};
 use crate::source::assignment::{Assignment, State};
 use crate::source::{SourceError, Until, poll};
@@ -102,6 +103,7 @@ struct Servers {
     producer: Arc<DeadLetterProducer>,
     policy: OutagePolicy,
 }
+    second_deletes: Option<SecondDeletes>,
 
 impl MakeEffects for Servers {
     fn write(&self, waker: Waker) -> impl Effect<Request = Group, Answer = Written> + 'static {
@@ -124,7 +126,8 @@ impl MakeEffects for Servers {
     ) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static {
         let (effect, lanes) = remote(1, &waker);
         for lane in lanes {
-            self.runtime.spawn(redis::serve(lane, self.config.cache.clone(), self.policy.clone()));
+            let (cache, second) = (self.config.cache.clone(), self.second_deletes.clone());
+            self.runtime.spawn(redis::serve(lane, cache, second, self.policy.clone()));
         }
         effect
     }
@@ -185,11 +188,13 @@ pub fn run(
     );
     let servers = Servers {
         runtime: runtime.handle().clone(),
+    let second_deletes = SecondDeletes::start(runtime.handle(), &config.cache, &policy);
         config: Arc::clone(config),
         table,
         producer: Arc::clone(&producer),
         policy,
     };
+        second_deletes: second_deletes.clone(),
     let (progress, watch) = progress();
     let progress = Arc::new(progress);
     let workers = start(config.run.workers, rules(config, table.draft_ids), servers, &progress)
@@ -237,6 +242,9 @@ pub fn run(
     drop(consumer);
     polled?;
     if !report.adds_up() {
+    if let Some(second_deletes) = second_deletes {
+        runtime.block_on(second_deletes.finish());
+    }
         return Err(RunError::Imbalance { read, outcomes: totals_of(&report) });
     }
     Ok(report)

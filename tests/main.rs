@@ -27,5 +27,6 @@ mod secrets;
 mod commands;
 mod dead_letters;
 mod drafts;
+mod stale_fills;
 mod publish;
 mod demo;

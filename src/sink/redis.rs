@@ -10,18 +10,30 @@ use dataflows::outcome::Settled;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisError};
 
+use self::second_delete::SecondDeletes;
 use super::outage::{Outage, OutagePolicy};
 use super::{Job, Lane};
 use crate::config::Cache;
 use crate::lease;
 
+pub mod second_delete;
+
 /// Serves an invalidation lane until its worker has no more.
-pub async fn serve(mut lane: Lane<Settled, Invalidated>, config: Cache, policy: OutagePolicy) {
+pub async fn serve(
+    mut lane: Lane<Settled, Invalidated>,
+    config: Cache,
+    second: Option<SecondDeletes>,
+    policy: OutagePolicy,
+) {
     let mut connection = None;
     while let Some(Job { ticket, batch }) = lane.jobs.recv().await {
         let keys: HashSet<&str> = batch.iter().map(|settled| settled.change.draft_id()).collect();
         let keys_deleted = delete(&keys, &config, &mut connection, &policy).await;
         let deletes = u64::try_from(keys.len()).expect("a batch is small");
+        // Before the answer: once everything is answered, a stop does what was noted until then, and leaves.
+        if let Some(second) = &second {
+            second.note(&keys).await;
+        }
         lane.replies.answer(
             ticket,
             vec![Invalidated { settled: batch, deletes, keys_deleted }],
