@@ -27,6 +27,7 @@ mod secrets;
 mod commands;
 mod dead_letters;
 mod drafts;
+mod cache_race;
 mod stale_fills;
 mod publish;
 mod demo;
