@@ -117,7 +117,11 @@ fn a_broker_that_is_not_there_is_named() {
 fn a_wrong_setting_is_named_with_its_remedy() {
     let mut world = World::new("settings");
     says(&world.call(&["run", "-w", "0"]), 2, "run.workers", "from 1 to 256");
-    assert!(world.call(&["run", "-w", "-3"]).failure(2).contains("'--workers <N>'"));
+    for workers in ["-3", "257", "many", "1.5", "99999999999999999999"] {
+        let ended = world.call(&["run", "-w", workers]);
+        says(&ended, 2, "run.workers", "from 1 to 256");
+        assert!(ended.err.contains(workers) && ended.err.contains("--workers"), "{}", ended.err);
+    }
     let usage = world.call(&["run", "--wrokers", "3"]);
     assert!(usage.failure(2).contains("--workers"), "it guesses what was meant: {}", usage.err);
     assert!(world.call(&["dlq", "replay"]).failure(2).contains("--all"));
