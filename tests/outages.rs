@@ -76,6 +76,30 @@ fn a_database_that_cannot_be_reached_for_a_while_loses_nothing() {
 }
 
 #[test]
+fn an_outage_tells_when_its_cause_has_changed() {
+    let mut world = World::new("causes");
+    let (wire, url) = Proxy::before(&world.database.url);
+    world.set("database.url", url);
+    let (load, running) = busy(&mut world);
+    wire.cut();
+    eventually("the outage is noticed", || running.err().contains("held: "));
+    let name = &world.database.name;
+    let allow = |allowed: bool| {
+        world.database.server.sql(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {allowed}"));
+    };
+    allow(false);
+    wire.open();
+    eventually("the new cause is told", || {
+        let err = running.err();
+        err.lines().any(|line| {
+            line.contains("still held") && line.contains("not currently accepting connections")
+        })
+    });
+    allow(true);
+    finishes(&world, &load, running);
+}
+
+#[test]
 fn a_cache_that_is_away_for_a_while_loses_nothing() {
     let mut world = World::new("cache-away");
     let (wire, url) = Proxy::before(&world.cache.url);
