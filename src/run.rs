@@ -42,6 +42,9 @@ pub enum RunError {
     /// Something is missing or wrong before the first record is read.
     #[error("{0}")]
     Start(String),
+    /// No session with the database.
+    #[error(transparent)]
+    Connect(#[from] crate::postgres::ConnectError),
     /// The run could not go on.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -78,11 +81,10 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// [`RunError::Start`] when it cannot be reached or has no usable id column.
+    /// [`RunError::Connect`] when it cannot be reached, [`RunError::Start`] when it has no usable id column.
     pub async fn look_up(config: &Config) -> Result<Table, RunError> {
         let start = |error: &dyn std::fmt::Display| RunError::Start(error.to_string());
-        let client =
-            crate::postgres::connect(&config.database).await.map_err(|error| start(&error))?;
+        let client = crate::postgres::connect(&config.database).await?;
         let draft_ids =
             draft_id_type(&client, &config.database.table).await.map_err(|error| start(&error))?;
         let id_type = match draft_ids {
@@ -101,9 +103,9 @@ struct Servers {
     config: Arc<Config>,
     table: Table,
     producer: Arc<DeadLetterProducer>,
+    second_deletes: Option<SecondDeletes>,
     policy: OutagePolicy,
 }
-    second_deletes: Option<SecondDeletes>,
 
 impl MakeEffects for Servers {
     fn write(&self, waker: Waker) -> impl Effect<Request = Group, Answer = Written> + 'static {
@@ -186,15 +188,15 @@ pub fn run(
     let producer = Arc::new(
         dead_letter::producer(config).map_err(|error| failed("the dead-letter producer", error))?,
     );
+    let second_deletes = SecondDeletes::start(runtime.handle(), &config.cache, &policy);
     let servers = Servers {
         runtime: runtime.handle().clone(),
-    let second_deletes = SecondDeletes::start(runtime.handle(), &config.cache, &policy);
         config: Arc::clone(config),
         table,
         producer: Arc::clone(&producer),
+        second_deletes: second_deletes.clone(),
         policy,
     };
-        second_deletes: second_deletes.clone(),
     let (progress, watch) = progress();
     let progress = Arc::new(progress);
     let workers = start(config.run.workers, rules(config, table.draft_ids), servers, &progress)
@@ -240,11 +242,11 @@ pub fn run(
         tracing::error!("the commit thread has died");
     }
     drop(consumer);
-    polled?;
-    if !report.adds_up() {
     if let Some(second_deletes) = second_deletes {
         runtime.block_on(second_deletes.finish());
     }
+    polled?;
+    if !report.adds_up() {
         return Err(RunError::Imbalance { read, outcomes: totals_of(&report) });
     }
     Ok(report)
