@@ -29,5 +29,6 @@ mod dead_letters;
 mod drafts;
 mod cache_race;
 mod stale_fills;
+mod failover;
 mod publish;
 mod demo;
