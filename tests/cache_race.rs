@@ -68,7 +68,7 @@ fn drawn(races: usize) -> (Vec<Schedule>, u64) {
 fn print(what: &str, tally: &Tally) {
     let Tally { histories, left_behind, old_hits, filled, refused, .. } = tally;
     eprintln!(
-        "race: {what:<28} {left_behind:>6} of {histories} leave an old value behind; {old_hits} old hits after the DEL, \
+        "race: {what:<48} {left_behind:>6} of {histories} leave an old value behind; {old_hits} old hits after the DEL, \
          {filled} filled in, {refused} refused"
     );
 }
