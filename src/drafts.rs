@@ -1,4 +1,4 @@
-//! The drafts, as a service should read and create them: the example for others of how to use the [lease](crate::lease).
+//! The drafts, as a service should read and create them: the example for others of how to use the [`lease`].
 //!
 //! ```text
 //! get:  GET key -> hit
