@@ -7,6 +7,7 @@
 //! One task for the whole process, with a connection of its own.
 
 use std::collections::{HashSet, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use crate::sink::outage::OutagePolicy;
 /// them waits for that. At 20,000 events a second that begins with delays over ten seconds.
 const KEYS_MAX: usize = 200_000;
 
-/// Batches on their way from the lanes to the queue: it takes them as they come, unless it is deleting.
+/// Batches on their way from the lanes to the queue, which takes them as they come while it has room.
 const BATCHES_UNDER_WAY: usize = 8;
 
 /// Where the lanes leave what they have deleted once.
@@ -102,21 +103,26 @@ impl Eraser {
         let mut queue = Queue::new(KEYS_MAX);
         loop {
             let due = queue.due();
+            if due.is_none() && queue.finish.is_some() {
+                return;
+            }
             let is_due = tokio::time::sleep_until(due.unwrap_or_else(Instant::now));
             tokio::select! {
                 biased;
                 () = is_due, if due.is_some() => {
                     let Some(batch) = queue.pop() else { continue };
-                    self.delete(batch, &mut connection).await;
+                    let mut deleting = pin!(self.delete(batch, &mut connection));
+                    // A connection that is slow, or away for a moment, keeps no lane waiting while there is room.
+                    loop {
+                        tokio::select! {
+                            biased;
+                            () = &mut deleting => break,
+                            Some(request) = requests.recv(), if !queue.is_overfull() => queue.take(request),
+                        }
+                    }
                 }
                 request = requests.recv() => match request {
-                    Some(Request::Delete(batch)) => queue.push(batch),
-                    Some(Request::Finish(_done)) => {
-                        while let Some(batch) = queue.pop() {
-                            self.delete(batch, &mut connection).await;
-                        }
-                        return;
-                    }
+                    Some(request) => queue.take(request),
                     None => return,
                 },
             }
@@ -137,12 +143,22 @@ struct Queue {
     keys: usize,
     batches: VecDeque<Batch>,
     overfull_was_said: bool,
+    /// Everything is due. Dropped when it is done.
+    finish: Option<oneshot::Sender<()>>,
 }
 
 impl Queue {
     fn new(keys_max: usize) -> Queue {
         let began = Instant::now();
-        Queue { began, keys_max, keys: 0, batches: VecDeque::new(), overfull_was_said: false }
+        let batches = VecDeque::new();
+        Queue { began, keys_max, keys: 0, batches, overfull_was_said: false, finish: None }
+    }
+
+    fn take(&mut self, request: Request) {
+        match request {
+            Request::Delete(batch) => self.push(batch),
+            Request::Finish(done) => self.finish = Some(done),
+        }
     }
 
     fn push(&mut self, batch: Batch) {
@@ -167,7 +183,8 @@ impl Queue {
     /// When the next batch is to be deleted.
     fn due(&self) -> Option<Instant> {
         let next = self.batches.front()?;
-        Some(if self.is_overfull() { self.began } else { next.due })
+        let at_once = self.finish.is_some() || self.is_overfull();
+        Some(if at_once { self.began } else { next.due })
     }
 
     fn is_overfull(&self) -> bool {
@@ -184,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn f7_second_deletes_wait_for_their_time_unless_there_is_no_room() {
+    fn f7_second_deletes_wait_for_their_time_unless_there_is_no_room_or_it_ends() {
         let mut queue = Queue::new(3);
         assert_eq!(queue.due(), None);
         let [first, second] = [10, 20].map(|seconds| Instant::now() + Duration::from_secs(seconds));
@@ -198,5 +215,9 @@ mod tests {
         assert_eq!(queue.pop().unwrap().drafts, ["c"]);
         assert_eq!(queue.pop().unwrap().drafts, ["d"]);
         assert!(queue.pop().is_none() && queue.keys == 0);
+
+        queue.push(batch(second, &["e"]));
+        queue.take(Request::Finish(oneshot::channel().0));
+        assert!(queue.due().unwrap() <= Instant::now(), "at once");
     }
 }
