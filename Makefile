@@ -2,7 +2,7 @@
 # others.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench million lint up down clean
+.PHONY: help demo test race bench million lint up down clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,10 @@ demo: ## the whole job on throwaway servers with generated events, then a report
 test: ## all tests, against real servers
 	dev/stack deps
 	dev/stack run -- cargo test --workspace --locked
+
+race: ## readers and writers of cached drafts in 100,000 drawn orders (RACES=, SEED=)
+	dev/stack deps
+	dev/stack run -- env RACES="$${RACES:-100000}" cargo test --locked --test journey f7_readers -- --nocapture
 
 bench: ## throughput of the pipeline
 	dev/stack deps

@@ -8,6 +8,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::config::{Config, ConfigError};
 use crate::kafka::{Admin, KafkaError, METADATA_TIMEOUT};
+use crate::lease::lease_key;
 use crate::{postgres, redis};
 
 mod table;
@@ -27,6 +28,8 @@ enum Verdict {
     Missing { what: String, remedy: String },
     /// It is wrong, and what to do.
     Fail { what: String, remedy: String },
+    /// Its server is away; that may pass by itself.
+    Away { what: String, remedy: String },
 }
 
 impl Finding {
@@ -46,19 +49,46 @@ impl Finding {
         Finding { subject, verdict: Verdict::Fail { what: what.into(), remedy: remedy.into() } }
     }
 
+    /// A server that could not be asked.
+    fn unasked(
+        subject: &'static str,
+        is_outage: bool,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Finding {
+        if !is_outage {
+            return Finding::fail(subject, what, remedy);
+        }
+        Finding { subject, verdict: Verdict::Away { what: what.into(), remedy: remedy.into() } }
+    }
+
     fn is_ok(&self) -> bool {
         matches!(self.verdict, Verdict::Ok(_))
     }
 
-    fn problem(self) -> Option<(String, String)> {
+    fn problem(self) -> Option<Problem> {
+        let is_outage = matches!(self.verdict, Verdict::Away { .. });
         let subject = self.subject;
         match self.verdict {
             Verdict::Ok(_) => None,
-            Verdict::Missing { what, remedy } | Verdict::Fail { what, remedy } => {
-                Some((format!("{subject}: {what}"), remedy))
+            Verdict::Missing { what, remedy }
+            | Verdict::Fail { what, remedy }
+            | Verdict::Away { what, remedy } => {
+                Some(Problem { what: format!("{subject}: {what}"), remedy, is_outage })
             }
         }
     }
+}
+
+/// Something that is not as it must be before a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// What it is.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// A server is away: it may pass by itself.
+    pub is_outage: bool,
 }
 
 impl fmt::Display for Finding {
@@ -69,7 +99,9 @@ impl fmt::Display for Finding {
             Verdict::Missing { what, remedy } => {
                 write!(f, "MISSING  {subject:<18} {what}: {remedy}")
             }
-            Verdict::Fail { what, remedy } => write!(f, "FAIL     {subject:<18} {what}: {remedy}"),
+            Verdict::Fail { what, remedy } | Verdict::Away { what, remedy } => {
+                write!(f, "FAIL     {subject:<18} {what}: {remedy}")
+            }
         }
     }
 }
@@ -92,8 +124,8 @@ pub async fn run(config: &Config, out: &mut impl Write) -> io::Result<ExitCode> 
     Ok(if all_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The same for a command that is about to start: only what is not ok, as what and what to do about it.
-pub async fn problems(config: &Config) -> Vec<(String, String)> {
+/// The same for a command that is about to start: only what is not ok.
+pub async fn problems(config: &Config) -> Vec<Problem> {
     let mut findings = kafka(config);
     findings.extend(database(config).await);
     findings.extend(cache(config).await);
@@ -112,11 +144,11 @@ fn kafka(config: &Config) -> Vec<Finding> {
     let brokers = "brokers";
     let admin = match Admin::new(&config.kafka) {
         Ok(admin) => admin,
-        Err(error) => return vec![Finding::fail(brokers, error.what(), error.remedy())],
+        Err(error) => return vec![unasked(brokers, &error)],
     };
     let metadata = match admin.metadata(None, METADATA_TIMEOUT) {
         Ok(metadata) => metadata,
-        Err(error) => return vec![Finding::fail(brokers, error.what(), error.remedy())],
+        Err(error) => return vec![unasked(brokers, &error)],
     };
     let count = metadata.brokers().len();
     vec![
@@ -136,6 +168,10 @@ fn kafka(config: &Config) -> Vec<Finding> {
     ]
 }
 
+fn unasked(subject: &'static str, error: &KafkaError) -> Finding {
+    Finding::unasked(subject, error.is_outage(), error.what(), error.remedy())
+}
+
 fn topic(admin: &Admin, subject: &'static str, name: &str, remedy: &str) -> Finding {
     match admin.partitions(name, METADATA_TIMEOUT) {
         Ok(1) => Finding::ok(subject, format!("{name}, 1 partition")),
@@ -143,14 +179,17 @@ fn topic(admin: &Admin, subject: &'static str, name: &str, remedy: &str) -> Find
         Err(KafkaError::MissingTopic(_)) => {
             Finding::missing(subject, format!("{name} does not exist"), remedy)
         }
-        Err(error) => Finding::fail(subject, error.what(), error.remedy()),
+        Err(error) => unasked(subject, &error),
     }
 }
 
 async fn database(config: &Config) -> Vec<Finding> {
     let client = match postgres::connect(&config.database).await {
         Ok(client) => client,
-        Err(error) => return vec![Finding::fail("database", error.what(), error.remedy())],
+        Err(error) => {
+            let is_outage = error.is_outage();
+            return vec![Finding::unasked("database", is_outage, error.what(), error.remedy())];
+        }
     };
     let findings = table::findings(&client, &config.database.table);
     match tokio::time::timeout(table::CATALOG_TIMEOUT, findings).await {
@@ -165,7 +204,8 @@ async fn database(config: &Config) -> Vec<Finding> {
             vec![Finding::fail("database", postgres::describe(&error), remedy)]
         }
         Err(_) => {
-            vec![Finding::fail("database", "no answer in time", "look into the server's log")]
+            let remedy = "look into the server's log";
+            vec![Finding::unasked("database", true, "no answer in time", remedy)]
         }
     }
 }
@@ -176,11 +216,14 @@ const NO_DRAFT: &str = "contentflow-check-no-such-draft";
 async fn cache(config: &Config) -> Vec<Finding> {
     let mut connection = match redis::connect(&config.cache).await {
         Ok(connection) => connection,
-        Err(error) => return vec![Finding::fail("cache", error.what(), error.remedy())],
+        Err(error) => {
+            let is_outage = error.is_outage();
+            return vec![Finding::unasked("cache", is_outage, error.what(), error.remedy())];
+        }
     };
     let key = config.cache.key.key(NO_DRAFT);
     // The lease that readers take lies beside the key and is deleted with it.
-    for key in [format!("{{{key}}}:lease"), key] {
+    for key in [lease_key(&key), key] {
         // The real command: a dry run would need rights of its own and would say nothing about a read-only replica.
         let deleted = ::redis::cmd("DEL").arg(&key).query_async::<i64>(&mut connection).await;
         if let Err(error) = deleted {

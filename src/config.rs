@@ -94,6 +94,9 @@ pub struct Cache {
     /// `cache.batch_keys`: DELs in one pipeline at most. Default 1,000: some 40 kB, one round trip, about a millisecond
     /// of the server's only thread.
     pub batch_keys: usize,
+    /// `cache.second_delete_after_ms`: a second DEL that much after the first was answered, for readers without a lease. Default
+    /// 0, none: readers that take the lease need none, and it doubles the DELs.
+    pub second_delete_after: Option<Duration>,
     /// `cache.timeout_ms` for an answer. Default 5 s: a pipeline is answered in milliseconds, a fork for a snapshot can
     /// hold one up for a second.
     pub timeout: Duration,

@@ -1,50 +1,25 @@
-//! The drafts, as a service should read and create them: the example for others.
+//! The drafts, as a service should read and create them: the example for others of how to use the [`lease`].
 //!
 //! ```text
 //! get:  GET key -> hit
 //!            \-> miss -> take the lease -> read the row from the primary -> fill, if the lease is still ours
-//! put:  INSERT, commit -> DEL key and lease
+//! put:  INSERT, commit -> DEL lease and key
 //! ```
-//!
-//! Without the lease a slow reader could bring an old value back: it reads the row, a writer changes the row and deletes
-//! the key, and only then the reader stores what it had read. Here the writer deletes the lease together with the key,
-//! and a reader whose lease is gone stores nothing. So a fill that began before a commit never lands after the deletion
-//! that follows the commit.
 
 use std::io::Write;
 
+use redis::aio::MultiplexedConnection;
+
 use crate::config::Config;
+use crate::lease::{self, Read};
 use crate::printable::{indented_json, one_line, table};
 
-mod lease;
 mod rows;
 mod error;
 
+pub use crate::lease::Source;
 pub use error::DraftError;
-pub use lease::{Lease, lease_key};
 pub use rows::{BOOKKEEPING, Rows};
-
-/// Where a draft came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Its cache key.
-    Cache,
-    /// Its row, and the cache has it now.
-    DatabaseAndFilled,
-    /// Its row; another reader holds the lease, a writer took ours away, or the cache is out.
-    Database,
-}
-
-impl Source {
-    /// The source in words.
-    pub fn describe(self) -> &'static str {
-        match self {
-            Source::Cache => "from the cache",
-            Source::DatabaseAndFilled => "from the database, and now in the cache",
-            Source::Database => "from the database, not put into the cache",
-        }
-    }
-}
 
 /// Reads the draft through the cache: its JSON, and where that came from.
 ///
@@ -54,28 +29,37 @@ impl Source {
 ///
 /// When there is no such draft, or the database fails.
 pub async fn read(config: &Config, id: &str) -> Result<(String, Source), DraftError> {
-    let mut cache = lease::Cache::connect(&config.cache).await;
-    if let Some(draft) = cache.get(&config.cache.key.key(id)).await {
+    let mut cache = connect_or_warn(&config.cache).await;
+    // Before there is a session with the database: what is cached needs none.
+    if let Some(draft) = cached(cache.as_mut(), &config.cache.key.key(id)).await {
         return Ok((draft, Source::Cache));
     }
     let rows = Rows::connect(&config.database).await?;
     // Keys are made from the id as the column spells it: for a uuid, in lower case.
     let canonical = rows.canonical(id).await?;
-    let key = config.cache.key.key(&canonical);
-    if canonical != id
-        && let Some(draft) = cache.get(&key).await
-    {
-        return Ok((draft, Source::Cache));
-    }
-    // The lease first, the row second: the other way round, a writer could come between the two unnoticed.
-    let lease = cache.take_lease(&key).await;
-    let draft =
-        rows.read(&canonical).await?.ok_or_else(|| DraftError::Unknown { id: id.to_owned() })?;
-    let filled = match lease {
-        Some(lease) => cache.fill(&key, &lease, &draft, config.cache.ttl).await,
-        None => false,
+    let load = async || rows.read(&canonical).await;
+    let Read { value, source, cache_failure } = match &mut cache {
+        Some(cache) => {
+            let key = config.cache.key.key(&canonical);
+            lease::read_through(cache, &key, config.cache.ttl, load).await?
+        }
+        None => Read { value: load().await?, source: Source::Database, cache_failure: None },
     };
-    Ok((draft, if filled { Source::DatabaseAndFilled } else { Source::Database }))
+    if let Some(error) = cache_failure {
+        tracing::warn!(%error, "the cache fails");
+    }
+    let draft = value.ok_or_else(|| DraftError::Unknown { id: id.to_owned() })?;
+    Ok((draft, source))
+}
+
+async fn connect_or_warn(config: &crate::config::Cache) -> Option<MultiplexedConnection> {
+    let connection = crate::redis::connect(config).await;
+    connection.inspect_err(|error| tracing::warn!("going on without the cache: {error}")).ok()
+}
+
+async fn cached(cache: Option<&mut MultiplexedConnection>, key: &str) -> Option<String> {
+    let value = redis::cmd("GET").arg(key).query_async(cache?).await;
+    value.inspect_err(|error| tracing::warn!(%error, "the cache fails")).ok()?
 }
 
 /// Creates a draft, with other columns from the JSON object `data`, and deletes what the cache may have under its key.
@@ -89,10 +73,14 @@ pub async fn create(config: &Config, id: &str, data: Option<&str>) -> Result<Str
     let rows = Rows::connect(&config.database).await?;
     let id = rows.insert(id, data).await?;
     let key = config.cache.key.key(&id);
-    match lease::Cache::connect(&config.cache).await.delete(&key).await {
-        Ok(()) => Ok(id),
-        Err(reason) => Err(DraftError::NotInvalidated { id, key, reason }),
-    }
+    let not_invalidated =
+        |reason: String| DraftError::NotInvalidated { id: id.clone(), key: key.clone(), reason };
+    let mut cache = crate::redis::connect(&config.cache)
+        .await
+        .map_err(|error| not_invalidated(error.to_string()))?;
+    let deleted = lease::invalidate(&mut cache, &key).await;
+    deleted.map_err(|error| not_invalidated(error.to_string()))?;
+    Ok(id)
 }
 
 /// `draft get`: writes the draft to `out`, and where it came from to `notes`.
@@ -148,6 +136,3 @@ pub async fn list(config: &Config, limit: u32, out: &mut dyn Write) -> Result<()
         .collect();
     Ok(table(["id", "images", "updated_at"], &cells, out)?)
 }
-
-#[cfg(test)]
-mod tests;

@@ -25,6 +25,7 @@ pub mod shutdown;
 pub mod report;
 pub mod progress_bar;
 pub mod dead_letters;
+pub mod lease;
 pub mod drafts;
 pub mod generate;
 pub mod publish;

@@ -29,6 +29,7 @@ use crate::sink::outage::OutagePolicy;
 use crate::sink::postgres::Retry;
 use crate::sink::postgres::session::Session;
 use crate::sink::redis::Connection;
+use crate::sink::redis::second_delete::SecondDeletes;
 use crate::sink::{dead_letter, postgres, redis, remote};
 use crate::source::assignment::State;
 use crate::source::client::{Context, KafkaClient};
@@ -44,6 +45,9 @@ pub enum RunError {
     /// Something is missing or wrong before the first record is read.
     #[error("{0}")]
     Start(String),
+    /// No session with the database.
+    #[error(transparent)]
+    Connect(#[from] crate::postgres::ConnectError),
     /// The run could not go on.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -80,11 +84,10 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// [`RunError::Start`] when it cannot be reached or has no usable id column.
+    /// [`RunError::Connect`] when it cannot be reached, [`RunError::Start`] when it has no usable id column.
     pub async fn look_up(config: &Config) -> Result<Table, RunError> {
         let start = |error: &dyn std::fmt::Display| RunError::Start(error.to_string());
-        let client =
-            crate::postgres::connect(&config.database).await.map_err(|error| start(&error))?;
+        let client = crate::postgres::connect(&config.database).await?;
         let draft_ids =
             draft_id_type(&client, &config.database.table).await.map_err(|error| start(&error))?;
         let id_type = match draft_ids {
@@ -103,6 +106,7 @@ struct Servers {
     config: Arc<Config>,
     table: Table,
     producer: Arc<DeadLetterProducer>,
+    second_deletes: Option<SecondDeletes>,
     policy: OutagePolicy,
 }
 
@@ -125,7 +129,8 @@ impl MakeEffects for Servers {
         let (effect, lanes) = remote(1, &waker);
         for lane in lanes {
             let connection = Connection::new(self.config.cache.clone());
-            self.runtime.spawn(redis::serve(lane, connection, self.policy.clone()));
+            let second = self.second_deletes.clone();
+            self.runtime.spawn(redis::serve(lane, connection, second, self.policy.clone()));
         }
         effect
     }
@@ -185,11 +190,13 @@ pub fn run(
     let producer = Arc::new(
         dead_letter::producer(config).map_err(|error| failed("the dead-letter producer", error))?,
     );
+    let second_deletes = SecondDeletes::start(runtime.handle(), &config.cache, &policy);
     let servers = Servers {
         runtime: runtime.handle().clone(),
         config: Arc::clone(config),
         table,
         producer: Arc::clone(&producer),
+        second_deletes: second_deletes.clone(),
         policy,
     };
     let (progress, watch) = progress();
@@ -237,6 +244,9 @@ pub fn run(
         tracing::error!("the commit thread has died");
     }
     drop(consumer);
+    if let Some(second_deletes) = second_deletes {
+        runtime.block_on(second_deletes.finish());
+    }
     polled?;
     if !report.adds_up() {
         return Err(RunError::Imbalance { read, outcomes: totals_of(&report) });

@@ -42,21 +42,28 @@ fn a_deadlock_with_another_writer_is_tried_again() {
     world.database.server.sql(&format!("ALTER DATABASE {name} SET deadlock_timeout = '100ms'"));
     let drafts: Vec<String> = (0..20).map(|number| format!("d{number}")).collect();
     world.drafts(&drafts);
-    let foreign = world.database.session();
-    foreign.sql("SET deadlock_timeout = '60s'");
-    foreign.sql("BEGIN; UPDATE event_drafts SET title = 'foreign' WHERE event_draft_id = 'd10'");
+    let (gate, foreign) = (world.database.session(), world.database.session());
+    gate.sql("BEGIN; SELECT FROM event_drafts WHERE event_draft_id = 'd10' FOR UPDATE");
     world.publish(drafts.iter().map(|draft| event(draft, &format!("job-of-{draft}")).on(0)));
     let running = world.start(&["run", "--until-caught-up", "--report", "json"]);
     eventually("it waits for d10", || world.database.somebody_waits());
 
-    // In whatever order it takes its rows, it has some of them by now.
+    // In whatever order it takes its rows: some it has by now, some it will want later.
     let free = world.database.sql("SELECT event_draft_id FROM event_drafts FOR UPDATE SKIP LOCKED");
     let free: Vec<String> = free.into_iter().map(|mut row| row.remove(0).unwrap()).collect();
     let taken = drafts.iter().find(|draft| *draft != "d10" && !free.contains(draft));
     let taken = taken.expect("d10 is not the first that it takes");
-    let deadly =
-        format!("UPDATE event_drafts SET title = 'foreign' WHERE event_draft_id = '{taken}'");
-    foreign.sql(&format!("{deadly}; COMMIT"));
+    let wanted = free.first().expect("nor the last");
+    let update = |draft: &str| {
+        format!("UPDATE event_drafts SET title = 'foreign' WHERE event_draft_id = '{draft}'")
+    };
+    foreign.sql(&format!("SET deadlock_timeout = '60s'; BEGIN; {}", update(wanted)));
+    std::thread::scope(|scope| {
+        scope.spawn(|| foreign.sql(&format!("{}; COMMIT", update(taken))));
+        eventually("the other writer waits for it", || world.database.waiting() == 2);
+        // Now it goes on to the row that the other writer has.
+        gate.sql("COMMIT");
+    });
 
     assert_eq!(running.wait().report().outcomes(), [20, 20, 0, 0, 0, 0]);
     let deadlocks = format!("SELECT deadlocks FROM pg_stat_database WHERE datname = '{name}'");
@@ -65,7 +72,7 @@ fn a_deadlock_with_another_writer_is_tried_again() {
     for draft in &drafts {
         assert_eq!(rows[draft].images(), &images(&format!("job-of-{draft}")));
         let is_foreign = rows[draft].columns["title"] == "foreign";
-        assert_eq!(is_foreign, draft == "d10" || draft == taken, "both writers have had their way");
+        assert_eq!(is_foreign, draft == wanted || draft == taken, "both have had their way");
     }
     assert_eq!(world.cache.keys(), 0);
     assert!(world.dead_letters().is_empty());
@@ -105,4 +112,55 @@ fn a_later_repeat_does_not_overtake_its_original_while_the_row_is_locked() {
     eventually("all is committed", || world.committed() == world.ends());
     assert_eq!(running.stop().report().duplicate, 1);
     assert_eq!(world.row("d1").images(), &images("job-b"));
+}
+
+#[test]
+fn a_row_that_another_process_has_moved_on_since_it_was_read_is_judged_again() {
+    let mut world = World::new("moved-on");
+    // Longer than the test holds the lock.
+    world.set("database.lock_timeout_ms", 25_000);
+    world.drafts(["d1"]);
+    // Another process applies a newer event; only its COMMIT is missing.
+    let other = world.database.session();
+    other.sql(
+        "BEGIN; UPDATE event_drafts SET content_images = '{\"by\": \"another\"}', content_job_id = 'newer',
+         content_event_at = '2030-01-01 00:00:00Z', content_event_offset = 7, content_event_partition = 3,
+         content_recent_jobs = '{newer}', content_recent_positions = '{1893456000000, 7, 3}'",
+    );
+    // Two events of one draft are judged: its row is read, and amended if it is still as it was read.
+    world.publish(
+        [("job-1", 1_000), ("job-2", 2_000)].map(|(job, ms)| event("d1", job).at(ms).on(0)),
+    );
+    let running = world.start(&["run", "--until-caught-up", "--report", "json"]);
+    eventually("it has read the row, and waits to amend it", || world.database.somebody_waits());
+    other.sql("COMMIT");
+
+    assert_eq!(running.wait().report().outcomes(), [2, 0, 0, 2, 0, 0]);
+    let row = world.row("d1");
+    assert_eq!(row.images()["by"], "another");
+    assert_eq!(row.jobs(), ["newer", "job-2", "job-1"], "each of them is remembered");
+}
+
+#[test]
+fn a_row_alone_that_loses_races_is_tried_again_however_often_and_not_given_up() {
+    // Serialization failure, deadlock, cancelled by hand.
+    for code in ["40001", "40P01", "57014"] {
+        let mut world = World::new("races-lost");
+        world.set("run.retry_backoff_ms", 5);
+        world.drafts(["d1"]);
+        // More often than it is retried at once. A sequence remembers what a transaction forgets.
+        world.database.sql(&format!(
+            "CREATE SEQUENCE tries;
+             CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF nextval('tries') <= 6 THEN RAISE EXCEPTION 'lost' USING ERRCODE = '{code}'; END IF;
+                 RETURN NEW;
+             END $$;
+             CREATE TRIGGER lose BEFORE UPDATE ON event_drafts FOR EACH ROW EXECUTE FUNCTION lose()"
+        ));
+        world.publish([event("d1", "job-1")]);
+        assert_eq!(world.run_until_caught_up().outcomes(), [1, 1, 0, 0, 0, 0], "{code}");
+        assert_eq!(world.database.number("SELECT last_value FROM tries"), 7, "{code}");
+        assert_eq!(world.row("d1").images(), &images("job-1"));
+        assert!(world.dead_letters().is_empty(), "{code}");
+    }
 }

@@ -1,7 +1,8 @@
 //! Drafts: read through the cache with the lease, created, listed.
 
-use contentflow::drafts::{self, DraftError, Rows, Source, lease_key};
+use contentflow::drafts::{self, DraftError, Rows, Source};
 use contentflow::generate::DraftIds;
+use contentflow::lease::lease_key;
 use contentflow::migrate;
 use redis::AsyncCommands;
 

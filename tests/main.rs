@@ -9,8 +9,10 @@
 
 mod support;
 mod world;
+mod simulated;
 
 mod journey;
+mod contract;
 mod effects;
 mod duplicates;
 mod poison;
@@ -27,5 +29,8 @@ mod secrets;
 mod commands;
 mod dead_letters;
 mod drafts;
+mod cache_race;
+mod stale_fills;
+mod failover;
 mod publish;
 mod demo;

@@ -30,53 +30,54 @@ fn what_is_missing_is_named_with_what_to_do() {
         "database.url" => world.database.url.clone(),
         _ => world.cache.url.clone(),
     };
+    let no_database = format!("{}_gone", world.database.url);
+    let nobody = world.database.url.replacen("://", "://nobody:x@", 1);
+    let nobody = nobody.replacen("@contentflow@", "@", 1);
+    let no_postgres = format!("postgres://x@{}/x", closed_port());
+    let no_redis = format!("redis://{}/0", closed_port());
+    // What a person must mend ends with 1. A server that is away may come back: 75.
     let wrong = [
-        (
-            "kafka.topic",
-            "no-such-topic".to_owned(),
-            "topic: no-such-topic does not exist",
-            "create it",
-        ),
+        ("kafka.topic", "no-such-topic", 1, "topic: no-such-topic does not exist", "create it"),
         (
             "dead_letters.topic",
-            "no-such.dlq".to_owned(),
-            "dead-letter topic: no-such.dlq does not exist",
+            "no.dlq",
+            1,
+            "dead-letter topic: no.dlq does not exist",
             "create it",
         ),
+        ("database.url", &no_database[..], 1, "has no database", "create it, or name another"),
+        ("database.url", &nobody[..], 1, "does not let us in", "check user and password"),
         (
             "database.url",
-            format!("{}_gone", world.database.url),
-            "has no database",
-            "create it, or name another",
-        ),
-        (
-            "database.url",
-            world.database.url.replacen("://", "://nobody:x@", 1).replacen("@contentflow@", "@", 1),
-            "does not let us in",
-            "check user and password",
-        ),
-        (
-            "database.url",
-            format!("postgres://x@{}/x", closed_port()),
+            &no_postgres[..],
+            75,
             "PostgreSQL cannot be reached",
             "start the server, or set database.url",
         ),
         (
             "cache.url",
-            format!("redis://{}/0", closed_port()),
+            &no_redis[..],
+            75,
             "Redis cannot be reached",
             "start the server, or set cache.url",
         ),
     ];
-    for (key, value, error, hint) in wrong {
+    for (key, value, code, error, hint) in wrong {
         world.set(key, value);
-        says(&run(&world), 1, error, hint);
+        says(&run(&world), code, error, hint);
         let right = valid(&world, key);
         world.set(key, right);
     }
+    // Two servers that are away are both named.
+    world.set("database.url", &no_postgres);
+    world.set("cache.url", &no_redis);
+    let ended = run(&world);
+    says(&ended, 75, "PostgreSQL cannot be reached", "start the server");
+    says(&ended, 75, "Redis cannot be reached", "start the server");
+    let right = valid(&world, "database.url");
+    world.set("database.url", right);
     // Several at once are all named.
     world.set("kafka.topic", "no-such-topic");
-    world.set("cache.url", format!("redis://{}/0", closed_port()));
     let ended = run(&world);
     says(&ended, 1, "no-such-topic does not exist", "create it");
     says(&ended, 1, "Redis cannot be reached", "start the server");
@@ -109,7 +110,7 @@ fn a_broker_that_is_not_there_is_named() {
     let mut world = World::new("no-broker");
     let address = closed_port();
     world.set("kafka.brokers", &address);
-    says(&world.call(&["run"]), 1, &format!("no broker answers at {address}"), "kafka.brokers");
+    says(&world.call(&["run"]), 75, &format!("no broker answers at {address}"), "kafka.brokers");
     says(&world.call(&["dlq", "count"]), 75, "no broker answers", "kafka.brokers");
 }
 
@@ -117,7 +118,11 @@ fn a_broker_that_is_not_there_is_named() {
 fn a_wrong_setting_is_named_with_its_remedy() {
     let mut world = World::new("settings");
     says(&world.call(&["run", "-w", "0"]), 2, "run.workers", "from 1 to 256");
-    assert!(world.call(&["run", "-w", "-3"]).failure(2).contains("'--workers <N>'"));
+    for workers in ["-3", "257", "many", "1.5", "99999999999999999999"] {
+        let ended = world.call(&["run", "-w", workers]);
+        says(&ended, 2, "run.workers", "from 1 to 256");
+        assert!(ended.err.contains(workers) && ended.err.contains("--workers"), "{}", ended.err);
+    }
     let usage = world.call(&["run", "--wrokers", "3"]);
     assert!(usage.failure(2).contains("--workers"), "it guesses what was meant: {}", usage.err);
     assert!(world.call(&["dlq", "replay"]).failure(2).contains("--all"));

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use anyhow::Context;
-use contentflow::drafts::lease_key;
 use contentflow::generate::DraftIds;
+use contentflow::lease::lease_key;
 
 use super::results::per_second;
 use super::servers::Servers;

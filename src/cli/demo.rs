@@ -28,8 +28,8 @@ pub struct DemoArgs {
     pub seed: u64,
 
     /// Threads of the dataflow [default: one a core]
-    #[arg(short, long, value_name = "N")]
-    pub workers: Option<u64>,
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
+    pub workers: Option<String>,
 
     /// Leave the topics, the drafts and what is cached of them behind, to look at them
     #[arg(long)]
@@ -39,7 +39,7 @@ pub struct DemoArgs {
 impl DemoArgs {
     /// What the flags set in the configuration.
     pub fn overrides(&self) -> Overrides {
-        Overrides::default().set("--workers", "run.workers", self.workers)
+        Overrides::default().set_typed("--workers", "run.workers", self.workers.as_deref())
     }
 }
 
@@ -50,7 +50,7 @@ pub(super) fn run(
     runtime: &Runtime,
     out: &mut impl Write,
 ) -> Result<ExitCode, Failure> {
-    let DemoArgs { events, drafts, seed, workers: _, keep } = *args;
+    let &DemoArgs { events, drafts, seed, workers: _, keep } = args;
     let drafts = drafts.unwrap_or((events / 10).max(1));
     let plan = Plan { events, drafts, seed, keep, bold: wants_color(&io::stdout()) };
     let agrees = demo::run(&Arc::new(config), &plan, runtime, out)?;

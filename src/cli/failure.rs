@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use crate::check::DraftTableError;
+use crate::check::{DraftTableError, Problem};
 use crate::config::ConfigError;
 use crate::dead_letters::DlqError;
 use crate::demo::{DemoError, ELSEWHERE};
@@ -54,10 +54,13 @@ impl Failure {
         self
     }
 
-    /// It failed for several reasons, each with what to do about it.
-    pub fn problems(problems: Vec<(String, String)>) -> Failure {
-        let lines = problems.into_iter().map(|(what, remedy)| (what, Some(remedy)));
-        Failure { exit_code: FAILED, lines: lines.collect() }
+    /// It cannot begin, for these reasons. Where all of them are servers that are away, it may later.
+    pub fn problems(problems: Vec<Problem>) -> Failure {
+        let exit_code =
+            if problems.iter().all(|problem| problem.is_outage) { OUTAGE } else { FAILED };
+        let lines =
+            problems.into_iter().map(|Problem { what, remedy, is_outage: _ }| (what, Some(remedy)));
+        Failure { exit_code, lines: lines.collect() }
     }
 
     fn hinted(self, hint: Option<String>) -> Failure {
@@ -182,7 +185,10 @@ impl From<DraftTableError> for Failure {
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Failure {
         let exit_code = if error.is_outage() { OUTAGE } else { FAILED };
-        Failure::new(exit_code, error)
+        match error {
+            RunError::Connect(error) => error.into(),
+            error => Failure::new(exit_code, error),
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub enum ReportFormat {
 pub struct RunArgs {
     /// Threads of the dataflow [default: run.workers, else one a core]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
-    pub workers: Option<u64>,
+    pub workers: Option<String>,
 
     /// Stop at the ends of the partitions as they are at the start, and print the report
     #[arg(long)]
@@ -52,7 +52,7 @@ impl RunArgs {
     /// What the flags set in the configuration.
     pub fn overrides(&self) -> Overrides {
         Overrides::default()
-            .set("--workers", "run.workers", self.workers)
+            .set_typed("--workers", "run.workers", self.workers.as_deref())
             .set("--topic", "kafka.topic", self.topic.clone())
             .set("--group", "kafka.group", self.group.clone())
     }

@@ -144,6 +144,7 @@ fn subject_of(key: &str, actual: &Actual) -> String {
 fn named(actual: &Actual) -> &'static str {
     match actual {
         Actual::Bool(_) => "a boolean",
+        Actual::Signed(..0) => "a negative number",
         Actual::Unsigned(_) | Actual::Signed(_) => "a number",
         Actual::Float(_) => "a number with a fraction",
         Actual::Char(_) | Actual::Str(_) => "a text",

@@ -13,13 +13,14 @@ const fn limit(key: &'static str, min: u64, max: u64, unit: &'static str) -> Lim
 }
 
 /// The least value is the least that can work, the largest the largest that was thought about.
-pub(super) const LIMITS: [Limit; 16] = [
+pub(super) const LIMITS: [Limit; 17] = [
     limit("database.connections", 1, 64, "connections a worker"),
     limit("database.batch_rows", 1, 50_000, "rows"),
     limit("database.statement_timeout_ms", 100, 3_600_000, "milliseconds"),
     limit("database.lock_timeout_ms", 10, 600_000, "milliseconds"),
     limit("cache.ttl_s", 1, 31_536_000, "seconds"),
     limit("cache.batch_keys", 1, 100_000, "keys"),
+    limit("cache.second_delete_after_ms", 0, 600_000, "milliseconds"),
     limit("cache.timeout_ms", 10, 600_000, "milliseconds"),
     limit("run.workers", 1, WORKERS_MAX, "threads"),
     limit("run.epoch_records", 1, 10_000_000, "records"),
@@ -65,7 +66,11 @@ pub(super) fn keys() -> impl Iterator<Item = &'static str> {
 pub(super) fn remedy(key: &str) -> String {
     match (of(key), key) {
         (Some(Limit { key, min, max, unit }), _) => {
-            let extra = if *key == "run.workers" { ", or leave it out to use every core" } else { "" };
+            let extra = match *key {
+                "run.workers" => ", or leave it out to use every core",
+                "cache.second_delete_after_ms" => "; 0 is for no second delete",
+                _ => "",
+            };
             format!("set {key} to a whole number of {unit} from {min} to {max}{extra}")
         }
         (None, "kafka.brokers") => "set kafka.brokers to host:port, several separated by commas".to_owned(),

@@ -50,6 +50,7 @@ pub(super) struct RawCache {
     pub(super) key: String,
     pub(super) ttl_s: u64,
     pub(super) batch_keys: u64,
+    pub(super) second_delete_after_ms: u64,
     pub(super) timeout_ms: u64,
 }
 
@@ -93,6 +94,7 @@ impl Default for RawConfig {
                 key: "event:draft:{id}".to_owned(),
                 ttl_s: 604_800,
                 batch_keys: 1_000,
+                second_delete_after_ms: 0,
                 timeout_ms: 5_000,
             },
             run: RawRun {

@@ -39,6 +39,11 @@ impl Overrides {
         }
         self
     }
+
+    /// The same with a value as it was typed: what is wrong with it is told like of any other source.
+    pub fn set_typed(self, flag: &str, key: &str, text: Option<&str>) -> Overrides {
+        self.set(flag, key, text.map(|text| typed(key, text)))
+    }
 }
 
 /// One source: a name and what it sets.
@@ -178,15 +183,18 @@ fn environment_layers(
     Ok(layers)
 }
 
-/// An environment variable is a text; it becomes a number where a number is wanted and it is one.
 fn variable_layer(name: &str, key: &str, value: &str) -> Layer {
-    let text = value.trim();
-    let value = match (limits::of(key), text.parse::<u64>(), text.parse::<i64>()) {
+    Layer::one(format!("environment variable {name}"), key, typed(key, value))
+}
+
+/// What was typed is a text; it becomes a number where a number is wanted and it is one.
+fn typed(key: &str, text: &str) -> Value {
+    let trimmed = text.trim();
+    match (limits::of(key), trimmed.parse::<u64>(), trimmed.parse::<i64>()) {
         (Some(_), Ok(number), _) => Value::from(number),
         (Some(_), Err(_), Ok(negative)) => Value::from(negative),
-        _ => Value::from(value),
-    };
-    Layer::one(format!("environment variable {name}"), key, value)
+        _ => Value::from(text),
+    }
 }
 
 /// `KAFKA__TOPIC` -> `kafka.topic`. The dots of librdkafka's properties are written as underscores.

@@ -162,7 +162,7 @@ impl Check<'_> {
     }
 
     fn cache(&mut self, raw: RawCache) -> Option<Cache> {
-        let RawCache { url, key, ttl_s, batch_keys, timeout_ms } = raw;
+        let RawCache { url, key, ttl_s, batch_keys, second_delete_after_ms, timeout_ms } = raw;
         let url = Secret::new(url);
         let checked = crate::redis::check_url(&url);
         self.accept("cache.url", &url, checked);
@@ -170,12 +170,16 @@ impl Check<'_> {
         let key = self.accept("cache.key", &key, parsed);
         let ttl = self.number("cache.ttl_s", ttl_s);
         let batch_keys = self.count("cache.batch_keys", batch_keys);
+        let second_delete_after =
+            self.number("cache.second_delete_after_ms", second_delete_after_ms);
         let timeout = self.number("cache.timeout_ms", timeout_ms);
         Some(Cache {
             url,
             key: key?,
             ttl: Duration::from_secs(ttl?),
             batch_keys: batch_keys?,
+            second_delete_after: second_delete_after
+                .map(|after| (after > 0).then(|| Duration::from_millis(after)))?,
             timeout: Duration::from_millis(timeout?),
         })
     }

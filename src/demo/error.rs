@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::check::DraftTableError;
+use crate::check::{DraftTableError, Problem};
 use crate::dead_letters::DlqError;
 use crate::drafts::DraftError;
 use crate::kafka::KafkaError;
@@ -22,7 +22,7 @@ pub enum DemoError {
     Interrupted,
     /// `contentflow check` would say the same: what, and what to do about it.
     #[error("the servers are not ready")]
-    NotReady(Vec<(String, String)>),
+    NotReady(Vec<Problem>),
     /// The cache does not do as it is told.
     #[error("the cache refuses: {0}")]
     Cache(#[from] ::redis::RedisError),

@@ -12,9 +12,10 @@ use redis::aio::MultiplexedConnection;
 use super::DemoError;
 use crate::check::{DraftTableError, draft_id_type};
 use crate::config::Config;
-use crate::drafts::{self, Rows, Source, lease_key};
+use crate::drafts::{self, Rows, Source};
 use crate::generate::DraftIds;
 use crate::kafka::{Admin, KafkaError, METADATA_TIMEOUT};
+use crate::lease;
 use crate::progress_bar::Bar;
 use crate::retry::Backoff;
 use crate::{migrate, postgres};
@@ -171,7 +172,9 @@ impl<'a> Ground<'a> {
         let mut cache: MultiplexedConnection = crate::redis::connect(&self.config.cache).await?;
         let mut delete = redis::pipe();
         for key in &self.cached {
-            delete.del(lease_key(key)).ignore().del(key).ignore();
+            for command in lease::invalidation(key) {
+                delete.add_command(command).ignore();
+            }
         }
         delete.query_async::<()>(&mut cache).await?;
         Ok(())

@@ -11,6 +11,9 @@ use crate::shutdown::Abort;
 /// The first wait in an outage, milliseconds: short enough that a restart of the server costs little.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
+/// How often an outage is told about at most when its cause changes: a server that cannot make up its mind fills no log.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
 /// What an effect does when its server is away.
 #[derive(Clone, Debug)]
 pub struct OutagePolicy {
@@ -26,13 +29,20 @@ pub struct Outage<'a> {
     dependency: &'static str,
     policy: &'a OutagePolicy,
     since: Option<Instant>,
+    news: News,
     backoff: Backoff,
 }
 
 impl<'a> Outage<'a> {
     /// No outage yet of the server that goes by that name.
     pub fn none(dependency: &'static str, policy: &'a OutagePolicy) -> Outage<'a> {
-        Outage { dependency, policy, since: None, backoff: Backoff::new(FIRST_WAIT) }
+        Outage {
+            dependency,
+            policy,
+            since: None,
+            news: News::default(),
+            backoff: Backoff::new(FIRST_WAIT),
+        }
     }
 
     /// Notes a failure and waits before the next try; with `on_outage = "exit"`, ends the process instead.
@@ -41,9 +51,12 @@ impl<'a> Outage<'a> {
         if self.policy.on_outage == OnOutage::Exit {
             self.policy.abort.outage(format!("{dependency} is out: {error}"));
         }
+        let is_news = self.news.is_news(&error.to_string(), Instant::now());
         if self.since.is_none() {
             self.since = Some(Instant::now());
             tracing::warn!(dependency, %error, "held: waiting for the server, no event is charged for it");
+        } else if is_news {
+            tracing::warn!(dependency, %error, "still held, by now for another reason");
         }
         self.backoff.wait().await;
     }
@@ -58,7 +71,47 @@ impl<'a> Outage<'a> {
         if let Some(since) = self.since.take() {
             let held_s = since.elapsed().as_secs_f64();
             tracing::info!(dependency = self.dependency, held_s, "resumed");
+            self.news = News::default();
             self.backoff = Backoff::new(FIRST_WAIT);
         }
+    }
+}
+
+/// What was told about an outage last, and when.
+#[derive(Debug, Default)]
+struct News {
+    told: Option<(Instant, String)>,
+}
+
+impl News {
+    /// Whether the cause is to be told: the first one, and another one some time after the last that was told.
+    fn is_news(&mut self, cause: &str, now: Instant) -> bool {
+        let is_news = match &self.told {
+            None => true,
+            Some((at, told)) => told != cause && now.duration_since(*at) >= TELL_EVERY,
+        };
+        if is_news {
+            self.told = Some((now, cause.to_owned()));
+        }
+        is_news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_cause_is_told_but_not_too_often() {
+        let began = Instant::now();
+        let mut news = News::default();
+        let mut told =
+            |cause: &str, seconds| news.is_news(cause, began + Duration::from_secs(seconds));
+        assert!(told("refused", 0));
+        assert!(!told("refused", 60), "the same again");
+        assert!(told("starting up", 61));
+        assert!(!told("refused", 62), "too soon");
+        assert!(told("refused", 66), "and still so");
+        assert!(!told("refused", 90));
     }
 }

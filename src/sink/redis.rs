@@ -12,10 +12,13 @@ use dataflows::planted::{Bug, is_planted};
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisError};
 
+use self::second_delete::SecondDeletes;
 use super::outage::{Outage, OutagePolicy};
 use super::{Job, Lane};
 use crate::config::Cache;
-use crate::drafts::lease_key;
+use crate::lease;
+
+pub mod second_delete;
 
 /// The cache as a lane meets it.
 pub trait Keys: Send {
@@ -34,6 +37,7 @@ pub trait Keys: Send {
 pub async fn serve(
     mut lane: Lane<Settled, Invalidated>,
     mut keys: impl Keys,
+    second: Option<SecondDeletes>,
     policy: OutagePolicy,
 ) {
     while let Some(Job { ticket, batch }) = lane.jobs.recv().await {
@@ -46,6 +50,10 @@ pub async fn serve(
             .collect();
         let keys_deleted = delete(&mut keys, &drafts, &policy).await;
         let deletes = u64::try_from(drafts.len()).expect("a batch is small");
+        // Before the answer: once everything is answered, a stop does what was noted until then, and leaves.
+        if let Some(second) = &second {
+            second.note(&drafts).await;
+        }
         lane.replies.answer(
             ticket,
             vec![Invalidated { settled: batch, deletes, keys_deleted }],
@@ -90,9 +98,9 @@ impl Connection {
         let commands = 2 * drafts.len();
         let mut pipeline = Pipeline::with_capacity(commands);
         for draft in drafts {
-            let key = self.config.key.key(draft);
-            // The lease first: a reader that fills the cache from here on has read the row after our commit.
-            pipeline.del(lease_key(&key)).del(key);
+            for delete in lease::invalidation(&self.config.key.key(draft)) {
+                pipeline.add_command(delete);
+            }
         }
         let deadline = self.config.timeout;
         let replies = open.send_packed_commands(&pipeline, 0, commands);

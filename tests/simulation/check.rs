@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dataflows::record::Position;
 
-use crate::history::{At, History, Kind, Record};
-use crate::life::RETRIES;
-use crate::world::{Letter, Row, Violation, World};
+use super::history::{At, History, Kind, Record};
+use super::life::RETRIES;
+use super::world::{Letter, Row, Violation, World};
 
 /// Checks the world against the history.
 pub(crate) fn check(world: &mut World, history: &History) {

@@ -1,9 +1,9 @@
 //! Small histories, all of them: every mix of up to three records on two drafts, every reply to every request, a crash after every
 //! turn.
 
-use crate::history::{Chances, History, Kind, Limits, Record};
-use crate::run::{Ran, Schedule, run};
-use crate::world::{Fate, Reply};
+use super::history::{Chances, History, Kind, Limits, Record};
+use super::run::{Ran, Schedule, run};
+use super::world::{Fate, Reply};
 
 /// What a record of a mix is: kind, whose draft, and whether it is older than those before, or repeats the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

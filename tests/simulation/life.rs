@@ -34,10 +34,10 @@ use timely::communication::Allocator;
 use timely::dataflow::operators::probe::Handle;
 use timely::worker::Worker;
 
-use crate::history::Limits;
-use crate::log::{Polled, SimClient};
-use crate::servers::{Doom, Wire};
-use crate::world::{Shared, Violation, lock};
+use super::history::Limits;
+use super::log::{Polled, SimClient};
+use super::servers::{Doom, Wire};
+use super::world::{Shared, Violation, lock};
 
 /// How often a record is tried again.
 pub(crate) const RETRIES: u32 = 3;
@@ -81,7 +81,7 @@ impl MakeEffects for Servers {
         &self,
         waker: Waker,
     ) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static {
-        self.start(1, &waker, redis::serve)
+        self.start(1, &waker, |lane, wire, policy| redis::serve(lane, wire, None, policy))
     }
 
     fn dead_letter(

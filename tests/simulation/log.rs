@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use contentflow::commit::Offsets;
 use contentflow::source::client::Client;
 
-use crate::history::{Record, Server};
-use crate::world::{Reply, Shared, Stage, Violation, World, lock};
+use super::history::{Record, Server};
+use super::world::{Reply, Shared, Stage, Violation, World, lock};
 
 /// How long a member may be away before it is taken for dead.
 pub(crate) const SESSION: Duration = Duration::from_secs(3);

@@ -1,6 +1,6 @@
 //! Readers that fill the cache as `docs/cache.md` asks them to: a lease first, the row second, and the fill only if the lease is still theirs.
 
-use crate::world::World;
+use super::world::World;
 
 /// A reader, between two of its steps.
 #[derive(Clone, Debug, Default)]

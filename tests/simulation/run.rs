@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
-use crate::check::{check, check_replay};
-use crate::history::{Blow, Fault, History};
-use crate::life::{Life, Lived};
-use crate::readers::Reader;
-use crate::world::{Fate, Shared, Violation, World, lock};
+use super::check::{check, check_replay};
+use super::history::{Blow, Fault, History};
+use super::life::{Life, Lived};
+use super::readers::Reader;
+use super::world::{Fate, Shared, Violation, World, lock};
 
 /// After healing no history needs as many turns: one that takes them is stuck.
 const TURNS_TO_REST: u32 = 6_000;

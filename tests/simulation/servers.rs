@@ -15,8 +15,8 @@ use dataflows::row::{JOBS_REMEMBERED, Remembered, RowMemory, is_newer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::time::Instant;
 
-use crate::history::{Server, is_refused};
-use crate::world::{Letter, Reply, Shared, Stage, World, Zombie, lock};
+use super::history::{Server, is_refused};
+use super::world::{Letter, Reply, Shared, Stage, World, Zombie, lock};
 
 /// How long a client waits for an answer.
 const DEADLINE: Duration = Duration::from_millis(300);

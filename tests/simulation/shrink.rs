@@ -1,6 +1,6 @@
 //! Makes a history that fails smaller, as long as it goes on failing.
 
-use crate::history::{Chances, History};
+use super::history::{Chances, History};
 
 /// The smallest history that `fails`, found by leaving things out one after the other.
 pub(crate) fn shrink(history: &History, mut fails: impl FnMut(&History) -> bool) -> History {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::run::Ran;
-use crate::world::{Stage, Violation};
+use super::run::Ran;
+use super::world::{Stage, Violation};
 
 /// Sums over histories.
 #[derive(Debug, Default)]

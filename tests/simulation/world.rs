@@ -10,8 +10,8 @@ use dataflows::record::Position;
 use dataflows::row::{JOBS_REMEMBERED, RowMemory};
 use tokio::time::Instant;
 
-use crate::history::{At, Chances, History, Kind, Record, Server};
-use crate::log::Group;
+use super::history::{At, Chances, History, Kind, Record, Server};
+use super::log::Group;
 
 /// Something that must never be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -126,13 +126,17 @@ impl Database {
         self.session.number(query)
     }
 
-    /// Whether a session of the program waits for a lock.
-    pub(crate) fn somebody_waits(&self) -> bool {
+    /// How many sessions wait for a lock.
+    pub(crate) fn waiting(&self) -> u64 {
         self.server.number(&format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND application_name = 'contentflow' \
-             AND wait_event_type = 'Lock'",
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock'",
             self.name
-        )) > 0
+        ))
+    }
+
+    /// Whether a session waits for a lock.
+    pub(crate) fn somebody_waits(&self) -> bool {
+        self.waiting() > 0
     }
 
     /// Cuts off every session of the program.
