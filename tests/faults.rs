@@ -1,0 +1,9 @@
+//! The catalogue of faults as tests: each function is named after the scenarios that it shows, and `docs/reliability.md` lists
+//! them all.
+
+mod e_bisection;
+mod e_contention;
+mod e_outages;
+mod e_schema;
+mod e_zombies;
+mod stores;
