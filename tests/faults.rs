@@ -6,4 +6,6 @@ mod e_contention;
 mod e_outages;
 mod e_schema;
 mod e_zombies;
+mod f_keys;
+mod f_redis;
 mod stores;
