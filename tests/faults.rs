@@ -8,4 +8,5 @@ mod e_schema;
 mod e_zombies;
 mod f_keys;
 mod f_redis;
+mod g_poison;
 mod stores;
