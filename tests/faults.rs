@@ -9,4 +9,5 @@ mod e_zombies;
 mod f_keys;
 mod f_redis;
 mod g_poison;
+mod j_signals;
 mod stores;
