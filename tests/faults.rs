@@ -9,5 +9,6 @@ mod e_zombies;
 mod f_keys;
 mod f_redis;
 mod g_poison;
+mod j_config;
 mod j_signals;
 mod stores;
