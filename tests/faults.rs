@@ -10,5 +10,8 @@ mod f_keys;
 mod f_redis;
 mod g_poison;
 mod j_config;
+mod j_limits;
+mod j_security;
 mod j_signals;
+mod j_skew;
 mod stores;
