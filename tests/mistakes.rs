@@ -114,7 +114,7 @@ fn a_broker_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_wrong_setting_is_named_with_its_remedy() {
+fn j3_a_wrong_setting_is_named_with_its_remedy() {
     let mut world = World::new("settings");
     says(&world.call(&["run", "-w", "0"]), 2, "run.workers", "from 1 to 256");
     assert!(world.call(&["run", "-w", "-3"]).failure(2).contains("'--workers <N>'"));
