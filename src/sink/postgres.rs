@@ -133,7 +133,9 @@ impl Writer {
     async fn retry_due(&mut self) {
         let now = Instant::now();
         let due = self.held.extract_if(|_draft, (at, _)| *at <= now);
-        let groups = due.map(|(_draft, (_, pending))| pending).collect();
+        let mut groups: Vec<Pending> = due.map(|(_draft, (_, pending))| pending).collect();
+        // In the order of every batch: rows that are locked in another one can deadlock with them.
+        groups.sort_by(|a, b| a.group.place_in_batch().cmp(&b.group.place_in_batch()));
         self.settle(vec![Part { path: Path::Judged, groups }]).await;
     }
 
