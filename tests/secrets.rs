@@ -73,8 +73,7 @@ fn assert_kept(what: &str, text: &str) {
     let spellings =
         [PASSWORD[..8].to_owned(), escaped(&PASSWORD[..8]), escaped(&PASSWORD[..8]).to_lowercase()];
     for spelling in spellings {
-        let at = text.find(&spelling).map(|at| &text[at.saturating_sub(200)..]);
-        assert_eq!(at.and_then(|rest| rest.lines().next()), None, "{what}");
+        assert_eq!(text.lines().find(|line| line.contains(&spelling)), None, "{what}");
     }
 }
 

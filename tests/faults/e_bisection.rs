@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::world::{Place, Record, World, event, images};
+use crate::world::{Place, Record, World, event, eventually, images};
 
 use super::stores::single;
 
@@ -102,7 +102,7 @@ fn e3_e16_a_database_that_goes_away_in_the_middle_of_a_bisection_changes_nothing
     let running = world.start(&["run", "--until-caught-up", "--report", "json"]);
     let mut cuts = 0;
     // Every so many statements the session is lost, until the search is over.
-    crate::world::eventually("it is through", || {
+    eventually("it is through", || {
         let statements = world.database.number("SELECT last_value FROM statements");
         if statements > 15 * (cuts + 1) && cuts < 4 {
             cuts += u64::from(world.database.cut_sessions() > 0);

@@ -1,6 +1,6 @@
 //! Schema and rights change under a running program: that is for a person to mend, and no fault of any event.
 
-use crate::world::{World, event, meanwhile};
+use crate::world::{World, event, eventually, meanwhile};
 
 use super::stores::{connected, held, resumes, single, through};
 
@@ -36,7 +36,7 @@ fn e15_a_changed_schema_or_a_revoked_right_is_held_and_resumed_once_it_is_mended
         held(&running, code);
         meanwhile("nothing is committed", || world.committed() == through(done));
         world.database.sql(mend_it);
-        crate::world::eventually("it has resumed", || world.committed() == through(done + 1));
+        eventually("it has resumed", || world.committed() == through(done + 1));
     }
     let drafts = faults.map(|(code, ..)| format!("draft-{code}"));
     let drafts: Vec<_> = drafts.iter().map(|draft| (draft.as_str(), "job")).collect();

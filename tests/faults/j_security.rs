@@ -7,8 +7,8 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::interruptions::mixed;
-use crate::world::World;
 use crate::world::private::{Postgres, Redis};
+use crate::world::{World, eventually};
 
 /// A local authority with certificates for this host, for another, and for this one until yesterday.
 fn certificates() -> TempDir {
@@ -84,7 +84,7 @@ fn j5_postgresql_is_spoken_to_as_safely_as_its_url_asks_or_not_at_all() {
     for (name, [full, chain, require, alone]) in cases {
         let plain = World::on_postgres("j5-serve", &server);
         serve(&server, &plain, certificates.path(), name);
-        crate::world::eventually("the certificate is served", || {
+        eventually("the certificate is served", || {
             let shown = Command::new("openssl")
                 .args(["s_client", "-starttls", "postgres", "-connect"])
                 .arg(server.url.split('@').nth(1).unwrap().split('/').next().unwrap())
