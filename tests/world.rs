@@ -149,8 +149,18 @@ impl World {
 
     /// Sets a key of the configuration for what is started from now on.
     pub(crate) fn set(&mut self, key: &str, value: impl ToString) {
-        let (section, name) = key.split_once('.').expect("section.key");
-        let variable = format!("CONTENTFLOW_{section}__{}", name.replace('.', "_")).to_uppercase();
-        self.settings.insert(variable.replace("PROPERTIES_", "PROPERTIES__"), value.to_string());
+        self.settings.insert(variable_of(key), value.to_string());
     }
+
+    /// Leaves a key of the configuration at its default from now on.
+    pub(crate) fn unset(&mut self, key: &str) {
+        self.settings.remove(&variable_of(key));
+    }
+}
+
+/// The variable of the environment for a key of the configuration.
+fn variable_of(key: &str) -> String {
+    let (section, name) = key.split_once('.').expect("section.key");
+    let variable = format!("CONTENTFLOW_{section}__{}", name.replace('.', "_")).to_uppercase();
+    variable.replace("PROPERTIES_", "PROPERTIES__")
 }

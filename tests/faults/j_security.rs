@@ -7,7 +7,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::interruptions::mixed;
-use crate::world::private::{Postgres, Redis};
+use crate::world::private::{Postgres, Redis, free_port};
 use crate::world::{World, eventually};
 
 /// A local authority with certificates for this host, for another, and for this one until yesterday.
@@ -107,7 +107,7 @@ fn j5_postgresql_is_spoken_to_as_safely_as_its_url_asks_or_not_at_all() {
 fn j5_redis_is_never_spoken_to_in_plain_text_where_tls_is_asked_for() {
     let certificates = certificates();
     let file = |name: &str| certificates.path().join(name).display().to_string();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let server = Redis::start_with(&[
         "--tls-port",
         &port.to_string(),

@@ -10,7 +10,7 @@ mod redis;
 
 pub(crate) use disk::SmallDisk;
 pub(crate) use postgres::Postgres;
-pub(crate) use redis::Redis;
+pub(crate) use redis::{Redis, free_port};
 
 /// Sends a signal to processes that the test has started, itself or through a server of its own.
 pub(crate) fn signal(pids: &[u32], name: &str) {

@@ -26,8 +26,7 @@ impl Redis {
     /// A server with further arguments, as a configuration file has them.
     pub(crate) fn start_with(arguments: &[&str]) -> Redis {
         let directory = TempDir::new().unwrap();
-        // Free a moment ago; whoever is faster makes the test fail, which is rare enough.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let arguments: Vec<String> =
             arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let child = Mutex::new(spawn(port, &directory, &arguments));
@@ -91,6 +90,14 @@ impl Redis {
         *self.child.lock().unwrap() = spawn(self.port, &self.directory, &self.arguments);
         self.await_ready();
     }
+}
+
+/// A port that nobody listens on, below the range of outgoing connections, so that the server can come back to it. In a
+/// cluster the one 10,000 above it is needed too.
+pub(crate) fn free_port() -> u16 {
+    let ports = std::iter::repeat_with(|| fastrand::u16(20_000..32_000));
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.take(1_000).find(is_free).expect("there are free ports")
 }
 
 fn spawn(port: u16, directory: &TempDir, arguments: &[String]) -> Child {
