@@ -125,7 +125,7 @@ fn a_draft_is_created_and_read_through_the_cache_and_listed() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_error() {
+fn j2_a_reader_that_has_seen_enough_is_no_error() {
     let world = World::new("head");
     // More than a pipe holds.
     world.publish((0..1_500).map(|number| record(format!("rubbish {number}"))));

@@ -3,7 +3,7 @@
 use crate::world::{World, event, eventually, images, meanwhile};
 
 #[test]
-fn a_row_that_somebody_keeps_locked_is_waited_for_alone() {
+fn e10_a_row_that_somebody_keeps_locked_is_waited_for_alone() {
     let mut world = World::new("locked");
     world.set("database.lock_timeout_ms", 50);
     world.set("run.retry_backoff_ms", 10);
@@ -33,7 +33,7 @@ fn a_row_that_somebody_keeps_locked_is_waited_for_alone() {
 }
 
 #[test]
-fn a_deadlock_with_another_writer_is_tried_again() {
+fn e9_a_deadlock_with_another_writer_is_tried_again() {
     let mut world = World::new("deadlock");
     world.set("run.workers", 1);
     world.set("database.lock_timeout_ms", 20_000);

@@ -32,7 +32,7 @@ const DRAFTS: [&str; 3] = ["d1", "d2", "d3"];
 
 /// A server of either kind, with rows for [`DRAFTS`].
 enum Twin {
-    Real { world: World, table: Box<Session>, cache: Box<Connection> },
+    Real { world: Box<World>, table: Box<Session>, cache: Box<Connection> },
     Simulated { world: Shared, wire: Wire },
 }
 
@@ -67,7 +67,7 @@ impl Twin {
         let config = Config::load_from(None, nowhere, environment, Overrides::default()).unwrap();
         let table = Box::new(Session::new(config.database, "text"));
         let cache = Box::new(Connection::new(config.cache));
-        Twin::Real { world, table, cache }
+        Twin::Real { world: Box::new(world), table, cache }
     }
 
     fn update(&mut self, events: &[Change]) -> Result<Vec<usize>, Failure> {

@@ -78,7 +78,7 @@ fn an_offset_is_committed_after_its_dead_letter_is_acknowledged_and_not_before()
 }
 
 #[test]
-fn an_effect_whose_answer_was_lost_is_repeated_and_harms_nothing() {
+fn e4_f9_an_effect_whose_answer_was_lost_is_repeated_and_harms_nothing() {
     let mut world = World::new("lost-answer");
     // One worker, and so one connection that all events go through.
     world.set("run.workers", 1);

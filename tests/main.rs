@@ -34,3 +34,4 @@ mod stale_fills;
 mod failover;
 mod publish;
 mod demo;
+mod faults;

@@ -115,7 +115,7 @@ fn a_broker_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_wrong_setting_is_named_with_its_remedy() {
+fn j3_a_wrong_setting_is_named_with_its_remedy() {
     let mut world = World::new("settings");
     says(&world.call(&["run", "-w", "0"]), 2, "run.workers", "from 1 to 256");
     for workers in ["-3", "257", "many", "1.5", "99999999999999999999"] {

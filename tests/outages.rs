@@ -31,7 +31,7 @@ fn finishes(world: &World, load: &Load, running: Running) {
 }
 
 #[test]
-fn a_database_that_shuts_everybody_out_for_a_while_loses_nothing() {
+fn e3_e14_a_database_that_shuts_everybody_out_for_a_while_loses_nothing() {
     let mut world = World::new("shut-out");
     let (load, running) = busy(&mut world);
     let allow = |allowed: bool| {
@@ -100,7 +100,7 @@ fn an_outage_tells_when_its_cause_has_changed() {
 }
 
 #[test]
-fn a_cache_that_is_away_for_a_while_loses_nothing() {
+fn f1_a_cache_that_is_away_for_a_while_loses_nothing() {
     let mut world = World::new("cache-away");
     let (wire, url) = Proxy::before(&world.cache.url);
     world.set("cache.url", url);

@@ -50,14 +50,14 @@ fn refused_among_500(world: &World, refused: &[u32]) {
 }
 
 #[test]
-fn refused_rows_in_the_middle_of_a_batch_cost_their_neighbours_nothing() {
+fn e16_refused_rows_in_the_middle_of_a_batch_cost_their_neighbours_nothing() {
     let world = World::new("poison");
     world.refuse_jobs(&["job-0", "job-17", "job-18", "job-250", "job-499"]);
     refused_among_500(&world, &[0, 17, 18, 250, 499]);
 }
 
 #[test]
-fn a_row_that_is_refused_at_commit_is_found_all_the_same() {
+fn e16_a_row_that_is_refused_at_commit_is_found_all_the_same() {
     let world = World::new("poison-at-commit");
     // The statement succeeds; the COMMIT fails, and does not say for which row.
     world.database.sql(
@@ -103,7 +103,7 @@ fn a_refused_winner_gives_way_to_the_next_newest_event_of_its_draft() {
 }
 
 #[test]
-fn a_trigger_that_swallows_an_update_or_makes_up_a_code_refuses_its_row_alone() {
+fn e16_a_trigger_that_swallows_an_update_or_makes_up_a_code_refuses_its_row_alone() {
     let mut world = World::new("triggers");
     world.set("run.retry_backoff_ms", 1);
     world.database.sql(

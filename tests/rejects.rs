@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::world::{Record, World, await_transaction, body, event, images, record};
 
 /// Every code that a producer can bring about where ids are texts, with a record for it.
-fn bad_records() -> Vec<(&'static str, Record)> {
+pub(crate) fn bad_records() -> Vec<(&'static str, Record)> {
     let with = |field: &str, value: Value| {
         let mut event = body("d1", "job-1");
         event[field] = value;
@@ -75,7 +75,7 @@ fn odd(record: Record, number: usize) -> Record {
 }
 
 #[test]
-fn every_reject_is_a_dead_letter_with_its_code_and_byte_for_byte_what_it_was() {
+fn g_every_reject_is_a_dead_letter_with_its_code_and_byte_for_byte_what_it_was() {
     let mut world = World::new("rejects");
     world.set("run.retry_backoff_ms", 1);
     world.drafts(["d1"]);
@@ -137,7 +137,7 @@ fn every_reject_is_a_dead_letter_with_its_code_and_byte_for_byte_what_it_was() {
 }
 
 #[test]
-fn a_value_over_a_mebibyte_goes_to_the_dead_letters_by_reference_and_comes_back_whole() {
+fn g_a_value_over_a_mebibyte_goes_to_the_dead_letters_by_reference_and_comes_back_whole() {
     let world = World::new("too-large");
     let mut value = body("d1", "job-1");
     // Compressed, a broker takes it.

@@ -3,7 +3,7 @@
 use crate::world::{World, event, eventually, images, meanwhile};
 
 #[test]
-fn an_event_whose_draft_never_comes_is_rejected_after_the_retries() {
+fn e17_an_event_whose_draft_never_comes_is_rejected_after_the_retries() {
     let mut world = World::new("unknown");
     world.set("run.retry_backoff_ms", 20);
     world.drafts(["d1"]);
@@ -28,7 +28,7 @@ fn an_event_whose_draft_never_comes_is_rejected_after_the_retries() {
 }
 
 #[test]
-fn a_draft_that_is_created_meanwhile_gets_its_images_and_nobody_waits_for_it() {
+fn e17_a_draft_that_is_created_meanwhile_gets_its_images_and_nobody_waits_for_it() {
     let mut world = World::new("late");
     world.set("run.retry_backoff_ms", 2_500);
     world.drafts(["d1", "d2"]);

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 mod cache;
 mod event;
 mod load;
+pub(crate) mod private;
 mod program;
 mod proxy;
 mod rows;
@@ -23,6 +24,7 @@ pub(crate) use event::{Record, body, event, images, record};
 pub(crate) use load::Load;
 pub(crate) use program::{Ended, Running};
 pub(crate) use proxy::Proxy;
+pub(crate) use rows::Row;
 pub(crate) use topic::{
     Offsets, Place, alter_topic, await_topic, await_transaction, create_topic, delete_topic, read,
 };
@@ -101,9 +103,27 @@ impl World {
 
     /// A world that nobody has prepared.
     pub(crate) fn without_table(name: &str) -> World {
+        World::on(name, &given("DATABASE_URL"), &given("REDIS_URL"))
+    }
+
+    /// A world whose rows are on a server of its own.
+    pub(crate) fn on_postgres(name: &str, server: &private::Postgres) -> World {
+        let world = World::on(name, &server.url, &given("REDIS_URL"));
+        world.call(&["migrate"]).success();
+        world
+    }
+
+    /// A world whose cache is on a server of its own.
+    pub(crate) fn on_redis(name: &str, server: &private::Redis) -> World {
+        let world = World::on(name, &given("DATABASE_URL"), &server.url);
+        world.call(&["migrate"]).success();
+        world
+    }
+
+    fn on(name: &str, database_server: &str, cache_server: &str) -> World {
         let name = format!("{name}-{:08x}", fastrand::u32(..));
-        let database = rows::Database::create(&name);
-        let cache = CacheDb::claim();
+        let database = rows::Database::create(&name, database_server);
+        let cache = CacheDb::claim(cache_server);
         let topics = Topics::create(&name);
         let directory = TempDir::new().unwrap();
         let mut world =
@@ -122,10 +142,25 @@ impl World {
         world
     }
 
+    /// Sets another variable of the environment for what is started from now on.
+    pub(crate) fn variable(&mut self, name: &str, value: &str) {
+        self.settings.insert(name.to_owned(), value.to_owned());
+    }
+
     /// Sets a key of the configuration for what is started from now on.
     pub(crate) fn set(&mut self, key: &str, value: impl ToString) {
-        let (section, name) = key.split_once('.').expect("section.key");
-        let variable = format!("CONTENTFLOW_{section}__{}", name.replace('.', "_")).to_uppercase();
-        self.settings.insert(variable.replace("PROPERTIES_", "PROPERTIES__"), value.to_string());
+        self.settings.insert(variable_of(key), value.to_string());
     }
+
+    /// Leaves a key of the configuration at its default from now on.
+    pub(crate) fn unset(&mut self, key: &str) {
+        self.settings.remove(&variable_of(key));
+    }
+}
+
+/// The variable of the environment for a key of the configuration.
+fn variable_of(key: &str) -> String {
+    let (section, name) = key.split_once('.').expect("section.key");
+    let variable = format!("CONTENTFLOW_{section}__{}", name.replace('.', "_")).to_uppercase();
+    variable.replace("PROPERTIES_", "PROPERTIES__")
 }

@@ -27,6 +27,12 @@ impl Group {
         self.events[0].draft_hash()
     }
 
+    /// What groups are ordered by wherever they share a statement: by hash, because comparing texts all over the arenas costs
+    /// several times as much; by text where hashes collide.
+    pub fn place_in_batch(&self) -> (u64, &str) {
+        place_in_batch(&self.events[0])
+    }
+
     /// The newest of the events.
     pub fn newest(&self) -> usize {
         (0..self.events.len())
@@ -60,11 +66,12 @@ pub fn latest<'scope>(
     })
 }
 
+fn place_in_batch(change: &Change) -> (u64, &str) {
+    (change.draft_hash(), change.draft_id())
+}
+
 fn group(mut changes: Vec<Change>) -> Vec<Group> {
-    // By hash, because comparing texts all over the arenas costs several times as much; by text where hashes collide.
-    changes.sort_unstable_by(|a, b| {
-        a.draft_hash().cmp(&b.draft_hash()).then_with(|| a.draft_id().cmp(b.draft_id()))
-    });
+    changes.sort_unstable_by(|a, b| place_in_batch(a).cmp(&place_in_batch(b)));
     let mut groups: Vec<Group> = Vec::with_capacity(changes.len());
     for change in changes {
         match groups.last_mut() {

@@ -22,7 +22,12 @@ pub(super) fn start(format: LogFormat, verbose: u8, quiet: bool) {
         Ok(directives) if !directives.is_empty() => EnvFilter::builder().parse_lossy(directives),
         _ => EnvFilter::builder().parse_lossy(directives(verbose, quiet)),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A log that nobody takes any more (a closed pipe, a full disk) is no reason to stop: to complain about it on standard
+    // error would be to panic.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .log_internal_errors(false);
     // Whoever set a subscriber before, as a test may, keeps it.
     let started = match format {
         LogFormat::Text => builder.with_ansi(wants_color(&io::stderr())).try_init(),

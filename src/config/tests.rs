@@ -277,6 +277,16 @@ fn contradictions_are_refused() {
     let message =
         complaint(from_file("[database]\nlock_timeout_ms = 500\nstatement_timeout_ms = 500\n"));
     assert!(message.contains("is not below database.statement_timeout_ms = 500"), "{message}");
+    // A revocation drains without polling, also where librdkafka's own limit is meant.
+    let short = "[kafka.properties]\nmax.poll.interval.ms = 45000\n[run]\ndrain_timeout_s = 45\n";
+    for text in [short, "[run]\ndrain_timeout_s = 300\n"] {
+        let message = complaint(from_file(text));
+        assert!(
+            message.contains("run.drain_timeout_s = ") && message.contains("max.poll.interval.ms"),
+            "{message}"
+        );
+    }
+    from_file(&short.replace("= 45\n", "= 44\n")).unwrap();
 }
 
 #[test]

@@ -36,6 +36,9 @@ const OWNED: [(&str, &str); 15] = [
     ("enable.idempotence", "dead letters are produced idempotently"),
 ];
 
+/// How long a consumer may go without polling, and librdkafka's default for it.
+const MAX_POLL_INTERVAL: (&str, &str) = ("max.poll.interval.ms", "300000");
+
 pub(super) fn validate(raw: RawConfig, figment: &Figment) -> Result<Config, ConfigError> {
     let RawConfig { kafka, dead_letters, database, cache, run } = raw;
     let mut check = Check { figment, problems: Vec::new() };
@@ -44,6 +47,9 @@ pub(super) fn validate(raw: RawConfig, figment: &Figment) -> Result<Config, Conf
     let database = check.database(database);
     let cache = check.cache(cache);
     let run = check.run(run);
+    if let Some(run) = &run {
+        check.drain_before_eviction(&kafka, run);
+    }
     match (database, cache, run) {
         (Some(database), Some(cache), Some(run)) if check.problems.is_empty() => {
             Ok(Config { kafka, dead_letters, database, cache, run })
@@ -230,6 +236,22 @@ impl Check<'_> {
             retry_backoff: Duration::from_millis(retry_backoff?),
             drain_timeout: Duration::from_secs(drain_timeout?),
         })
+    }
+
+    /// A revocation is drained inside a poll: one that takes longer than the broker's patience loses the partitions.
+    fn drain_before_eviction(&mut self, kafka: &Kafka, run: &Run) {
+        let patience =
+            kafka.properties.get(MAX_POLL_INTERVAL.0).map_or(MAX_POLL_INTERVAL.1, String::as_str);
+        let drain = run.drain_timeout;
+        if patience.parse().is_ok_and(|patience_ms| drain >= Duration::from_millis(patience_ms)) {
+            let (name, _) = MAX_POLL_INTERVAL;
+            self.refuse(
+                "run.drain_timeout_s",
+                Some(&drain.as_secs()),
+                &format!("is not below {name} = {patience}, after which the partitions are given to others"),
+                &format!("make the drain shorter, or set {}.{name} to more", limits::PROPERTIES),
+            );
+        }
     }
 
     fn number(&mut self, key: &str, value: u64) -> Option<u64> {

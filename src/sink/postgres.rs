@@ -139,7 +139,9 @@ impl<T: Table> Writer<T> {
     async fn retry_due(&mut self) {
         let now = Instant::now();
         let due = self.held.extract_if(.., |_draft, (at, _)| *at <= now);
-        let groups = due.map(|(_draft, (_, pending))| pending).collect();
+        let mut groups: Vec<Pending> = due.map(|(_draft, (_, pending))| pending).collect();
+        // In the order of every batch: rows that are locked in another one can deadlock with them.
+        groups.sort_by(|a, b| a.group.place_in_batch().cmp(&b.group.place_in_batch()));
         self.settle(vec![Part { path: Path::Judged, groups }]).await;
     }
 
@@ -306,7 +308,7 @@ impl Book {
     }
 
     /// Says that all is written before it is.
-    fn boast(&mut self, ticket: Ticket, batch: &[Group]) {
+    fn boast(&self, ticket: Ticket, batch: &[Group]) {
         let settled = |change: &Change| {
             Written::Settled(Settled { change: change.clone(), outcome: Outcome::Applied })
         };

@@ -189,7 +189,7 @@ impl Life {
         self.poll_thread()
     }
 
-    fn poll_lanes(&mut self) -> Lived {
+    fn poll_lanes(&self) -> Lived {
         let mut context = Context::from_waker(TaskWaker::noop());
         for slot in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             let Some(task) = slot else { continue };

@@ -67,11 +67,11 @@ fn main() -> ExitCode {
     let (fixed, fresh) = (1..1 + histories / 2, base..base + histories - histories / 2);
     let seeds: Vec<u64> = fixed.chain(fresh).collect();
     let drawn = all_drawn(&seeds, &mut failures);
+    let (uncovered, seconds) = (drawn.uncovered(), since.elapsed().as_secs());
     println!(
-        "simulation, drawn: {drawn} seed_base={base} seconds={:.0}",
-        since.elapsed().as_secs_f64()
+        "simulation, drawn: {drawn} uncovered_pairs={} seed_base={base} seconds={seconds}",
+        uncovered.len()
     );
-    let uncovered = drawn.uncovered();
     if !uncovered.is_empty() && histories >= 2_000 {
         println!("simulation: never met: {uncovered:?}");
         failures += 1;

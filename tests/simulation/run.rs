@@ -81,7 +81,7 @@ pub(crate) fn run(runtime: &Runtime, history: &History, fate: Fate, schedule: Sc
         lives: 0,
         faults: BTreeMap::new(),
     };
-    run.to_rest();
+    run.come_to_rest();
     check(&mut lock(&run.world), history);
     if history.is_replayed && lock(&run.world).violations.is_empty() {
         run.replay();
@@ -95,7 +95,7 @@ pub(crate) fn run(runtime: &Runtime, history: &History, fate: Fate, schedule: Sc
 
 impl Run<'_> {
     /// Turns until everything is done, or something is wrong.
-    fn to_rest(&mut self) {
+    fn come_to_rest(&mut self) {
         loop {
             self.happen();
             if !lock(&self.world).violations.is_empty() {
@@ -252,7 +252,7 @@ impl Run<'_> {
             (world.rows.clone(), world.letters.clone())
         };
         self.healed_at = Some(self.turn);
-        self.to_rest();
+        self.come_to_rest();
         check_replay(&mut lock(&self.world), self.history, &rows, &letters);
     }
 }

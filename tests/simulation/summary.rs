@@ -85,7 +85,7 @@ impl fmt::Display for Summary {
         write!(f, "{}}}", replies.join(", "))?;
         write!(
             f,
-            " lost={} stale_rows={} double_effects={} missing_dead_letters={} undeleted_keys={} trespasses={} failures={} stuck={} unrepeatable={} uncovered_pairs={}",
+            " lost={} stale_rows={} double_effects={} missing_dead_letters={} undeleted_keys={} trespasses={} failures={} stuck={} unrepeatable={}",
             self.count(&[Violation::Lost]),
             self.count(&[Violation::StaleRow]),
             self.count(&[Violation::DoubleEffect]),
@@ -95,7 +95,6 @@ impl fmt::Display for Summary {
             self.count(&[Violation::Failure]),
             self.count(&[Violation::Stuck]),
             self.count(&[Violation::Unrepeatable]),
-            self.uncovered().len(),
         )
     }
 }

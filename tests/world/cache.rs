@@ -2,7 +2,7 @@
 
 use redis::{Client, Commands, Connection, IntoConnectionInfo};
 
-use super::{World, given};
+use super::World;
 
 /// How long a number stays claimed if its test dies without giving it back, seconds. No test takes so long.
 const CLAIM_S: u64 = 600;
@@ -10,6 +10,8 @@ const CLAIM_S: u64 = 600;
 /// A numbered database of the server that no other test uses.
 pub(crate) struct CacheDb {
     pub(crate) url: String,
+    /// The same, without a database.
+    server: String,
     client: Client,
     /// The claim, in database 0.
     claim: String,
@@ -17,9 +19,8 @@ pub(crate) struct CacheDb {
 
 impl CacheDb {
     /// Claims the next free number, and empties its database.
-    pub(super) fn claim() -> CacheDb {
-        let server = given("REDIS_URL");
-        let mut zero = connect(&at_number(&server, 0));
+    pub(super) fn claim(server: &str) -> CacheDb {
+        let mut zero = connect(&at_number(server, 0));
         let (_, databases): (String, u64) =
             redis::cmd("CONFIG").arg("GET").arg("databases").query(&mut zero).unwrap();
         assert!(databases > 1, "Redis has only one database: set `databases` to more");
@@ -36,9 +37,9 @@ impl CacheDb {
                 .query(&mut zero)
                 .unwrap();
             if free.is_some() {
-                let url = at_number(&server, number);
+                let url = at_number(server, number);
                 let client = Client::open(url.as_str()).unwrap();
-                let cache = CacheDb { url, client, claim };
+                let cache = CacheDb { url, server: server.to_owned(), client, claim };
                 redis::cmd("FLUSHDB").exec(&mut cache.connection()).unwrap();
                 return cache;
             }
@@ -70,7 +71,7 @@ impl Drop for CacheDb {
     fn drop(&mut self) {
         let give_back = || {
             redis::cmd("FLUSHDB").exec(&mut self.client.get_connection()?)?;
-            let zero = Client::open(at_number(&given("REDIS_URL"), 0).as_str())?;
+            let zero = Client::open(at_number(&self.server, 0).as_str())?;
             redis::cmd("DEL").arg(&self.claim).exec(&mut zero.get_connection()?)
         };
         if let Err(error) = give_back() {
@@ -81,7 +82,7 @@ impl Drop for CacheDb {
 
 fn connect(url: &str) -> Connection {
     let connection = Client::open(url).and_then(|client| client.get_connection());
-    connection.unwrap_or_else(|error| panic!("Redis at REDIS_URL: {error}"))
+    connection.unwrap_or_else(|error| panic!("Redis: {error}"))
 }
 
 /// The URL with another database in it.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
+use super::private::signal;
 use super::{DEADLINE, Offsets, World};
 
 /// The report that `run` prints.
@@ -97,7 +98,12 @@ impl Ended {
 
     /// Whether it was killed.
     pub(crate) fn was_killed(&self) -> bool {
-        self.status.signal() == Some(9)
+        self.signal() == Some(9)
+    }
+
+    /// The signal that ended it, if one did.
+    pub(crate) fn signal(&self) -> Option<i32> {
+        self.status.signal()
     }
 }
 
@@ -128,11 +134,19 @@ impl Running {
         err.split(&said).skip(1).any(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
     }
 
+    /// Its number, which belongs to it until it is waited for.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Asks it to stop.
     pub(crate) fn terminate(&self) {
-        // The number belongs to the child until it is waited for.
-        let kill = format!("kill -TERM {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        signal(&[self.pid()], "TERM");
     }
 
     /// Kills it, as a machine that fails does.
@@ -236,6 +250,17 @@ impl World {
     /// Starts a command and leaves it running.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
         Running::spawn(self.command(arguments))
+    }
+
+    /// Starts a command as the argument of another program, which gives it less of the machine.
+    pub(crate) fn start_under(&self, wrapper: &[&str], arguments: &[&str]) -> Running {
+        let inner = self.command(arguments);
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(inner.get_program()).args(inner.get_args()).env_clear();
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.current_dir(self.directory.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running::spawn(command)
     }
 
     /// Starts a consumer, which runs until it is stopped.

@@ -14,6 +14,10 @@ enum Mode {
     Mute,
     /// There is no wire: what was there is cut off, what comes is turned away.
     Cut,
+    /// The next request is lost together with its connection; then everything passes.
+    TrapRequest,
+    /// So many bytes of answers pass, what follows is lost together with its connection; then everything passes.
+    TrapAnswer(usize),
 }
 
 struct Wire {
@@ -70,6 +74,21 @@ impl Proxy {
         self.wire.set(Mode::Mute);
     }
 
+    /// Cuts the connection of the next request, before the request arrives.
+    pub(crate) fn trap_request(&self) {
+        self.wire.set(Mode::TrapRequest);
+    }
+
+    /// Cuts the connection of the next answer, after so many bytes of answers.
+    pub(crate) fn trap_answer(&self, after_bytes: usize) {
+        self.wire.set(Mode::TrapAnswer(after_bytes));
+    }
+
+    /// Whether a trap has caught something.
+    pub(crate) fn is_sprung(&self) -> bool {
+        self.wire.mode() == Mode::Open
+    }
+
     /// Cuts all connections, and turns new ones away.
     pub(crate) fn cut(&self) {
         self.wire.set(Mode::Cut);
@@ -119,10 +138,22 @@ impl Wire {
             while *mode == Mode::Held && obstacle == Mode::Held {
                 mode = self.changed.wait(mode).unwrap();
             }
-            let lost = *mode == Mode::Mute && obstacle == Mode::Mute;
-            let cut = *mode == Mode::Cut;
+            let is_request = obstacle == Mode::Held;
+            // How much of it passes, and whether the connection is cut then.
+            let (passes, cut) = match *mode {
+                Mode::Cut => (0, true),
+                Mode::Mute if !is_request => (0, false),
+                Mode::TrapRequest if is_request => (0, true),
+                Mode::TrapAnswer(bytes) if !is_request => (bytes.min(count), bytes < count),
+                _ => (count, false),
+            };
+            match &mut *mode {
+                Mode::TrapAnswer(bytes) if !is_request && !cut => *bytes -= passes,
+                trap @ (Mode::TrapRequest | Mode::TrapAnswer(_)) if cut => *trap = Mode::Open,
+                _ => {}
+            }
             drop(mode);
-            if cut || (!lost && to.write_all(&buffer[..count]).is_err()) {
+            if to.write_all(&buffer[..passes]).is_err() || cut {
                 break;
             }
         }

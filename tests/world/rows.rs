@@ -1,11 +1,12 @@
 //! The database of a world: its rows, and sessions that get in their way.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
-use super::{RUNTIME, World, block_on, given};
+use super::{RUNTIME, World, block_on};
 
 /// When the drafts of a test were last changed, before the test.
 pub(crate) const LONG_AGO: &str = "2020-01-01T00:00:00+00:00";
@@ -54,21 +55,37 @@ impl Row {
     }
 }
 
-/// A session with a database.
-pub(crate) struct Session(Client);
+/// A session with a database. One that the server has lost is made anew.
+pub(crate) struct Session {
+    url: String,
+    client: Mutex<Arc<Client>>,
+}
 
 impl Session {
     fn open(url: &str) -> Session {
-        let (client, connection) = block_on(tokio_postgres::connect(url, NoTls))
-            .unwrap_or_else(|error| panic!("PostgreSQL at DATABASE_URL: {error}"));
+        let client = Session::connect(url).unwrap_or_else(|error| panic!("PostgreSQL: {error}"));
+        Session { url: url.to_owned(), client: Mutex::new(Arc::new(client)) }
+    }
+
+    fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
+        let (client, connection) = block_on(tokio_postgres::connect(url, NoTls))?;
         // Ends with the client, or is cut off together with its database.
         RUNTIME.spawn(connection);
-        Session(client)
+        Ok(client)
+    }
+
+    fn client(&self) -> Arc<Client> {
+        let mut client = self.client.lock().unwrap();
+        if client.is_closed() {
+            let again = Session::connect(&self.url);
+            *client = Arc::new(again.unwrap_or_else(|error| panic!("PostgreSQL: {error}")));
+        }
+        Arc::clone(&client)
     }
 
     /// Runs SQL and gives its rows as text.
     pub(crate) fn sql(&self, statement: &str) -> Vec<Vec<Option<String>>> {
-        let answers = block_on(self.0.simple_query(statement));
+        let answers = block_on(self.client().simple_query(statement));
         let answers = answers.unwrap_or_else(|error| panic!("{statement}: {error:?}"));
         let rows = answers.iter().filter_map(|answer| match answer {
             SimpleQueryMessage::Row(row) => Some(row),
@@ -99,11 +116,10 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    pub(super) fn create(world: &str) -> Database {
+    pub(super) fn create(world: &str, server: &str) -> Database {
         let name = format!("contentflow_{}", world.replace('-', "_"));
-        let server = given("DATABASE_URL");
-        let url = at_database(&server, &name);
-        let server = Session::open(&server);
+        let url = at_database(server, &name);
+        let server = Session::open(server);
         server.sql(&format!("CREATE DATABASE {name}"));
         let session = Session::open(&url);
         Database { url, name, server, session }
@@ -112,6 +128,12 @@ impl Database {
     /// One more session, for a transaction that gets in the way.
     pub(crate) fn session(&self) -> Session {
         Session::open(&self.url)
+    }
+
+    /// One more session, if the server has one left.
+    pub(crate) fn try_session(&self) -> Option<Session> {
+        let client = Session::connect(&self.url).ok()?;
+        Some(Session { url: self.url.clone(), client: Mutex::new(Arc::new(client)) })
     }
 
     pub(crate) fn sql(&self, statement: &str) -> Vec<Vec<Option<String>>> {
@@ -139,6 +161,15 @@ impl Database {
         self.waiting() > 0
     }
 
+    /// The server's processes for the sessions of the program.
+    pub(crate) fn backends(&self) -> Vec<u32> {
+        let pids = self.server.sql(&format!(
+            "SELECT pid FROM pg_stat_activity WHERE datname = '{}' AND application_name = 'contentflow'",
+            self.name
+        ));
+        pids.into_iter().map(|mut row| row.remove(0).unwrap().parse().unwrap()).collect()
+    }
+
     /// Cuts off every session of the program.
     pub(crate) fn cut_sessions(&self) -> u64 {
         self.server.number(&format!(
@@ -152,7 +183,7 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let drop_database = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        if let Err(error) = block_on(self.server.0.batch_execute(&drop_database)) {
+        if let Err(error) = block_on(self.server.client().batch_execute(&drop_database)) {
             eprintln!("{} is left behind: {error}", self.name);
         }
     }
@@ -180,7 +211,7 @@ impl World {
             "INSERT INTO event_drafts (event_draft_id, updated_at)
              SELECT id::{id_type}, '{LONG_AGO}' FROM unnest($1::text[]) AS id"
         );
-        block_on(self.database.session.0.execute(&insert, &[&ids])).unwrap();
+        block_on(self.database.session.client().execute(&insert, &[&ids])).unwrap();
         self.cache.fill(&ids);
     }
 

@@ -1,0 +1,17 @@
+//! The catalogue of faults as tests: each function is named after the scenarios that it shows, and `docs/reliability.md` lists
+//! them all.
+
+mod e_bisection;
+mod e_contention;
+mod e_outages;
+mod e_schema;
+mod e_zombies;
+mod f_keys;
+mod f_redis;
+mod g_poison;
+mod j_config;
+mod j_limits;
+mod j_security;
+mod j_signals;
+mod j_skew;
+mod stores;

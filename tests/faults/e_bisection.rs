@@ -1,0 +1,120 @@
+//! What the database refuses among 5,000 rows of one statement: exactly that becomes dead letters, for few extra statements.
+
+use std::collections::BTreeMap;
+
+use crate::world::{Place, Record, World, event, eventually, images};
+
+use super::stores::single;
+
+const ROWS: u32 = 5_000;
+
+fn draft(number: u32) -> String {
+    format!("d{number}")
+}
+
+/// A world with so many drafts, whose program writes them with one statement.
+fn batch(name: &str, rows: u32) -> World {
+    let mut world = single(World::new(name));
+    world.set("database.batch_rows", rows);
+    world.set("run.epoch_records", rows);
+    world.set("run.linger_ms", 60_000);
+    world.drafts((0..rows).map(draft));
+    // Sequences count what is rolled back, too.
+    world.database.sql(
+        "CREATE SEQUENCE statements;
+         CREATE FUNCTION count_it() RETURNS trigger LANGUAGE plpgsql AS
+         $$ BEGIN PERFORM nextval('statements'); RETURN NULL; END $$;
+         CREATE TRIGGER count BEFORE UPDATE ON event_drafts EXECUTE FUNCTION count_it()",
+    );
+    world
+}
+
+/// Events for all of the drafts, with the bad ones evenly spread: nothing costs more.
+fn events(rows: u32, bad: u32) -> Vec<Record> {
+    let events = (0..rows).map(|number| {
+        let job = if is_bad(number, rows, bad) { "bad" } else { "good" };
+        event(&draft(number), &format!("{job}-{number}")).on(0)
+    });
+    events.collect()
+}
+
+fn is_bad(number: u32, rows: u32, bad: u32) -> bool {
+    // From the middle of the first part on.
+    bad > 0 && number % (rows / bad) == rows / bad / 2
+}
+
+fn refuse_bad_jobs(world: &World) {
+    world.database.sql(
+        "ALTER TABLE event_drafts ADD CONSTRAINT no_bad_job CHECK (content_job_id NOT LIKE 'bad-%')",
+    );
+}
+
+/// Proves that exactly the bad ones are dead letters, and all others applied.
+fn assert_parted(world: &World, places: &[Place], bad: u32) {
+    let rows = u32::try_from(places.len()).unwrap();
+    let all = || (0..rows).zip(places);
+    let refused: BTreeMap<Place, String> = all()
+        .filter(|(number, _)| is_bad(*number, rows, bad))
+        .map(|(_, place)| (*place, "database-refused".to_owned()))
+        .collect();
+    assert_eq!(refused.len(), usize::try_from(bad).unwrap());
+    assert_eq!(world.rejects(), refused);
+    let found = world.rows();
+    for (number, _) in all() {
+        let row = &found[&draft(number)];
+        if is_bad(number, rows, bad) {
+            assert!(row.is_untouched() && row.jobs().is_empty(), "{number}");
+        } else {
+            assert_eq!(row.images(), &images(&format!("good-{number}")));
+        }
+    }
+    assert_eq!(world.cache.keys(), u64::from(bad), "the keys of the refused stay");
+    assert_eq!(world.committed(), world.ends());
+}
+
+#[test]
+fn e16_one_ten_or_five_hundred_refused_rows_in_five_thousand_cost_few_statements() {
+    println!("bad rows in {ROWS}   extra statements   bound");
+    for bad in [0, 1, 10, 500] {
+        let world = batch(&format!("e16-{bad}"), ROWS);
+        refuse_bad_jobs(&world);
+        let places = world.publish(events(ROWS, bad));
+
+        let report = world.run_until_caught_up();
+
+        let (rows, bad_rows) = (u64::from(ROWS), u64::from(bad));
+        assert_eq!(report.outcomes(), [rows, rows - bad_rows, 0, 0, 0, bad_rows]);
+        assert_parted(&world, &places, bad);
+        let statements = world.database.number("SELECT last_value FROM statements");
+        let bound = f64::from(bad) * (2.0 * (f64::from(ROWS) / f64::from(bad.max(1))).log2() + 2.0);
+        let extra = u32::try_from(statements - 1).unwrap();
+        println!("{bad:16}   {extra:16}   {bound:5.0}");
+        assert!(f64::from(extra) <= bound, "{extra} extra statements for {bad} bad rows");
+    }
+}
+
+#[test]
+fn e3_e16_a_database_that_goes_away_in_the_middle_of_a_bisection_changes_nothing_about_it() {
+    let world = batch("e3-e16", 500);
+    refuse_bad_jobs(&world);
+    world.slow_down(10);
+    let places = world.publish(events(500, 10));
+    let running = world.start(&["run", "--until-caught-up", "--report", "json"]);
+    let mut cuts = 0;
+    // Every so many statements the session is lost, until the search is over.
+    eventually("it is through", || {
+        let statements = world.database.number("SELECT last_value FROM statements");
+        if statements > 15 * (cuts + 1) && cuts < 4 {
+            cuts += u64::from(world.database.cut_sessions() > 0);
+        }
+        world.committed() == world.ends()
+    });
+    let ended = running.wait();
+    assert!(cuts >= 2 && ended.err.contains("held"), "{cuts} cuts: {}", ended.err);
+    let report = ended.report();
+    assert_eq!((report.applied + report.duplicate, report.rejected), (490, 10));
+    for letter in world.dead_letters() {
+        assert_eq!(letter.header("dlq.attempts"), Some("1"), "the outages are not charged");
+    }
+    assert_parted(&world, &places, 10);
+}

@@ -1,0 +1,175 @@
+//! Encryption that is asked for is had or refused, and the rights that the documentation asks for are enough.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::interruptions::mixed;
+use crate::world::private::{Postgres, Redis, free_port};
+use crate::world::{World, eventually};
+
+/// A local authority with certificates for this host, for another, and for this one until yesterday.
+fn certificates() -> TempDir {
+    let directory = TempDir::new().unwrap();
+    let openssl = |arguments: String| {
+        let mut openssl = Command::new("openssl");
+        let output = openssl.args(arguments.split(' ')).current_dir(directory.path()).output();
+        let output = output.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "openssl {arguments}: {said}");
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    openssl(format!("req -x509 {key} -keyout ca.key -out ca.crt -days 2 -subj /CN=authority"));
+    for (name, host, days) in [
+        ("good", "IP:127.0.0.1", 2),
+        ("other", "DNS:other.example", 2),
+        ("expired", "IP:127.0.0.1", -1),
+    ] {
+        openssl(format!("req {key} -keyout {name}.key -out {name}.csr -subj /CN={name}"));
+        let extensions = directory.path().join("extensions");
+        fs::write(extensions, format!("subjectAltName={host}")).unwrap();
+        openssl(format!(
+            "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out {name}.crt -days {days} \
+             -extfile extensions"
+        ));
+    }
+    directory
+}
+
+/// Has the server use that certificate for new connections.
+fn serve(server: &Postgres, world: &World, certificates: &Path, name: &str) {
+    let data = server.data();
+    for extension in ["crt", "key"] {
+        let file = data.join(format!("server.{extension}"));
+        fs::copy(certificates.join(format!("{name}.{extension}")), &file).unwrap();
+        let owner = format!("--reference={}", data.display());
+        assert!(Command::new("chown").arg(owner).arg(&file).status().unwrap().success());
+        assert!(Command::new("chmod").arg("600").arg(&file).status().unwrap().success());
+    }
+    world.database.sql("ALTER SYSTEM SET ssl = on");
+    world.database.sql("SELECT pg_reload_conf()");
+}
+
+#[test]
+fn j5_postgresql_is_spoken_to_as_safely_as_its_url_asks_or_not_at_all() {
+    let (server, certificates) = (Postgres::start(), certificates());
+    let mut world = World::on_postgres("j5", &server);
+    let url = world.database.url.clone();
+    let roots = format!("&sslrootcert={}", certificates.path().join("ca.crt").display());
+    // What was asked for, and how the line of `check` about the database begins.
+    let mut check = |served: &str, query: &str, expected: &str| {
+        world.set("database.url", format!("{url}?{query}"));
+        let ended = world.call(&["check"]);
+        let line = ended.out.lines().find(|line| line.contains(" database ")).unwrap_or_default();
+        assert!(line.starts_with(expected), "{served}, {query}: {}", ended.out);
+        if expected == "FAIL" {
+            assert!(line.contains("no TLS with PostgreSQL"), "{served}, {query}: {line}");
+            assert_eq!(world.call(&["run", "--until-caught-up"]).code(), Some(1));
+        }
+    };
+    // No silent plain text.
+    for mode in ["require", "verify-ca", "verify-full"] {
+        check("no certificate", &format!("sslmode={mode}"), "FAIL");
+    }
+    check("no certificate", "sslmode=prefer", "ok");
+    let with_roots = |mode: &str| format!("sslmode={mode}{roots}");
+    let cases = [
+        // The certificate, then verify-full, verify-ca and require, each with its authority; and require with none.
+        ("good", ["ok", "ok", "ok", "ok"]),
+        ("other", ["FAIL", "ok", "ok", "ok"]),
+        ("expired", ["FAIL", "FAIL", "FAIL", "ok"]),
+    ];
+    for (name, [full, chain, require, alone]) in cases {
+        let plain = World::on_postgres("j5-serve", &server);
+        serve(&server, &plain, certificates.path(), name);
+        eventually("the certificate is served", || {
+            let shown = Command::new("openssl")
+                .args(["s_client", "-starttls", "postgres", "-connect"])
+                .arg(server.url.split('@').nth(1).unwrap().split('/').next().unwrap())
+                .stdin(std::process::Stdio::null())
+                .output()
+                .unwrap();
+            String::from_utf8_lossy(&shown.stdout).contains(&format!("CN = {name}"))
+        });
+        check(name, &with_roots("verify-full"), full);
+        check(name, &with_roots("verify-ca"), chain);
+        check(name, &with_roots("require"), require);
+        check(name, "sslmode=require", alone);
+        // An authority that no browser knows.
+        check(name, "sslmode=verify-full", "FAIL");
+        check(name, "sslmode=verify-ca", "FAIL");
+    }
+}
+
+#[test]
+fn j5_redis_is_never_spoken_to_in_plain_text_where_tls_is_asked_for() {
+    let certificates = certificates();
+    let file = |name: &str| certificates.path().join(name).display().to_string();
+    let port = free_port();
+    let server = Redis::start_with(&[
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &file("good.crt"),
+        "--tls-key-file",
+        &file("good.key"),
+        "--tls-auth-clients",
+        "no",
+    ]);
+    let mut world = World::on_redis("j5-redis", &server);
+    world.set("cache.timeout_ms", 1_000);
+    let plain = server.url.replace("redis://", "rediss://");
+    let encrypted = format!("rediss://127.0.0.1:{port}");
+    // A port that speaks no TLS says nothing to who does; an authority that no browser knows is refused.
+    for (url, why) in
+        [(&plain, "rediss:// if it speaks TLS there"), (&encrypted, "no TLS with Redis")]
+    {
+        world.set("cache.url", url);
+        let ended = world.call(&["check"]);
+        let line = ended.out.lines().find(|line| line.contains(" cache ")).unwrap_or_default();
+        assert!(line.starts_with("FAIL") && line.contains(why), "{url}: {}", ended.out);
+        assert_eq!(world.call(&["run", "--until-caught-up"]).code(), Some(1));
+    }
+    // Nor is there a way to trust anybody.
+    world.set("cache.url", format!("{encrypted}/#insecure"));
+    let refused = world.call(&["run", "--until-caught-up"]);
+    assert!(
+        refused.failure(1).contains("cache.url cannot create insecure client"),
+        "{}",
+        refused.err
+    );
+}
+
+#[test]
+fn j6_the_least_rights_are_enough_for_a_whole_load() {
+    let server = Redis::start();
+    let role = format!("least_{:08x}", fastrand::u32(..));
+    let mut world = World::on_redis("j6", &server);
+    world.set("run.retry_backoff_ms", 5);
+    let written = "content_images, updated_at, content_job_id, content_event_at, content_event_offset, \
+                   content_event_partition, content_recent_jobs, content_recent_positions";
+    world.database.sql(&format!(
+        "CREATE ROLE {role} LOGIN;
+         GRANT SELECT (event_draft_id, {written}), UPDATE ({written}) ON event_drafts TO {role}"
+    ));
+    server.tell("ACL SETUSER least on >secret ~event:draft:* ~{event:draft:* +del +select +ping");
+    let (_, address) = world.database.url.split_once('@').expect("the stack's URL has a user");
+    world.set("database.url", format!("postgres://{role}@{address}"));
+    let (_, address) = world.cache.url.split_once("://").unwrap();
+    world.set("cache.url", format!("redis://least:secret@{address}"));
+
+    world.call(&["check"]).success();
+    let load = world.load(mixed(6, 4_000));
+    let report = world.run_until_caught_up();
+    assert_eq!(report.read, load.events());
+    assert!(report.duplicate > 0 && report.superseded > 0 && report.rejected > 0, "{report:?}");
+    world.assert_done(&load);
+
+    // And they are the least: without one of them it does not start.
+    world.database.sql(&format!("REVOKE UPDATE (updated_at) ON event_drafts FROM {role}"));
+    let refused = world.call(&["run", "--until-caught-up"]);
+    assert!(refused.failure(1).contains("UPDATE (updated_at)"), "{}", refused.err);
+    world.database.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+}

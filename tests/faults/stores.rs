@@ -1,0 +1,57 @@
+//! What the tests of the stores share: a run that has its connections, and an outage that it is to live through.
+
+use std::time::{Duration, Instant};
+
+use crate::world::{DEADLINE, Offsets, Running, World, event, eventually, images};
+
+/// Makes a world's program one thread with one connection to each server, and quick to try again.
+pub(super) fn single(mut world: World) -> World {
+    world.set("run.workers", 1);
+    world.set("run.retry_backoff_ms", 20);
+    world
+}
+
+/// Starts a consumer, and waits until it has its connections: the draft d0 has got its images, by the first record of
+/// partition 0.
+pub(super) fn connected(world: &World) -> Running {
+    world.drafts(["d0"]);
+    world.publish([event("d0", "job-0").on(0)]);
+    let running = world.start_run();
+    eventually("the connections are there", || world.committed() == through(1));
+    running
+}
+
+/// So many records of partition 0 are through.
+pub(super) fn through(records: i64) -> Offsets {
+    [(0, records)].into()
+}
+
+/// Waits until the outage is noticed, for this reason.
+pub(super) fn held(running: &Running, reason: &str) {
+    // Codes of Redis come in the client's spelling: ReadOnly, NOREPLICAS.
+    let reason = reason.to_lowercase();
+    let says_so = |line: &str| line.contains("held: ") && line.to_lowercase().contains(&reason);
+    let since = Instant::now();
+    while !running.err().lines().any(says_so) {
+        assert!(since.elapsed() < DEADLINE, "not held for {reason:?}: {}", running.err());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Waits until partition 0 is through, with so many records after the first, and proves that it was an outage and nothing else:
+/// no dead letter, these drafts with the images of these jobs, and no key of theirs in the cache.
+pub(super) fn resumes(world: &World, running: Running, drafts: &[(&str, &str)], records: usize) {
+    let all = 1 + u64::try_from(records).unwrap();
+    let committed = through(i64::try_from(all).unwrap());
+    eventually("it has resumed", || world.committed() == committed);
+    let ended = running.stop();
+    let report = ended.report();
+    let good = report.applied + report.duplicate + report.superseded;
+    assert_eq!((report.read, good), (all, all), "{report:?}");
+    assert!(ended.err.contains("resumed"), "{}", ended.err);
+    for (draft, job) in drafts {
+        assert_eq!(world.row(draft).images(), &images(job), "{draft}");
+        assert_eq!(world.cached(draft), None, "{draft}");
+    }
+    assert!(world.dead_letters().is_empty(), "an outage is not bad data");
+}

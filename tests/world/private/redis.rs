@@ -1,0 +1,120 @@
+//! A Redis server of a test's own.
+
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+
+use tempfile::TempDir;
+
+use super::super::eventually;
+use super::Frozen;
+
+/// A Redis server that survives being killed with all its keys. Stopped and deleted when it is dropped.
+pub(crate) struct Redis {
+    pub(crate) url: String,
+    port: u16,
+    arguments: Vec<String>,
+    directory: TempDir,
+    child: Mutex<Child>,
+}
+
+impl Redis {
+    pub(crate) fn start() -> Redis {
+        Redis::start_with(&[])
+    }
+
+    /// A server with further arguments, as a configuration file has them.
+    pub(crate) fn start_with(arguments: &[&str]) -> Redis {
+        let directory = TempDir::new().unwrap();
+        let port = free_port();
+        let arguments: Vec<String> =
+            arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let child = Mutex::new(spawn(port, &directory, &arguments));
+        let url = format!("redis://127.0.0.1:{port}");
+        let server = Redis { url, port, arguments, directory, child };
+        server.await_ready();
+        server
+    }
+
+    fn await_ready(&self) {
+        eventually("Redis listens", || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
+    }
+
+    /// The directory that it writes to.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
+    /// One command, of several words. The answer does not matter, an error does.
+    pub(crate) fn tell(&self, command: &str) {
+        self.try_tell(command).unwrap_or_else(|error| panic!("{command}: {error}"));
+    }
+
+    pub(crate) fn try_tell(&self, command: &str) -> redis::RedisResult<()> {
+        let mut words = command.split(' ');
+        let mut command = redis::cmd(words.next().unwrap());
+        for word in words {
+            command.arg(word);
+        }
+        let client = redis::Client::open(self.url.as_str()).unwrap();
+        command.exec(&mut client.get_connection()?)
+    }
+
+    /// An ACL command, whose words may have blanks.
+    pub(crate) fn acl(&self, words: &[&str]) {
+        let client = redis::Client::open(self.url.as_str()).unwrap();
+        redis::cmd("ACL").arg(words).exec(&mut client.get_connection().unwrap()).unwrap();
+    }
+
+    /// A field of its INFO.
+    pub(crate) fn info(&self, field: &str) -> String {
+        let client = redis::Client::open(self.url.as_str()).unwrap();
+        let info: redis::InfoDict =
+            redis::cmd("INFO").query(&mut client.get_connection().unwrap()).unwrap();
+        info.get(field).unwrap_or_else(|| panic!("no {field}"))
+    }
+
+    pub(crate) fn freeze(&self) -> Frozen {
+        Frozen::freeze(&[self.child.lock().unwrap().id()])
+    }
+
+    /// Kills it, as a machine that fails does.
+    pub(crate) fn kill(&self) {
+        let mut child = self.child.lock().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Starts it again at its old address, with the keys that it had.
+    pub(crate) fn start_again(&self) {
+        *self.child.lock().unwrap() = spawn(self.port, &self.directory, &self.arguments);
+        self.await_ready();
+    }
+}
+
+/// A port that nobody listens on, below the range of outgoing connections, so that the server can come back to it. In a
+/// cluster the one 10,000 above it is needed too.
+pub(crate) fn free_port() -> u16 {
+    let ports = std::iter::repeat_with(|| fastrand::u16(20_000..32_000));
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.take(1_000).find(is_free).expect("there are free ports")
+}
+
+fn spawn(port: u16, directory: &TempDir, arguments: &[String]) -> Child {
+    let mut command = Command::new("redis-server");
+    command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
+    command.arg("--dir").arg(directory.path()).args(["--databases", "64"]);
+    // Every key is on the disk before the answer.
+    command.args(["--save", "", "--appendonly", "yes", "--appendfsync", "always"]).args(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("redis-server is installed")
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let child = self.child.get_mut().unwrap();
+        // Of one that has ended already there is nothing to kill.
+        drop(child.kill());
+        drop(child.wait());
+    }
+}
