@@ -2,7 +2,7 @@
 # others.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test race bench million lint up down clean
+.PHONY: help demo test race bench poison million lint up down clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ race: ## readers and writers of cached drafts in 100,000 drawn orders (RACES=, S
 bench: ## throughput of the pipeline
 	dev/stack deps
 	dev/stack run -- cargo bench --locked --bench pipeline
+
+poison: ## throughput where the database refuses some of the rows, beside a clean run
+	dev/stack deps
+	BENCH_ONLY=poison BENCH_EVENTS=$${BENCH_EVENTS:-200000} dev/stack run -- cargo bench --locked --bench pipeline
 
 lint: ## format, clippy, licences and sources of the dependencies
 	cargo fmt --all --check

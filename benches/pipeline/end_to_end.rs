@@ -24,12 +24,28 @@ pub(crate) struct EndToEnd {
 #[derive(Deserialize)]
 struct Report {
     applied: u64,
+    rejected: u64,
     records_per_s: f64,
 }
 
 /// Runs the pipeline over the whole topic and a fresh table.
 pub(crate) fn measure(servers: &mut Servers, events: u64) -> anyhow::Result<EndToEnd> {
     servers.refill(events)?;
+    run(servers, events, 0)
+}
+
+/// The same where the table refuses so many of 5,000 drafts.
+pub(crate) fn measure_poisoned(
+    servers: &mut Servers,
+    events: u64,
+    of_5000: u64,
+) -> anyhow::Result<EndToEnd> {
+    servers.refill(events)?;
+    let refused = servers.refuse(of_5000)?;
+    run(servers, events, refused)
+}
+
+fn run(servers: &mut Servers, events: u64, refused: u64) -> anyhow::Result<EndToEnd> {
     let group = servers.new_group();
     let mut log = tempfile::tempfile()?;
     let child = Command::new(env!("CARGO_BIN_EXE_contentflow"))
@@ -48,8 +64,12 @@ pub(crate) fn measure(servers: &mut Servers, events: u64) -> anyhow::Result<EndT
     log.read_to_string(&mut logged)?;
     ensure!(output.status.success(), "the program failed: {}", logged.trim());
     let report: Report = serde_json::from_slice(&output.stdout).context("the report")?;
-    let Report { applied, records_per_s } = report;
-    ensure!(applied == events, "{applied} of {events} events are applied: {}", logged.trim());
+    let Report { applied, rejected, records_per_s } = report;
+    ensure!(
+        (applied, rejected) == (events - refused, refused),
+        "{applied} of {events} events are applied, {rejected} are rejected: {}",
+        logged.trim()
+    );
     Ok(EndToEnd {
         events_per_s: records_per_s,
         cpu_us_per_event: us_per_event(cpu, events),

@@ -6,7 +6,7 @@
 //!
 //! Rates of different runs, let alone of different machines, cannot be compared: the ratio to the bare UPDATE of the
 //! same round can. `BENCH_EVENTS` (1,000,000) and `BENCH_RUNS` (3) say how much is measured; KAFKA_BROKERS, DATABASE_URL
-//! and REDIS_URL where. The numbers also go to `bench.json` in the target directory.
+//! and REDIS_URL where. `BENCH_ONLY=poison` measures the pipeline on a database that refuses some of the rows. The numbers also go to `bench.json` in the target directory.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -32,6 +32,8 @@ fn main() -> ExitCode {
     if !std::env::args().any(|argument| argument == "--bench") {
         return ExitCode::SUCCESS;
     }
+    let is_poisoned = std::env::var("BENCH_ONLY").is_ok_and(|only| only == "poison");
+    let bench = if is_poisoned { poisoned } else { bench };
     match Settings::read().and_then(|settings| bench(&settings)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -49,6 +51,45 @@ fn bench(settings: &Settings) -> anyhow::Result<()> {
     let results = results?;
     results.write(&mut io::stdout().lock())?;
     cleared
+}
+
+/// The whole pipeline where the database refuses some of the rows, beside a clean run: the rates, and their ratio to it.
+fn poisoned(settings: &Settings) -> anyhow::Result<()> {
+    let mut servers = Servers::new(settings)?;
+    let measured = measure_poisoned(&mut servers, settings);
+    say("clearing away");
+    let cleared = servers.clear();
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "| refused of 5,000 rows | events/s, median | of a clean run |\n|---:|---:|---:|"
+    )?;
+    for (of_5000, rates, ratios) in measured? {
+        let (rate, ratio) = (results::median(&rates), results::median(&ratios));
+        writeln!(out, "| {of_5000} | {rate:.0} | {ratio:.2} |")?;
+    }
+    cleared
+}
+
+type Rates = (u64, Vec<f64>, Vec<f64>);
+
+fn measure_poisoned(servers: &mut Servers, settings: &Settings) -> anyhow::Result<Vec<Rates>> {
+    let Settings { events, rounds, .. } = *settings;
+    say(&format!("publishing {events} events"));
+    servers.publish(events)?;
+    let mut all: Vec<Rates> =
+        [0, 1, 10, 500].map(|of_5000| (of_5000, Vec::new(), Vec::new())).into();
+    for round in 1..=rounds {
+        say(&format!("round {round} of {rounds}"));
+        let mut clean = None;
+        for (of_5000, rates, ratios) in &mut all {
+            let rate = end_to_end::measure_poisoned(servers, events, *of_5000)?.events_per_s;
+            let clean = *clean.get_or_insert(rate);
+            rates.push(rate);
+            ratios.push(rate / clean);
+        }
+    }
+    Ok(all)
 }
 
 fn measure(servers: &mut Servers, settings: &Settings) -> anyhow::Result<Results> {

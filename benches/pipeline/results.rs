@@ -161,7 +161,7 @@ fn cpu_model() -> String {
     model.map_or("an unknown CPU", |(_, model)| model).trim().to_owned()
 }
 
-fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

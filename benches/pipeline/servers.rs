@@ -91,6 +91,23 @@ impl Servers {
         })
     }
 
+    /// Has the table refuse so many of 5,000 drafts, chosen by their hash, and returns how many those are.
+    pub(crate) fn refuse(&self, of_5000: u64) -> anyhow::Result<u64> {
+        let table = self.config.database.table.sql();
+        let is_refused = format!("abs(hashtext(event_draft_id)) % 5000 < {of_5000}");
+        self.runtime.block_on(async {
+            let client = self.connect().await?;
+            let count = format!("SELECT count(*) FROM {table} WHERE {is_refused}");
+            let refused: i64 = client.query_one(&count, &[]).await?.try_get(0)?;
+            let check = format!(
+                "ALTER TABLE {table} DROP CONSTRAINT IF EXISTS poisoned;
+                 ALTER TABLE {table} ADD CONSTRAINT poisoned CHECK (content_images IS NULL OR NOT {is_refused})"
+            );
+            client.batch_execute(&check).await?;
+            Ok(u64::try_from(refused)?)
+        })
+    }
+
     /// A session without a limit for its statements.
     pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
         let client = postgres::connect(&self.config.database).await?;
