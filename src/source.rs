@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers, Timestamp};
+use rdkafka::message::{BorrowedMessage, Timestamp};
 use rdkafka::types::RDKafkaErrorCode;
 
 use dataflows::record::RawRecord;
 
 use self::assignment::{Assignment, State};
 use crate::config::Config;
+use crate::headers;
 use crate::ingest::Ingest;
 use crate::shutdown::{Abort, Cause};
 
@@ -169,8 +170,11 @@ fn take_in(ingest: &mut Ingest, message: &BorrowedMessage<'_>) {
         key: message.key(),
         value: message.payload(),
     };
-    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-    ingest.push(record, headers.map(|header| (header.key, header.value)));
+    let headers = headers::of(message).map(|header| match header {
+        Ok(header) => (header.key.as_bytes(), header.value),
+        Err(headers::Unreadable) => (headers::UNREADABLE_NAME, None),
+    });
+    ingest.push(record, headers);
 }
 
 /// What an error of the consumer means: most of them pass, some need a person.

@@ -29,3 +29,4 @@ mod dead_letters;
 mod drafts;
 mod publish;
 mod demo;
+mod faults;

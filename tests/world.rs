@@ -15,6 +15,7 @@ mod event;
 mod load;
 mod program;
 mod proxy;
+mod raw_produce;
 mod rows;
 mod topic;
 
@@ -23,6 +24,7 @@ pub(crate) use event::{Record, body, event, images, record};
 pub(crate) use load::Load;
 pub(crate) use program::{Ended, Running};
 pub(crate) use proxy::Proxy;
+pub(crate) use raw_produce::{RawRecord, produce_raw};
 pub(crate) use topic::{
     Offsets, Place, alter_topic, await_topic, await_transaction, create_topic, delete_topic, read,
 };
