@@ -1,3 +1,5 @@
 //! The fault catalogue on real servers: each test's name begins with the ids of what it shows. `docs/reliability.md` has the list.
 
+mod a_effects;
+mod a_offsets;
 mod g_headers;

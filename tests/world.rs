@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 mod cache;
+mod cluster;
 mod event;
 mod load;
+mod private_kafka;
 mod program;
 mod proxy;
 mod raw_produce;
@@ -22,6 +24,7 @@ mod topic;
 pub(crate) use cache::CacheDb;
 pub(crate) use event::{Record, body, event, images, record};
 pub(crate) use load::Load;
+pub(crate) use private_kafka::PrivateKafka;
 pub(crate) use program::{Ended, Running};
 pub(crate) use proxy::Proxy;
 pub(crate) use raw_produce::{RawRecord, produce_raw};

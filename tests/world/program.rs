@@ -128,11 +128,20 @@ impl Running {
         err.split(&said).skip(1).any(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
     }
 
+    /// Its number, which belongs to it until it is waited for.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to stop.
     pub(crate) fn terminate(&self) {
-        // The number belongs to the child until it is waited for.
-        let kill = format!("kill -TERM {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        signal(self.pid(), "TERM");
+    }
+
+    /// Stops it in the middle of whatever it does, until the result is dropped.
+    pub(crate) fn freeze(&self) -> Frozen {
+        signal(self.pid(), "STOP");
+        Frozen(self.pid())
     }
 
     /// Kills it, as a machine that fails does.
@@ -161,6 +170,21 @@ impl Running {
         };
         Ended { status, out: self.out.end(), err: self.err.end() }
     }
+}
+
+/// A process that stands still until this is dropped.
+#[must_use = "it is thawed when this is dropped"]
+pub(crate) struct Frozen(u32);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        signal(self.0, "CONT");
+    }
+}
+
+fn signal(pid: u32, name: &str) {
+    let kill = format!("kill -{name} {pid}");
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success(), "{kill}");
 }
 
 impl Drop for Running {
