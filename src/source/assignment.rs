@@ -125,6 +125,8 @@ impl Assignment {
             state.partitions.insert(partition, owned);
         }
         tracing::info!(partitions = %describe(&numbers(partitions)), "assigned");
+        // A partition that went away while it was paused comes back paused: in the client, a pause outlives the assignment.
+        consumer.resume(partitions)?;
         match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_assign(&starts),
             RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.assign(&starts),
