@@ -2,4 +2,6 @@
 
 mod a_effects;
 mod a_offsets;
+mod b_broker;
+mod c_rebalance;
 mod g_headers;

@@ -19,9 +19,11 @@ mod program;
 mod proxy;
 mod raw_produce;
 mod rows;
+mod slow_wire;
 mod topic;
 
 pub(crate) use cache::CacheDb;
+pub(crate) use cluster::Cluster;
 pub(crate) use event::{Record, body, event, images, record};
 pub(crate) use load::Load;
 pub(crate) use private_kafka::PrivateKafka;

@@ -148,6 +148,16 @@ impl Cluster {
         records
     }
 
+    /// The offset behind the last record, by partition.
+    pub(crate) fn ends(&self, topic: &str) -> Vec<i64> {
+        let metadata = self.admin.inner().fetch_metadata(Some(topic), DEADLINE).unwrap();
+        let partitions = metadata.topics()[0].partitions().iter();
+        let end = |partition: &MetadataPartition| {
+            self.admin.inner().fetch_watermarks(topic, partition.id(), DEADLINE).unwrap().1
+        };
+        partitions.map(end).collect()
+    }
+
     /// Gives a topic more partitions.
     pub(crate) fn add_partitions(&self, topic: &str, count: usize) {
         let more = NewPartitions::new(topic, count);

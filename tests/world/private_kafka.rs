@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tempfile::TempDir;
 
 use super::cluster::Cluster;
+use super::slow_wire::Slowness;
 use super::{Proxy, World, eventually};
 
 /// What the broker's settings have that those of the shared one have not: whatever takes minutes takes seconds here.
@@ -78,6 +79,8 @@ pub(crate) struct PrivateKafka {
     pub(crate) cluster: Arc<Cluster>,
     /// Before the broker: all that the program says to it and hears from it.
     pub(crate) wire: Proxy,
+    /// The same wire may be slow, too.
+    pub(crate) slowness: Slowness,
     /// The address to give to the program.
     pub(crate) wire_address: String,
     keeper: Mutex<Keeper>,
@@ -105,7 +108,9 @@ impl PrivateKafka {
 
     fn start() -> PrivateKafka {
         let [port, wired_port, controller_port] = free_ports();
-        let (wire, url) = Proxy::before(&format!("kafka://127.0.0.1:{wired_port}/"));
+        let slowness = Slowness::default();
+        let slow = slowness.before(format!("127.0.0.1:{wired_port}"));
+        let (wire, url) = Proxy::before(&format!("kafka://{slow}/"));
         let wire_address = url["kafka://".len()..].trim_end_matches('/').to_owned();
         let home = TempDir::new().unwrap().keep();
         let (properties, data) = (home.join("server.properties"), home.join("data"));
@@ -144,6 +149,7 @@ impl PrivateKafka {
         let broker = PrivateKafka {
             cluster: Arc::new(Cluster::at(&format!("127.0.0.1:{port}"))),
             wire,
+            slowness,
             wire_address,
             keeper: Mutex::new(Keeper { shell, answers, life: Life::Gone }),
             log: home.join("log"),
@@ -194,6 +200,7 @@ impl PrivateKafka {
 
     fn recover(&self) {
         self.wire.open();
+        self.slowness.set(0);
         let life = self.keeper().life;
         match life {
             Life::Running => {}

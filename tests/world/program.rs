@@ -189,6 +189,9 @@ fn signal(pid: u32, name: &str) {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("process {} said:\n{}", self.child.id(), self.err.text());
+        }
         // Of one that has ended already there is nothing to kill, and nothing to say about it.
         drop(self.child.kill());
         drop(self.child.wait());
