@@ -106,6 +106,7 @@ pub fn poll(
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 assignment.state().reached_end(partition)
             }
+            Some(Err(error)) if is_out_of_range(&error) => assignment.out_of_range(consumer)?,
             Some(Err(error)) => judge(error, config)?,
         }
     }
@@ -175,6 +176,11 @@ fn take_in(ingest: &mut Ingest, message: &BorrowedMessage<'_>) {
         Err(headers::Unreadable) => (headers::UNREADABLE_NAME, None),
     });
     ingest.push(record, headers);
+}
+
+/// Whether a partition stands still because its next record is not there any more.
+fn is_out_of_range(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset)
 }
 
 /// What an error of the consumer means: most of them pass, some need a person.

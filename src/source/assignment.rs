@@ -87,6 +87,15 @@ impl State {
             .sum()
     }
 
+    /// The offset behind what has been read, by partition.
+    fn next_offsets(&self) -> Vec<(i32, i64)> {
+        let next = |(partition, owned): (&i32, &Owned)| {
+            let read = self.ingest.ranges().get(partition).map(|(_, last)| last + 1);
+            (*partition, read.map_or(owned.start, |read| read.max(owned.start)))
+        };
+        self.partitions.iter().map(next).collect()
+    }
+
     fn let_go(&mut self, partitions: &[i32]) {
         for partition in partitions {
             self.ingest.forget(*partition);
@@ -173,12 +182,48 @@ impl Assignment {
         Ok(starts)
     }
 
-    /// The committed offset, unless the records there are gone.
+    /// Finds the partitions whose next record has gone while they were ours, and goes on with what there is of them, if that is
+    /// not a reason to stop. What has been read of them is in flight all the same.
+    ///
+    /// # Errors
+    ///
+    /// The client's error when the broker does not say what there is.
+    pub fn out_of_range(&self, consumer: &BaseConsumer<Self>) -> KafkaResult<()> {
+        let mut state = self.state();
+        let (mut all, mut moved) = (TopicPartitionList::new(), TopicPartitionList::new());
+        for (partition, next) in state.next_offsets() {
+            let (low, high) = consumer.fetch_watermarks(&state.topic, partition, ANSWER)?;
+            let start = self.check(partition, next, low, high);
+            all.add_partition_offset(&state.topic, partition, Offset::Offset(start))?;
+            if start != next {
+                moved.add_partition_offset(&state.topic, partition, Offset::Offset(start))?;
+            }
+            if next > high {
+                // The topic was made again: what is in flight has offsets of the old one.
+                state.ingest.forget(partition);
+                state.committer.forget(partition);
+            }
+        }
+        // A partition that stands still cannot be sought in; it is taken up anew.
+        match consumer.rebalance_protocol() {
+            _ if moved.count() == 0 || self.abort.is_raised() => Ok(()),
+            RebalanceProtocol::Cooperative => {
+                consumer.incremental_unassign(&moved)?;
+                consumer.incremental_assign(&moved)
+            }
+            RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.assign(&all),
+        }
+    }
+
+    /// The offset to go on from, unless the records there are gone.
     fn check(&self, partition: i32, offset: i64, low: i64, high: i64) -> i64 {
         let (lost, remedy) = if offset < low {
             (low - offset, "were deleted by retention before they were read")
         } else if offset > high {
-            (offset - high, "are missing: the committed offset lies past the end of the partition")
+            (
+                offset - high,
+                "are missing: the offset to go on from lies past the end of the partition",
+            )
         } else {
             return offset;
         };
