@@ -200,6 +200,14 @@ fn judge(error: KafkaError, config: &Config) -> Result<(), SourceError> {
             );
             Err(SourceError::CalledOff(Cause::Failure(message)))
         }
+        // The client would go on behind it.
+        Some(RDKafkaErrorCode::BadMessage) => {
+            let message = format!(
+                "records are corrupt: {error}; nothing behind them is committed. Mend the partition, or move the group past them \
+                 with kafka-consumer-groups --reset-offsets"
+            );
+            Err(SourceError::CalledOff(Cause::Failure(message)))
+        }
         Some(
             RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::GroupAuthorizationFailed
