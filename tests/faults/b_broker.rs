@@ -3,9 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::interruptions::mixed;
-use crate::world::{
-    Load, PrivateKafka, Proxy, Running, World, event, eventually, images, meanwhile,
-};
+use crate::world::{Load, PrivateKafka, Proxy, Running, World, event, eventually, images};
 
 /// A load of so many events, in the middle of which something is about to happen.
 fn busy(kafka: &PrivateKafka, name: &str, events: u64) -> (World, Load, Running) {

@@ -77,8 +77,13 @@ impl Cluster {
 
     /// Sets a topic's only setting that is not its default (but for retention).
     pub(crate) fn alter_topic(&self, name: &str, setting: &str, value: &str) {
-        let altered = AlterConfig::new(ResourceSpecifier::Topic(name));
-        let altered = altered.set("retention.ms", "-1").set(setting, value);
+        self.configure_topic(name, &[(setting, value)]);
+    }
+
+    /// Sets all of a topic's settings that are not their defaults (but for retention).
+    pub(crate) fn configure_topic(&self, name: &str, settings: &[(&str, &str)]) {
+        let altered = AlterConfig::new(ResourceSpecifier::Topic(name)).set("retention.ms", "-1");
+        let altered = settings.iter().fold(altered, |all, (name, value)| all.set(name, value));
         for result in block_on(self.admin.alter_configs([&altered], &options())).unwrap() {
             result.unwrap();
         }
@@ -146,6 +151,12 @@ impl Cluster {
         }
         records.sort_by_key(|record| (record.partition, record.offset));
         records
+    }
+
+    /// Whether the broker knows no such topic.
+    pub(crate) fn is_gone(&self, topic: &str) -> bool {
+        let metadata = self.admin.inner().fetch_metadata(Some(topic), DEADLINE).unwrap();
+        metadata.topics()[0].error().is_some()
     }
 
     /// The offset behind the last record, by partition.

@@ -198,6 +198,12 @@ impl PrivateKafka {
         world
     }
 
+    /// The file with the first records of a partition.
+    pub(crate) fn segment(&self, topic: &str, partition: i32) -> PathBuf {
+        let home = self.log.parent().unwrap();
+        home.join(format!("data/{topic}-{partition}/00000000000000000000.log"))
+    }
+
     fn recover(&self) {
         self.wire.open();
         self.slowness.set(0);

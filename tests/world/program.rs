@@ -133,6 +133,11 @@ impl Running {
         self.child.id()
     }
 
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Asks it to stop.
     pub(crate) fn terminate(&self) {
         signal(self.pid(), "TERM");

@@ -125,9 +125,19 @@ impl World {
 
     /// Publishes records in a transaction, which is left open.
     pub(crate) fn begin(&self, records: impl IntoIterator<Item = Record>) -> Transaction {
+        self.begin_for(60_000, records)
+    }
+
+    /// [`begin`](World::begin); the broker aborts the transaction if it is open for so long.
+    pub(crate) fn begin_for(
+        &self,
+        timeout_ms: u32,
+        records: impl IntoIterator<Item = Record>,
+    ) -> Transaction {
         let id = format!("{}-{:08x}", self.name, fastrand::u32(..));
-        let producer: BaseProducer =
-            self.cluster().client().set("transactional.id", &id).create().unwrap();
+        let mut client = self.cluster().client();
+        client.set("transactional.id", &id).set("transaction.timeout.ms", timeout_ms.to_string());
+        let producer: BaseProducer = client.create().unwrap();
         producer.init_transactions(DEADLINE).unwrap();
         producer.begin_transaction().unwrap();
         for record in records {
@@ -186,6 +196,14 @@ impl World {
             Some((element.partition(), offset))
         });
         committed.collect()
+    }
+
+    /// Deletes the group, which nobody is a member of, with all its offsets.
+    pub(crate) fn delete_group(&self) {
+        let deleted = block_on(self.cluster().admin.delete_groups(&[&self.name], &options()));
+        for deleted in deleted.unwrap() {
+            deleted.unwrap();
+        }
     }
 
     /// Commits an offset for the group, which nobody is a member of.
