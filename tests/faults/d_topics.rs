@@ -48,17 +48,14 @@ fn made_again_under_a_consumer(policy: &str, records: i64, is_noticed: bool) {
     let new = drafts.iter().zip(100..).map(|(draft, ms)| event(draft, "new").at(ms).on(0));
     assert!(cluster.publish_to(world.topic(), new).iter().all(Result::is_ok));
     let all_read = || world.rows().values().all(|row| row.job() == Some("new"));
-    let mut stopped = false;
     eventually("the new topic is read from its beginning", || {
         if running.has_ended() {
             let error = std::mem::replace(&mut running, world.start_run()).wait();
             let error = error.failure(1);
             assert!(policy == "stop" && error.contains("records are missing"), "{error}");
-            stopped = true;
         }
         all_read()
     });
-    println!("{policy}, {records} records, stopped: {stopped}");
     running.stop().success();
     assert_eq!(world.run_until_caught_up().outcomes(), [0; 6]);
     assert_eq!(world.committed(), [(0, records)].into());
