@@ -1,6 +1,8 @@
 //! The dead-letter topic goes away, is narrow, or is the wrong one.
 
-use crate::world::{World, create_topic, delete_topic, event, eventually, meanwhile, record};
+use crate::world::{
+    PrivateKafka, Proxy, World, create_topic, delete_topic, event, eventually, meanwhile, record,
+};
 
 #[test]
 fn h1_a_dead_letter_topic_that_goes_away_holds_the_offset_until_it_is_back() {
@@ -22,6 +24,40 @@ fn h1_a_dead_letter_topic_that_goes_away_holds_the_offset_until_it_is_back() {
     create_topic(world.dead_letter_topic(), 2, &[]);
     eventually("it goes on by itself", || world.committed() == [(0, 3)].into());
     assert_eq!(world.rejects(), [((0, 1), "not-json".to_owned())].into());
+    running.stop().success();
+}
+
+#[test]
+fn h3_a_dead_letter_that_was_written_though_its_delivery_timed_out_is_written_again() {
+    let kafka = PrivateKafka::lease();
+    let mut world = kafka.world("h3");
+    world.set("run.retries", 0);
+    world.set("kafka.properties.debug", "fetch");
+    let (database, url) = Proxy::before(&world.database.url);
+    world.set("database.url", url);
+    world.drafts(["d0"]);
+    let running = world.start(&["-vv", "run", "--report", "json"]);
+    world.publish([event("unknown", "job-0").on(0)]);
+    eventually("the first is through", || world.committed() == [(0, 1)].into());
+    database.hold();
+    let before = super::a_effects::fetches(&running);
+    world.publish([event("unknown", "job-1").on(0)]);
+    eventually("it is fetched", || super::a_effects::fetches(&running) > before);
+    kafka.wire.mute();
+    database.open();
+    let copies = || world.cluster().read(world.dead_letter_topic());
+    eventually("the letter is written", || copies().len() == 2);
+    // Half a minute later the client gives up.
+    eventually("the delivery times out", || running.err().contains("held"));
+    assert_eq!(world.committed(), [(0, 1)].into());
+    kafka.wire.cut();
+    kafka.wire.open();
+
+    eventually("the offset is committed", || world.committed() == [(0, 2)].into());
+    let copies = copies();
+    assert!(copies.len() >= 3, "the second in two copies");
+    assert!(copies.iter().all(|letter| letter.header("dlq.reason") == Some("unknown-draft")));
+    assert_eq!(world.dead_letters().len(), 2, "which are told to be one");
     running.stop().success();
 }
 
