@@ -77,14 +77,14 @@ impl Ingest {
         }
     }
 
-    /// Takes in a record.
+    /// Takes in a record. The names of its headers may be any bytes.
     pub fn push<'a>(
         &mut self,
         record: RawRecord<'_>,
-        headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
+        headers: impl Iterator<Item = (impl AsRef<[u8]>, Option<&'a [u8]>)>,
     ) {
         let before = self.chunk.bytes();
-        self.chunk.push(record, headers);
+        self.chunk.push_named(record, headers);
         let bytes = self.chunk.bytes() - before;
         self.ledger.enter(self.epoch, record.partition, record.offset, bytes);
         self.read += 1;

@@ -9,6 +9,7 @@
 pub mod cli;
 pub mod config;
 pub mod kafka;
+pub mod headers;
 pub mod postgres;
 pub mod redis;
 pub mod migrate;

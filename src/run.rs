@@ -286,6 +286,8 @@ pub fn consumer_config(config: &Kafka) -> ClientConfig {
         // Every start is given explicitly; an offset that turns out not to exist is an error, not a jump.
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "true")
+        // What a disk or a wire has changed must not pass for what was published.
+        .set("check.crcs", "true")
         // The default of a second lets a fast consumer starve when its queue has run low.
         .set("fetch.queue.backoff.ms", "5");
     if !config.properties.contains_key("partition.assignment.strategy") {

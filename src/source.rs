@@ -10,7 +10,7 @@ use std::time::Duration;
 use rdkafka::Message;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers, Timestamp};
+use rdkafka::message::{BorrowedMessage, Timestamp};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::time::Instant;
 
@@ -19,6 +19,7 @@ use dataflows::record::RawRecord;
 use self::assignment::State;
 use self::client::{Client, KafkaClient};
 use crate::config::Config;
+use crate::headers;
 use crate::ingest::Ingest;
 use crate::shutdown::Cause;
 
@@ -124,7 +125,7 @@ impl Source {
         match self.stage {
             Stage::Reading if self.is_to_end(state) => {
                 state.ingest.end();
-                client.pause()?;
+                client.pause(&state.owned())?;
                 self.stage = Stage::Draining(Instant::now());
                 Ok(Turn::Tend(Duration::ZERO))
             }
@@ -162,11 +163,11 @@ impl Source {
                 self.is_paused = true;
             }
             // Again each time: partitions that came in meanwhile are not paused yet.
-            client.pause()?;
+            client.pause(&state.owned())?;
         } else {
             self.full_since = None;
             if std::mem::take(&mut self.is_paused) {
-                client.resume()?;
+                client.resume(&state.owned())?;
             }
         }
         Ok(Turn::Poll(state.ingest.patience()))
@@ -211,6 +212,7 @@ pub fn poll(
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 context.state().reached_end(partition)
             }
+            Some(Err(error)) if is_out_of_range(&error) => context.state().out_of_range(client)?,
             Some(Err(error)) => judge(error, config)?,
         }
     }
@@ -230,8 +232,16 @@ fn take_in(ingest: &mut Ingest, message: &BorrowedMessage<'_>) {
         key: message.key(),
         value: message.payload(),
     };
-    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-    ingest.push(record, headers.map(|header| (header.key, header.value)));
+    let headers = headers::of(message).map(|header| match header {
+        Ok(header) => (header.key.as_bytes(), header.value),
+        Err(headers::Unreadable) => (headers::UNREADABLE_NAME, None),
+    });
+    ingest.push(record, headers);
+}
+
+/// Whether a partition stands still because its next record is not there any more.
+fn is_out_of_range(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset)
 }
 
 /// What an error of the consumer means: most of them pass, some need a person.
@@ -248,6 +258,14 @@ fn judge(error: KafkaError, config: &Config) -> Result<(), SourceError> {
         Some(RDKafkaErrorCode::AutoOffsetReset) => {
             let message = format!(
                 "an offset is out of range: {error}; see kafka-consumer-groups --reset-offsets"
+            );
+            Err(SourceError::CalledOff(Cause::Failure(message)))
+        }
+        // The client would go on behind it.
+        Some(RDKafkaErrorCode::BadMessage) => {
+            let message = format!(
+                "records are corrupt: {error}; nothing behind them is committed. Mend the partition, or move the group past them \
+                 with kafka-consumer-groups --reset-offsets"
             );
             Err(SourceError::CalledOff(Cause::Failure(message)))
         }

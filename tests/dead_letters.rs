@@ -84,7 +84,7 @@ fn count(corner: &Corner) -> String {
 }
 
 #[test]
-fn a_replayed_record_is_byte_for_byte_what_was_rejected() {
+fn h7_a_replayed_record_is_byte_for_byte_what_was_rejected() {
     let corner = Corner::new("roundtrip", 3);
     let odd_headers = vec![
         header("eventType", Some(b"ContentCreated")),
@@ -140,7 +140,7 @@ fn a_replayed_record_is_byte_for_byte_what_was_rejected() {
 }
 
 #[test]
-fn a_record_too_large_for_the_dead_letters_is_fetched_from_its_own_place() {
+fn h4_a_record_too_large_for_the_dead_letters_is_fetched_from_its_own_place() {
     let corner = Corner::with_dead_letters("oversize", 1, &[("max.message.bytes", "200000")]);
     let large = Record { value: Some(vec![b'\xff'; 300_000]), ..simple(0, "") };
     let headers = vec![header("own", Some(b"1")), header("null", None)];
@@ -294,7 +294,7 @@ fn numbered(records: i32) -> Vec<Record> {
 }
 
 #[test]
-fn two_replays_at_once_publish_each_record_once() {
+fn h7_two_replays_at_once_publish_each_record_once() {
     let corner = Corner::new("twice", 2);
     bury(&corner, &numbered(2_000), Reason::NotJson);
     std::thread::scope(|scope| {
@@ -312,7 +312,7 @@ fn two_replays_at_once_publish_each_record_once() {
 }
 
 #[test]
-fn a_replay_that_is_killed_at_any_moment_is_taken_up_and_repeats_nothing() {
+fn h7_a_replay_that_is_killed_at_any_moment_is_taken_up_and_repeats_nothing() {
     let corner = Corner::new("killed", 2);
     bury(&corner, &numbered(10_000), Reason::NotJson);
     let replayed = || {

@@ -1,6 +1,13 @@
 //! The catalogue of faults as tests: each function is named after the scenarios that it shows, and `docs/reliability.md` lists
 //! them all.
 
+mod a_effects;
+mod a_offsets;
+mod b_broker;
+mod b_logs;
+mod c_rebalance;
+mod c_sessions;
+mod d_topics;
 mod e_bisection;
 mod e_contention;
 mod e_outages;
@@ -8,7 +15,9 @@ mod e_schema;
 mod e_zombies;
 mod f_keys;
 mod f_redis;
+mod g_headers;
 mod g_poison;
+mod h_dead_letters;
 mod j_config;
 mod j_limits;
 mod j_security;

@@ -89,7 +89,7 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
-fn kills_at_random_moments_lose_nothing() {
+fn a1_a12_kills_at_random_moments_lose_nothing() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut rng = Rng::with_seed(seed);

@@ -22,7 +22,7 @@ fn a_group_without_offsets_reads_from_the_earliest_and_then_goes_on() {
 }
 
 #[test]
-fn records_that_retention_has_deleted_unread_stop_the_run_with_their_number() {
+fn d1_records_that_retention_has_deleted_unread_stop_the_run_with_their_number() {
     let mut world = World::new("retention");
     world.drafts((0..12).map(|number| format!("d{number}")));
     let numbered = |number: i32| event(&format!("d{number}"), &format!("job-{number}")).on(2);
@@ -52,7 +52,7 @@ fn records_that_retention_has_deleted_unread_stop_the_run_with_their_number() {
 }
 
 #[test]
-fn an_offset_past_the_end_stops_the_run_too() {
+fn d2_an_offset_past_the_end_stops_the_run_too() {
     let mut world = World::new("past-the-end");
     world.drafts(["d1"]);
     world.publish([event("d1", "job-1").on(0)]);
@@ -69,7 +69,7 @@ fn an_offset_past_the_end_stops_the_run_too() {
 }
 
 #[test]
-fn only_committed_transactions_are_read_and_the_gaps_of_others_are_no_obstacle() {
+fn b8_only_committed_transactions_are_read_and_the_gaps_of_others_are_no_obstacle() {
     let world = World::new("transactions");
     world.drafts(["d1", "d2", "d3", "d4", "d5"]);
     world.publish([event("d1", "job-1").on(0)]);

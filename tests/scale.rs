@@ -37,7 +37,7 @@ fn any_number_of_workers_ends_in_the_same_rows() {
 }
 
 #[test]
-fn two_processes_share_the_partitions_and_one_takes_over_from_the_other() {
+fn c1_two_processes_share_the_partitions_and_one_takes_over_from_the_other() {
     let mut world = World::new("share");
     world.set("run.epoch_records", 200);
     world.set("run.retry_backoff_ms", 5);
@@ -64,7 +64,7 @@ fn two_processes_share_the_partitions_and_one_takes_over_from_the_other() {
 }
 
 #[test]
-fn a_process_that_dies_is_replaced_by_the_others() {
+fn c5_a_process_that_dies_is_replaced_by_the_others() {
     let mut world = World::new("replace");
     world.set("run.epoch_records", 200);
     world.set("run.retry_backoff_ms", 5);

@@ -11,19 +11,26 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 mod cache;
+mod cluster;
 mod event;
 mod load;
 pub(crate) mod private;
+mod private_kafka;
 mod program;
 mod proxy;
+mod raw_produce;
 mod rows;
+mod slow_wire;
 mod topic;
 
 pub(crate) use cache::CacheDb;
+pub(crate) use cluster::Cluster;
 pub(crate) use event::{Record, body, event, images, record};
 pub(crate) use load::Load;
+pub(crate) use private_kafka::PrivateKafka;
 pub(crate) use program::{Ended, Running};
 pub(crate) use proxy::Proxy;
+pub(crate) use raw_produce::{RawRecord, produce_raw};
 pub(crate) use rows::Row;
 pub(crate) use topic::{
     Offsets, Place, alter_topic, await_topic, await_transaction, create_topic, delete_topic, read,

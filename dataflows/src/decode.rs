@@ -67,9 +67,9 @@ pub enum Decoded<'a> {
 /// Decodes one record; `draft_ids` is the type of the column that the draft id is looked up in.
 ///
 /// Where several things are wrong, the first in this order is reported: the JSON, the type, a repeated key, `jobId`,
-/// `eventDraftId`, `imageUrls`.
+/// `eventDraftId`, `imageUrls`, the names of the headers.
 pub fn decode<'a>(record: RecordView<'a>, draft_ids: DraftIdType) -> Decoded<'a> {
-    match event_of(record, draft_ids) {
+    match event_of(record, draft_ids).and_then(|event| with_readable_headers(event, record)) {
         Ok(Some(event)) => Decoded::Event(event),
         Ok(None) => Decoded::Skipped,
         Err(fault) => Decoded::Rejected(fault),
@@ -100,6 +100,20 @@ fn event_of<'a>(
         EventType::Other => Ok(None),
         EventType::Unnamed | EventType::Ours => {
             content_created(&top, &envelope, draft_ids).map(Some)
+        }
+    }
+}
+
+/// The protocol calls a header's name a string, though brokers take any bytes.
+fn with_readable_headers<T>(event: Option<T>, record: RecordView<'_>) -> Result<Option<T>, Fault> {
+    match record.unreadable_header().filter(|_| event.is_some()) {
+        None => Ok(event),
+        Some(index) => {
+            let number = index + 1;
+            let message = format!(
+                "header {number}: expected a name in UTF-8, got other bytes; such headers are not carried"
+            );
+            Err(Fault::new(Reason::NotUtf8, message))
         }
     }
 }

@@ -43,13 +43,15 @@ pub enum Bug {
     ResetToLatest,
     /// An offset without a record stops the commits.
     GapStalls,
+    /// A partition that comes back stays paused.
+    PauseIsKept,
     /// A task that panics is left behind, and the process goes on.
     PanicSwallowed,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Bug; 20] = [
+    pub const ALL: [Bug; 21] = [
         Bug::CommitBeforeApply,
         Bug::CommitOverAHole,
         Bug::CommitOffByOne,
@@ -69,6 +71,7 @@ impl Bug {
         Bug::LostAnswerIsRefusal,
         Bug::ResetToLatest,
         Bug::GapStalls,
+        Bug::PauseIsKept,
         Bug::PanicSwallowed,
     ];
 }

@@ -94,11 +94,24 @@ impl Chunk {
         record: RawRecord<'_>,
         headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>,
     ) {
+        self.push_named(record, headers);
+    }
+
+    /// [`push`](Chunk::push) for headers whose names may be any bytes.
+    ///
+    /// # Panics
+    ///
+    /// As [`push`](Chunk::push).
+    pub fn push_named<'a>(
+        &mut self,
+        record: RawRecord<'_>,
+        headers: impl IntoIterator<Item = (impl AsRef<[u8]>, Option<&'a [u8]>)>,
+    ) {
         let key = record.key.map(|bytes| self.copy(bytes));
         let value = record.value.map(|bytes| self.copy(bytes));
         let first_header = self.headers.len();
         for (name, header_value) in headers {
-            let name = self.copy(name.as_bytes());
+            let name = self.copy(name.as_ref());
             let value = header_value.map(|bytes| self.copy(bytes));
             self.headers.push(Header { name, value });
         }
@@ -183,12 +196,24 @@ impl<'a> RecordView<'a> {
         self.entry.value.map(|span| &self.chunk.arena[span.range()])
     }
 
-    /// The headers in their order, names as they came.
+    /// The headers in their order, names as they came, without those whose name is not UTF-8.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + Clone + use<'a> {
+        self.named_headers()
+            .filter_map(|(name, value)| Some((std::str::from_utf8(name).ok()?, value)))
+    }
+
+    /// Which header, from 0 on, is the first whose name is not UTF-8.
+    pub fn unreadable_header(&self) -> Option<usize> {
+        self.named_headers().position(|(name, _)| std::str::from_utf8(name).is_err())
+    }
+
+    fn named_headers(
+        &self,
+    ) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + Clone + use<'a> {
         let chunk = self.chunk;
         chunk.headers[self.entry.headers.range()].iter().map(move |header| {
-            let name = std::str::from_utf8(&chunk.arena[header.name.range()]).unwrap_or_default();
-            (name, header.value.map(|span| &chunk.arena[span.range()]))
+            let value = header.value.map(|span| &chunk.arena[span.range()]);
+            (&chunk.arena[header.name.range()], value)
         })
     }
 

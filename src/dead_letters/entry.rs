@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Message};
 
 use super::header;
+use crate::headers;
 
 /// A place in the dead-letter topic, written `partition:offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -122,8 +123,7 @@ struct Added<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Added<'a> {
     fn of(message: &'a BorrowedMessage<'_>) -> Added<'a> {
-        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-        let added = headers.filter(|header| header::is_added(header.key));
+        let added = headers::of(message).flatten().filter(|header| header::is_added(header.key));
         Added(
             added
                 .filter_map(|header| Some((header.key, std::str::from_utf8(header.value?).ok()?)))

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Write;
 use std::ops::ControlFlow;
 
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Message};
 use serde::Serialize;
 
 use super::scan::Reader;
 use super::{DlqError, Entry, Letter, Origin, Place, Which};
 use crate::config::Config;
+use crate::headers;
 use crate::printable::{hex_dump, indented_json, one_line, shortened, table};
 
 /// Longer messages are cut in the table; `show` and `--json` have all of them.
@@ -207,9 +208,16 @@ fn describe(message: &BorrowedMessage<'_>) -> String {
     let place = Place { partition: message.partition(), offset: message.offset() };
     line("place", &place.to_string());
     line("written", &time(message.timestamp().to_millis()));
-    for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
-        let name = format!("header {}", one_line(header.key.as_bytes()));
-        line(&name, &header.value.map_or_else(|| "(null)".to_owned(), one_line));
+    for (index, header) in headers::of(message).enumerate() {
+        match header {
+            Ok(header) => {
+                let name = format!("header {}", one_line(header.key.as_bytes()));
+                line(&name, &header.value.map_or_else(|| "(null)".to_owned(), one_line));
+            }
+            Err(headers::Unreadable) => {
+                line(&format!("header {}", index + 1), "(its name is not UTF-8)");
+            }
+        }
     }
     line("key", &message.key().map_or_else(|| "(null)".to_owned(), one_line));
     match message.payload() {

@@ -7,12 +7,12 @@ use std::time::Duration;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, DeliveryResult, Headers, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, DeliveryResult, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
 use super::{DlqError, Letter, Origin, header, insert_text};
 use crate::config::Config;
-use crate::kafka;
+use crate::{headers, kafka};
 
 /// For one step of a transaction. A broker that is there answers in well under a second, and within a few when it has to
 /// make its transaction log first.
@@ -38,14 +38,14 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Copies key, value and own headers from `message`, which is the dead letter or the record itself.
+    /// Copies key, value and own headers from `message`, which is the dead letter or the record itself. A header that cannot
+    /// be read is left out.
     pub(super) fn new(
         letter: Letter,
         message: &BorrowedMessage<'_>,
         partition: Option<i32>,
     ) -> Outgoing {
-        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-        let own = headers.filter(|header| !header::is_added(header.key));
+        let own = headers::of(message).flatten().filter(|header| !header::is_added(header.key));
         Outgoing {
             letter,
             key: message.key().map(<[u8]>::to_vec),

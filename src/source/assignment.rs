@@ -14,7 +14,7 @@ use rdkafka::error::KafkaResult;
 use tokio::time::Instant;
 
 use super::client::Client;
-use crate::commit::Committer;
+use crate::commit::{Committer, Offsets};
 use crate::config::OnDataLoss;
 use crate::ingest::Ingest;
 use crate::retry::Backoff;
@@ -111,6 +111,10 @@ impl State {
             }
         };
         self.partitions.extend(&starts);
+        if !is_planted(Bug::PauseIsKept) {
+            // A partition that went away while it was paused comes back paused: in the client, a pause outlives the assignment.
+            client.resume(partitions)?;
+        }
         tracing::info!(partitions = %describe(partitions), "assigned");
         Ok(starts.into_iter().map(|(partition, owned)| (partition, owned.start)).collect())
     }
@@ -131,12 +135,56 @@ impl State {
         Ok(starts)
     }
 
-    /// The committed offset, unless the records there are gone.
+    /// Finds the partitions whose next record has gone while they were ours, and goes on with what there is of them, if that is
+    /// not a reason to stop. What has been read of them is in flight all the same.
+    ///
+    /// # Errors
+    ///
+    /// The client's error when the broker does not say what there is.
+    pub fn out_of_range(&mut self, client: &impl Client) -> KafkaResult<()> {
+        let (mut all, mut moved) = (Offsets::new(), Offsets::new());
+        for (partition, next) in self.next_offsets() {
+            let (low, high) = client.watermarks(partition)?;
+            let start = self.check(partition, next, low, high);
+            all.insert(partition, start);
+            if start != next {
+                moved.insert(partition, start);
+            }
+            if next > high {
+                // The topic was made again: what is in flight has offsets of the old one.
+                self.ingest.forget(partition);
+                self.committer.forget(partition);
+            }
+        }
+        if moved.is_empty() || self.abort.is_raised() {
+            return Ok(());
+        }
+        client.take_up_anew(&all, &moved)
+    }
+
+    /// The offset behind what has been read, by partition.
+    fn next_offsets(&self) -> Offsets {
+        let next = |(partition, owned): (&i32, &Owned)| {
+            let read = self.ingest.ranges().get(partition).map(|(_, last)| last + 1);
+            (*partition, read.map_or(owned.start, |read| read.max(owned.start)))
+        };
+        self.partitions.iter().map(next).collect()
+    }
+
+    /// The partitions that are ours.
+    pub fn owned(&self) -> Vec<i32> {
+        self.partitions.keys().copied().collect()
+    }
+
+    /// The offset to go on from, unless the records there are gone.
     fn check(&self, partition: i32, offset: i64, low: i64, high: i64) -> i64 {
         let (lost, remedy) = if offset < low {
             (low - offset, "were deleted by retention before they were read")
         } else if offset > high {
-            (offset - high, "are missing: the committed offset lies past the end of the partition")
+            (
+                offset - high,
+                "are missing: the offset to go on from lies past the end of the partition",
+            )
         } else {
             return offset;
         };

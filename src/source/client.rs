@@ -18,19 +18,26 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// What is asked of the client, besides polling it.
 pub trait Client {
-    /// Stops fetching, from all partitions that are assigned.
+    /// Stops fetching from partitions.
     ///
     /// # Errors
     ///
     /// The client's.
-    fn pause(&self) -> KafkaResult<()>;
+    fn pause(&self, partitions: &[i32]) -> KafkaResult<()>;
 
     /// Goes on fetching.
     ///
     /// # Errors
     ///
     /// The client's.
-    fn resume(&self) -> KafkaResult<()>;
+    fn resume(&self, partitions: &[i32]) -> KafkaResult<()>;
+
+    /// Reads on from other offsets in the partitions that have `moved`, of `all` that are ours.
+    ///
+    /// # Errors
+    ///
+    /// The client's.
+    fn take_up_anew(&self, all: &Offsets, moved: &Offsets) -> KafkaResult<()>;
 
     /// Commits, and waits for the coordinator's answer.
     ///
@@ -103,12 +110,25 @@ impl Context {
 }
 
 impl Client for KafkaClient {
-    fn pause(&self) -> KafkaResult<()> {
-        Consumer::pause(self, &self.assignment()?)
+    fn pause(&self, partitions: &[i32]) -> KafkaResult<()> {
+        Consumer::pause(self, &names(&self.context().topic, partitions))
     }
 
-    fn resume(&self) -> KafkaResult<()> {
-        Consumer::resume(self, &self.assignment()?)
+    fn resume(&self, partitions: &[i32]) -> KafkaResult<()> {
+        Consumer::resume(self, &names(&self.context().topic, partitions))
+    }
+
+    fn take_up_anew(&self, all: &Offsets, moved: &Offsets) -> KafkaResult<()> {
+        let [all, moved] = [all, moved].map(|it| list(&self.context().topic, it.clone()));
+        // A partition that stands still cannot be sought in; it is taken up anew.
+        match self.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => {
+                let moved = moved?;
+                self.incremental_unassign(&moved)?;
+                self.incremental_assign(&moved)
+            }
+            RebalanceProtocol::Eager | RebalanceProtocol::None => self.assign(&all?),
+        }
     }
 
     fn commit(&self, offsets: &Offsets) -> KafkaResult<()> {
@@ -117,10 +137,7 @@ impl Client for KafkaClient {
     }
 
     fn committed(&self, partitions: &[i32]) -> KafkaResult<Vec<(i32, Option<i64>)>> {
-        let mut asked = TopicPartitionList::new();
-        for partition in partitions {
-            asked.add_partition(&self.context().topic, *partition);
-        }
+        let asked = names(&self.context().topic, partitions);
         let answer = self.committed_offsets(asked, ANSWER)?;
         let offset = |offset| match offset {
             Offset::Offset(offset) => Some(offset),
@@ -181,6 +198,14 @@ impl ConsumerContext for Context {
 
 fn numbers(partitions: &TopicPartitionList) -> Vec<i32> {
     partitions.elements().iter().map(|element| element.partition()).collect()
+}
+
+fn names(topic: &str, partitions: &[i32]) -> TopicPartitionList {
+    let mut names = TopicPartitionList::new();
+    for partition in partitions {
+        names.add_partition(topic, *partition);
+    }
+    names
 }
 
 fn list(

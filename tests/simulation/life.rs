@@ -1,6 +1,6 @@
 //! One life of one instance: the program's own graph, lanes, poll loop and rebalance protocol, taken one step at a time.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +38,8 @@ use super::history::Limits;
 use super::log::{Polled, SimClient};
 use super::servers::{Doom, Wire};
 use super::world::{Shared, Violation, lock};
+
+const NO_HEADERS: [(&str, Option<&[u8]>); 0] = [];
 
 /// How often a record is tried again.
 pub(crate) const RETRIES: u32 = 3;
@@ -153,6 +155,7 @@ impl Life {
             instance,
             member: Cell::new(member),
             is_lost: Cell::new(false),
+            paused: RefCell::default(),
         };
         let source = Source::new(&until, drain);
         Life {
@@ -234,14 +237,14 @@ impl Life {
             Err(error) => return self.fail(&error.to_string()),
         };
         let member = self.client.member.get();
-        let polled = lock(&self.client.world).poll(member);
+        let polled = lock(&self.client.world).poll(member, &self.client.paused.borrow());
         match polled {
             Polled::Nothing => {}
             Polled::Records(indices) => {
                 let records = Arc::clone(&lock(&self.client.world).records);
                 if matches!(turn, Turn::Poll(_)) {
                     let taken = indices.into_iter().map(|index| records[index].raw());
-                    taken.for_each(|record| self.state.ingest.push(record, [].into_iter()));
+                    taken.for_each(|record| self.state.ingest.push(record, NO_HEADERS.into_iter()));
                 }
             }
             Polled::Assign(partitions) => match self.state.assigned(&self.client, &partitions) {

@@ -3,6 +3,7 @@
 //! The coordinator takes a commit from any member for any partition, as the real one does: it looks at the member and the
 //! generation, not at who owns what.
 
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -30,7 +31,6 @@ pub(crate) struct Group {
     owners: BTreeMap<i32, Member>,
     /// Where each owner reads on.
     positions: BTreeMap<i32, i64>,
-    paused: BTreeSet<Member>,
     pub committed: Offsets,
     /// The last commit of each owner.
     by_owner: BTreeMap<(Member, i32), i64>,
@@ -56,7 +56,6 @@ impl Group {
             members: BTreeMap::new(),
             owners: BTreeMap::new(),
             positions: BTreeMap::new(),
-            paused: BTreeSet::new(),
             committed: Offsets::new(),
             by_owner: BTreeMap::new(),
         }
@@ -129,7 +128,7 @@ impl Group {
 
 impl World {
     /// What a member gets from a poll.
-    pub(crate) fn poll(&mut self, member: Member) -> Polled {
+    pub(crate) fn poll(&mut self, member: Member, paused: &BTreeSet<i32>) -> Polled {
         if !self.group.members.contains_key(&member) {
             return Polled::Lost;
         }
@@ -148,10 +147,11 @@ impl World {
             return Polled::Assign(coming);
         }
         let is_out = self.outages.get(&Server::Broker).is_some_and(|until| Instant::now() < *until);
-        if owned.is_empty() || self.group.paused.contains(&member) || is_out {
+        let readable: Vec<i32> = owned.into_iter().filter(|it| !paused.contains(it)).collect();
+        if readable.is_empty() || is_out {
             return Polled::Nothing;
         }
-        let partition = owned[self.chance.usize(..owned.len())];
+        let partition = readable[self.chance.usize(..readable.len())];
         let from = self.group.positions[&partition];
         let turn = self.turn;
         let is_next = |record: &&(usize, &Record)| {
@@ -222,30 +222,25 @@ impl World {
 pub(crate) struct SimClient {
     pub world: Shared,
     pub instance: usize,
-    pub member: std::cell::Cell<Member>,
-    pub is_lost: std::cell::Cell<bool>,
-}
-
-impl SimClient {
-    fn set_paused(&self, paused: bool) {
-        let group = &mut lock(&self.world).group;
-        if paused {
-            group.paused.insert(self.member.get());
-        } else {
-            group.paused.remove(&self.member.get());
-        }
-    }
+    pub member: Cell<Member>,
+    pub is_lost: Cell<bool>,
+    /// A pause outlives the assignment, as it does in librdkafka.
+    pub paused: RefCell<BTreeSet<i32>>,
 }
 
 impl Client for SimClient {
-    fn pause(&self) -> KafkaResult<()> {
-        self.set_paused(true);
+    fn pause(&self, partitions: &[i32]) -> KafkaResult<()> {
+        self.paused.borrow_mut().extend(partitions);
         Ok(())
     }
 
-    fn resume(&self) -> KafkaResult<()> {
-        self.set_paused(false);
+    fn resume(&self, partitions: &[i32]) -> KafkaResult<()> {
+        self.paused.borrow_mut().retain(|it| !partitions.contains(it));
         Ok(())
+    }
+
+    fn take_up_anew(&self, _: &Offsets, _: &Offsets) -> KafkaResult<()> {
+        unreachable!("nothing is ever deleted from the simulated topic")
     }
 
     fn commit(&self, offsets: &Offsets) -> KafkaResult<()> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::private::signal;
+use super::private::{Frozen, signal};
 use super::{DEADLINE, Offsets, World};
 
 /// The report that `run` prints.
@@ -149,6 +149,11 @@ impl Running {
         signal(&[self.pid()], "TERM");
     }
 
+    /// Stops it in the middle of whatever it does, until the result is dropped.
+    pub(crate) fn freeze(&self) -> Frozen {
+        Frozen::freeze(&[self.pid()])
+    }
+
     /// Kills it, as a machine that fails does.
     pub(crate) fn kill(mut self) -> Ended {
         self.child.kill().unwrap();
@@ -179,6 +184,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("process {} said:\n{}", self.child.id(), self.err.text());
+        }
         // Of one that has ended already there is nothing to kill, and nothing to say about it.
         drop(self.child.kill());
         drop(self.child.wait());
