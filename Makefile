@@ -2,7 +2,7 @@
 # others.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench million lint up down clean
+.PHONY: help demo test bench million chaos freeze lint up down clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,14 @@ test: ## all tests, against real servers
 bench: ## throughput of the pipeline
 	dev/stack deps
 	dev/stack run -- cargo bench --locked --bench pipeline
+
+chaos: ## two instances while everything around them fails, then the proof (DURATION= seconds of faults, SEED=)
+	dev/stack deps
+	DURATION=$(DURATION) SEED=$(SEED) cargo test --locked --test chaos
+
+freeze: ## each server frozen for a minute under load: memory, rebalances, how soon the work goes on (DURATION=, SEED=)
+	dev/stack deps
+	CHAOS_MODE=freeze DURATION=$(DURATION) SEED=$(SEED) cargo test --locked --test chaos
 
 lint: ## format, clippy, licences and sources of the dependencies
 	cargo fmt --all --check
