@@ -105,7 +105,7 @@ fn chaos(directory: &Path) -> Result<()> {
         say("carried out:");
         let watch = Watch::start(&ground.config.kafka)?;
         let load = Load::start(&ground.config, seed, RATE)?;
-        let readers = Readers::start(&ground.runtime, &ground.config, seed, &load.hot());
+        let readers = Readers::start(&ground.runtime, &ground.config, seed, &load.hot())?;
         let fired = nemesis::carry_out(&steps, &ground);
         // Healed: every fault has ended by itself.
         let published = load.stop()?;

@@ -11,14 +11,14 @@ use crate::link::Link;
 
 /// Cuts the connections, and lets no others in for a while.
 pub(super) fn cut(link: &Arc<Link>) -> Result<Heal<'_>> {
+    // One that was lost before is made anew only when it is needed.
+    eventually("there is a connection to cut", || link.cut() > 0)?;
     link.shut(true);
-    let cut = eventually("there is a connection to cut", || link.cut() > 0);
-    let heal = || {
+    link.cut();
+    Ok(Box::new(|| {
         link.shut(false);
         Ok(())
-    };
-    cut.or_else(|error| heal().and(Err(error)))?;
-    Ok(Box::new(heal))
+    }))
 }
 
 pub(super) fn hold(link: &Arc<Link>) -> Result<Heal<'_>> {
