@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// The longest wait between two tries. The end of an outage is noticed within this time and that of an attempt under way, which must not
-/// add up to more than 5 s.
+/// The longest wait between two tries. An outage is noticed to be over within this time: an attempt that is under way just then
+/// succeeds.
 const CAP: Duration = Duration::from_secs(2);
 
 /// Exponential backoff with full jitter up to [`CAP`]: many clients of one server do not come back in step.
