@@ -2,7 +2,7 @@
 # others.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test race bench poison million lint up down clean
+.PHONY: help demo test race bench poison million chaos freeze lint up down clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,14 @@ bench: ## throughput of the pipeline
 poison: ## throughput where the database refuses some of the rows, beside a clean run
 	dev/stack deps
 	BENCH_ONLY=poison BENCH_EVENTS=$${BENCH_EVENTS:-200000} dev/stack run -- cargo bench --locked --bench pipeline
+
+chaos: ## two instances while everything around them fails, then the proof (DURATION= seconds of faults, SEED=)
+	dev/stack deps
+	DURATION=$(DURATION) SEED=$(SEED) cargo test --locked --test chaos
+
+freeze: ## each server frozen for a minute under load: memory, rebalances, how soon the work goes on (DURATION=, SEED=)
+	dev/stack deps
+	CHAOS_MODE=freeze DURATION=$(DURATION) SEED=$(SEED) cargo test --locked --test chaos
 
 lint: ## format, clippy, licences and sources of the dependencies
 	cargo fmt --all --check

@@ -4,7 +4,6 @@
 //! `make million`; `EVENTS` (default 1,000,000), `KILLS` (10) and `SEED` (random, printed) change it. Ends with exit code 1
 //! if a row is wrong, the report does not add up, or an offset is not committed.
 
-use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -16,14 +15,15 @@ use contentflow::drafts::Rows;
 use contentflow::generate::{DraftIds, Mix};
 use contentflow::kafka::Admin;
 use contentflow::publish::{now_ms, publish_generated};
-use contentflow::{kafka, migrate, postgres};
-use dataflows::decode::{Decoded, decode};
-use dataflows::record::{Chunk, Position, RawRecord};
-use dataflows::validate::{DraftIdType, STYLES};
+use contentflow::{kafka, migrate};
+use dataflows::reject::Reason;
+use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::message::{Headers, Message};
-use rdkafka::{Offset, TopicPartitionList};
+
+#[path = "../tests/oracle.rs"]
+mod oracle;
+
+use oracle::{Difference, Oracle};
 
 const PARTITIONS: i32 = 4;
 const WORKERS: &str = "2";
@@ -71,15 +71,13 @@ fn mix(events: u64) -> Mix {
 }
 
 fn prove(world: &World, runtime: &tokio::runtime::Runtime, mix: Mix, kills: u64) -> Result<()> {
-    let mut fold = HashMap::new();
+    let published =
+        publish_generated(&world.config("undisturbed")?.kafka, mix.clone(), None, &mut |_| {})?;
+    say(&format!("published {} events, {:?}", published.events, published.by_kind));
+    let oracle = fold_topic(&world.config("undisturbed")?)?;
     for (run, kills) in [("undisturbed", 0), ("killed", kills)] {
         let config = world.config(run)?;
         runtime.block_on(prepare(&config, &world.admin_url, mix.drafts))?;
-        if fold.is_empty() {
-            let published = publish_generated(&config.kafka, mix.clone(), None, &mut |_| {})?;
-            say(&format!("published {} events, {:?}", published.events, published.by_kind));
-            fold = fold_topic(&config)?;
-        }
         for kill in 1..=kills {
             let mut child = world.start(run)?;
             // A whole run takes 10 to 40 s, so that ten lives end all over it.
@@ -92,9 +90,13 @@ fn prove(world: &World, runtime: &tokio::runtime::Runtime, mix: Mix, kills: u64)
         }
         let report = world.finish(run)?;
         say(&format!("{run}: {report}"));
-        let wrong = runtime.block_on(compare(&config, &fold))?;
+        let Difference { wrong_rows: wrong, lost_jobs } =
+            runtime.block_on(oracle.compare(&config))?;
         let lag = lag(&config)?;
-        say(&format!("{run}: {} rows, {wrong} differ from the fold, lag {lag}", mix.drafts));
+        say(&format!(
+            "{run}: {} rows, {wrong} differ from the fold, {lost_jobs} jobs lost, lag {lag}",
+            mix.drafts
+        ));
         ensure!(wrong == 0 && lag == 0, "{run}: the run does not end as it must");
     }
     Ok(())
@@ -108,95 +110,15 @@ fn until_assigned(child: &mut Child) -> Result<()> {
     Ok(())
 }
 
-/// The newest event of each draft that is no duplicate: its position, job and images.
-type Fold = HashMap<String, (Position, String, serde_json::Value)>;
-
-/// Reads the whole topic and folds it, in the order of delivery. All events of a draft are in one partition.
-fn fold_topic(config: &Config) -> Result<Fold> {
-    let mut client = kafka::client_config(&config.kafka);
-    client
-        .set("group.id", "nobody")
-        .set("enable.partition.eof", "true")
-        .set("isolation.level", "read_committed");
-    let consumer: BaseConsumer = client.create()?;
-    let mut all = TopicPartitionList::new();
-    for partition in 0..PARTITIONS {
-        all.add_partition_offset(&config.kafka.topic, partition, Offset::Beginning)?;
-    }
-    consumer.assign(&all)?;
-    let (mut fold, mut jobs, mut ends, since) = (Fold::new(), HashSet::new(), 0, Instant::now());
-    while ends < PARTITIONS {
-        let message = match consumer.poll(Duration::from_secs(1)) {
-            Some(Err(KafkaError::PartitionEOF(_))) => {
-                ends += 1;
-                continue;
-            }
-            // Also when the client has dealt with something else.
-            None if since.elapsed() < PATIENCE => continue,
-            message => message.context("the topic is silent")??,
-        };
-        let record = RawRecord {
-            partition: message.partition(),
-            offset: message.offset(),
-            timestamp_ms: message.timestamp().to_millis().unwrap_or(-1),
-            stamped_by_topic: false,
-            key: None,
-            value: message.payload(),
-        };
-        let mut chunk = Chunk::with_capacity(1024);
-        let headers = message.headers().into_iter().flat_map(Headers::iter);
-        chunk.push(record, headers.map(|header| (header.key, header.value)));
-        let Decoded::Event(event) = decode(chunk.record(0), DraftIdType::Text { max_chars: None })
-        else {
-            continue;
-        };
-        if !jobs.insert((event.job_id.to_string(), event.draft_id.to_string())) {
-            continue;
-        }
-        let RawRecord { timestamp_ms, offset, partition, .. } = record;
-        let position = Position { timestamp_ms, offset, partition };
-        let images = STYLES
-            .iter()
-            .zip(&event.urls)
-            .map(|(style, url)| ((*style).to_owned(), url.to_string().into()));
-        let newest = fold.get(event.draft_id.as_ref()).is_none_or(|(held, ..)| position > *held);
-        if newest {
-            let images = serde_json::Value::Object(images.collect());
-            fold.insert(event.draft_id.into_owned(), (position, event.job_id.into_owned(), images));
-        }
-    }
-    Ok(fold)
-}
-
-/// How many rows are not as the fold says; a draft without an event has no images.
-async fn compare(config: &Config, fold: &Fold) -> Result<usize> {
-    let client = postgres::connect(&config.database).await?;
-    let sql = "SELECT event_draft_id, content_job_id, content_event_offset, content_event_partition, content_images FROM event_drafts";
-    let mut matched = 0;
-    let mut wrong = 0;
-    for row in client.query(sql, &[]).await? {
-        let (draft, job): (String, Option<String>) = (row.get(0), row.get(1));
-        let (offset, partition): (i64, i32) = (row.get(2), row.get(3));
-        let images: Option<serde_json::Value> = row.get(4);
-        let right = match fold.get(&draft) {
-            None => job.is_none() && images.is_none(),
-            Some((position, expected_job, expected_images)) => {
-                matched += 1;
-                job.as_ref() == Some(expected_job)
-                    && (offset, partition) == (position.offset, position.partition)
-                    && images.as_ref() == Some(expected_images)
-            }
-        };
-        wrong += usize::from(!right);
-    }
-    // Events for drafts that nobody made are in the fold and in no row: they are dead letters.
-    let absent = fold.keys().filter(|draft| draft.starts_with("no-such-draft")).count();
-    ensure!(
-        matched + absent == fold.len(),
-        "{matched} rows and {absent} absent for {} drafts",
-        fold.len()
-    );
-    Ok(wrong)
+/// Events for drafts that nobody made are dead letters.
+fn fold_topic(config: &Config) -> Result<Oracle> {
+    let mut oracle = Oracle::default();
+    oracle::read(&config.kafka, &config.kafka.topic, |message| {
+        oracle.judge(message, |draft| {
+            draft.starts_with("no-such-draft").then_some(Reason::UnknownDraft)
+        });
+    })?;
+    Ok(oracle)
 }
 
 fn lag(config: &Config) -> Result<i64> {

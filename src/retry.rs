@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-/// The longest wait between two tries. An outage is noticed to be over within this time.
-const CAP: Duration = Duration::from_secs(5);
+/// The longest wait between two tries. An outage is noticed to be over within this time: an attempt that is under way just then
+/// succeeds.
+const CAP: Duration = Duration::from_secs(2);
 
 /// Exponential backoff with full jitter up to [`CAP`]: many clients of one server do not come back in step.
 #[derive(Debug)]
