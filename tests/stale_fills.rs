@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use contentflow::lease::{LASTS, Lease, lease_key};
 use redis::Commands;
 
+use crate::interruptions::mixed;
 use crate::world::{Proxy, World, event, eventually, meanwhile};
 
 /// Longer than any test.
@@ -121,6 +122,27 @@ fn f7_a_stop_while_the_cache_is_away_says_what_it_leaves_undone() {
     assert_eq!(ended.report().applied, 3);
     let said = ended.err.lines().find(|line| line.contains("second deletes given up"));
     assert!(said.is_some_and(|line| line.contains("keys=3")), "{}", ended.err);
+}
+
+#[test]
+fn f7_a_load_with_second_deletes_survives_an_outage_of_the_cache() {
+    let mut world = World::new("f7-load");
+    let (wire, url) = Proxy::before(&world.cache.url);
+    world.set("cache.url", url);
+    world.set("cache.second_delete_after_ms", 50);
+    world.set("run.epoch_records", 200);
+    world.slow_down(20);
+    let load = world.load(mixed(29, 3_000));
+    let running = world.start(&["run", "--until-caught-up", "--report", "json"]);
+    eventually("some of it is done", || world.rows_with_images() > 200);
+    wire.cut();
+    eventually("the outage is noticed", || running.err().contains("held: "));
+    assert_ne!(world.committed(), world.ends(), "it was in the middle");
+    wire.open();
+    let ended = running.wait();
+    assert_eq!(ended.report().read, load.events());
+    assert!(!ended.err.contains("given up"), "{}", ended.err);
+    world.assert_done(&load);
 }
 
 #[test]
