@@ -13,6 +13,7 @@ mod simulated;
 
 mod journey;
 mod contract;
+mod catalogue;
 mod effects;
 mod duplicates;
 mod poison;

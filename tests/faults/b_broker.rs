@@ -174,7 +174,7 @@ fn b10_one_of_the_brokers_asked_first_is_enough_and_none_ends_the_run_with_its_a
     // At its start a run does not wait for what may be a mistake: whoever starts it again does.
     world.set("kafka.brokers", "127.0.0.1:1,127.0.0.1:2");
     let ended = world.call(&["run", "--until-caught-up"]);
-    let error = ended.failure(1);
+    let error = ended.failure(75);
     assert!(error.contains("no broker answers at 127.0.0.1:1,127.0.0.1:2"), "{error}");
     assert!(world.row("d1").is_untouched());
 

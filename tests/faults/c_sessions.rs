@@ -54,6 +54,7 @@ fn c4_a_database_that_is_out_for_longer_than_the_poll_interval_costs_no_partitio
     let mut world = kafka.world("c4");
     world.set("kafka.properties.session.timeout.ms", 1_000);
     world.set("kafka.properties.max.poll.interval.ms", 2_000);
+    world.set("run.drain_timeout_s", 1);
     world.set("run.epoch_records", 100);
     world.set("run.retry_backoff_ms", 5);
     let (wire, url) = Proxy::before(&world.database.url);
