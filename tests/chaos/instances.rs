@@ -224,7 +224,7 @@ impl Life {
                 self.record.undrained += 1;
             }
             // Before it had partitions: something could not be reached at its start.
-            _ if status.code() == Some(1) && !log.contains("assigned partitions=") => {
+            _ if matches!(status.code(), Some(1 | 75)) && !log.contains("assigned partitions=") => {
                 self.record.failed_starts += 1;
             }
             order => {
