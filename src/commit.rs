@@ -3,16 +3,13 @@
 //! Of its own, because a commit to a broker that hangs can block for longer than the poll thread may stay away, and the client
 //! library reports nothing back from a commit that does not block. A commit that fails is never an error of the data: the offsets
 //! are sent again, or the records are delivered again.
-//!
-//! Before each commit the coordinator is asked for the last one. A topic that is deleted takes its offsets with it; the client
-//! reads on in the one that is made again as if it were the same, and a commit would cover up what it has not read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use dataflows::ledger::NextOffset;
-use rdkafka::error::KafkaError;
+use rdkafka::error::KafkaResult;
 use tokio::time::Instant;
 
 use crate::source::client::Client;
@@ -28,65 +25,26 @@ pub type Offsets = BTreeMap<i32, i64>;
 pub struct Committer {
     durable: Offsets,
     committed: Offsets,
-    /// The partitions of which the coordinator has an offset, by all that we know.
-    known: BTreeSet<i32>,
-    vanished: BTreeSet<i32>,
     in_flight: Option<Offsets>,
     last: Instant,
-    requests: Option<Sender<Request>>,
-    answers: Receiver<Answer>,
-}
-
-/// What is to be committed.
-#[derive(Clone, Debug)]
-pub struct Request {
-    offsets: Offsets,
-    /// The partitions of which the coordinator must have an offset already.
-    known: BTreeSet<i32>,
-}
-
-/// What became of a commit.
-#[derive(Debug)]
-pub enum Answer {
-    /// It is done.
-    Committed,
-    /// Nothing was sent: the coordinator knows these partitions no more.
-    Vanished(BTreeSet<i32>),
-    /// It is not done, or nobody knows.
-    Failed(KafkaError),
-}
-
-/// Commits, if the coordinator still has what was committed before, and waits for its answer.
-pub fn commit(client: &impl Client, request: &Request) -> Answer {
-    let known: Vec<i32> = request.known.iter().copied().collect();
-    let committed = if known.is_empty() { Ok(Vec::new()) } else { client.committed(&known) };
-    let vanished: BTreeSet<i32> = match committed {
-        Ok(offsets) => offsets.iter().filter(|it| it.1.is_none()).map(|it| it.0).collect(),
-        Err(error) => return Answer::Failed(error),
-    };
-    if !vanished.is_empty() {
-        return Answer::Vanished(vanished);
-    }
-    match client.commit(&request.offsets) {
-        Ok(()) => Answer::Committed,
-        Err(error) => Answer::Failed(error),
-    }
+    requests: Option<Sender<Offsets>>,
+    answers: Receiver<KafkaResult<()>>,
 }
 
 /// The commit thread's end.
 #[derive(Debug)]
 pub struct Commits {
     /// What is to be committed, one request at a time.
-    pub requests: Receiver<Request>,
-    /// What became of it.
-    pub answers: Sender<Answer>,
+    pub requests: Receiver<Offsets>,
+    /// What the coordinator said to it.
+    pub answers: Sender<KafkaResult<()>>,
 }
 
 impl Commits {
     /// Sends commits and reports their answers, until the committer is closed.
     pub fn serve(&self, client: &impl Client) {
-        for request in &self.requests {
-            if self.answers.send(commit(client, &request)).is_err() {
+        for offsets in &self.requests {
+            if self.answers.send(client.commit(&offsets)).is_err() {
                 return;
             }
         }
@@ -101,8 +59,6 @@ impl Committer {
         let committer = Committer {
             durable: Offsets::new(),
             committed: Offsets::new(),
-            known: BTreeSet::new(),
-            vanished: BTreeSet::new(),
             in_flight: None,
             last: Instant::now(),
             requests: Some(requests_in),
@@ -116,16 +72,6 @@ impl Committer {
         self.requests = None;
     }
 
-    /// Notes that the coordinator has an offset of a partition.
-    pub fn knows(&mut self, partition: i32) {
-        self.known.insert(partition);
-    }
-
-    /// The partitions whose offsets have vanished, once.
-    pub fn take_vanished(&mut self) -> BTreeSet<i32> {
-        std::mem::take(&mut self.vanished)
-    }
-
     /// Notes offsets that have become committable.
     pub fn note(&mut self, offsets: Vec<NextOffset>) {
         self.durable.extend(offsets);
@@ -135,7 +81,6 @@ impl Committer {
     pub fn forget(&mut self, partition: i32) {
         self.durable.remove(&partition);
         self.committed.remove(&partition);
-        self.known.remove(&partition);
         if let Some(sent) = &mut self.in_flight {
             sent.remove(&partition);
         }
@@ -152,8 +97,8 @@ impl Committer {
             return;
         }
         if at_once || self.last.elapsed() >= INTERVAL {
-            let request = Request { offsets: self.durable.clone(), known: self.known.clone() };
-            if self.requests.as_ref().is_some_and(|requests| requests.send(request).is_ok()) {
+            let offsets = self.durable.clone();
+            if self.requests.as_ref().is_some_and(|requests| requests.send(offsets).is_ok()) {
                 self.in_flight = Some(self.durable.clone());
                 self.last = Instant::now();
             }
@@ -163,16 +108,10 @@ impl Committer {
     /// Takes in the answer to the last commit if there is one. Whether it is still to come.
     pub fn is_under_way(&mut self) -> bool {
         if let Ok(answer) = self.answers.try_recv() {
-            let sent = self.in_flight.take().unwrap_or_default();
+            let sent = self.in_flight.take();
             match answer {
-                Answer::Committed => self.note_committed(sent),
-                Answer::Vanished(partitions) => {
-                    // Only what is still ours: it may have been handed over meanwhile.
-                    self.vanished.extend(partitions.intersection(&self.known));
-                }
-                Answer::Failed(error) => {
-                    tracing::warn!(%error, "offsets not committed, they are sent again")
-                }
+                Ok(()) => self.committed.extend(sent.unwrap_or_default()),
+                Err(error) => tracing::warn!(%error, "offsets not committed, they are sent again"),
             }
         }
         self.in_flight.is_some()
@@ -188,21 +127,12 @@ impl Committer {
         if offsets.is_empty() {
             return;
         }
-        let known = self.known.iter().filter(|it| offsets.contains_key(it)).copied().collect();
-        match commit(client, &Request { offsets: offsets.clone(), known }) {
-            Answer::Committed => self.note_committed(offsets),
-            // The next owner starts lower and finds duplicates, or from the beginning of a topic that was made again.
-            Answer::Failed(error) => {
+        match client.commit(&offsets) {
+            Ok(()) => self.committed.extend(offsets),
+            // The next owner starts lower and finds duplicates.
+            Err(error) => {
                 tracing::warn!(%error, "offsets not committed before handing partitions over")
             }
-            Answer::Vanished(partitions) => {
-                tracing::warn!(?partitions, "not committed: the topic was made again")
-            }
         }
-    }
-
-    fn note_committed(&mut self, offsets: Offsets) {
-        self.known.extend(offsets.keys());
-        self.committed.extend(offsets);
     }
 }

@@ -122,7 +122,6 @@ impl Source {
         let offsets = state.ingest.collect()?;
         state.committer.note(offsets);
         state.committer.tend(matches!(self.stage, Stage::Committing(_)));
-        state.made_again(client)?;
         match self.stage {
             Stage::Reading if self.is_to_end(state) => {
                 state.ingest.end();

@@ -101,7 +101,7 @@ impl State {
         self.assigned_once = true;
         let since = Instant::now();
         let mut backoff = Backoff::new(Duration::from_millis(100));
-        let (starts, known) = loop {
+        let starts = loop {
             match self.starts(client, partitions) {
                 Err(error) if since.elapsed() < START && !self.abort.is_raised() => {
                     tracing::warn!(%error, "where to start is not known yet, asking again");
@@ -111,7 +111,6 @@ impl State {
             }
         };
         self.partitions.extend(&starts);
-        known.into_iter().for_each(|partition| self.committer.knows(partition));
         if !is_planted(Bug::PauseIsKept) {
             // A partition that went away while it was paused comes back paused: in the client, a pause outlives the assignment.
             client.resume(partitions)?;
@@ -124,19 +123,16 @@ impl State {
         &self,
         client: &impl Client,
         partitions: &[i32],
-    ) -> KafkaResult<(BTreeMap<i32, Owned>, Vec<i32>)> {
-        let (mut starts, mut known) = (BTreeMap::new(), Vec::new());
+    ) -> KafkaResult<BTreeMap<i32, Owned>> {
+        let mut starts = BTreeMap::new();
         for (partition, committed) in client.committed(partitions)? {
-            if committed.is_some() {
-                known.push(partition);
-            }
             let (low, high) = client.watermarks(partition)?;
             let earliest = if is_planted(Bug::ResetToLatest) { high } else { low };
             let start =
                 committed.map_or(earliest, |offset| self.check(partition, offset, low, high));
             starts.insert(partition, Owned { start, target: high, reached_end: false });
         }
-        Ok((starts, known))
+        Ok(starts)
     }
 
     /// Finds the partitions whose next record has gone while they were ours, and goes on with what there is of them, if that is
@@ -163,32 +159,6 @@ impl State {
         if moved.is_empty() || self.abort.is_raised() {
             return Ok(());
         }
-        client.take_up_anew(&all, &moved)
-    }
-
-    /// Reads partitions from their beginning whose offsets have vanished from the group: their topic was deleted and made again.
-    ///
-    /// # Errors
-    ///
-    /// The client's error when the broker does not say what there is.
-    pub fn made_again(&mut self, client: &impl Client) -> KafkaResult<()> {
-        let vanished = self.committer.take_vanished();
-        if vanished.is_empty() {
-            return Ok(());
-        }
-        let (mut all, mut moved) = (self.next_offsets(), Offsets::new());
-        for partition in vanished {
-            let (low, _high) = client.watermarks(partition)?;
-            tracing::warn!(
-                partition,
-                low,
-                "the topic was deleted and made again; reading it from its beginning"
-            );
-            moved.insert(partition, low);
-            self.ingest.forget(partition);
-            self.committer.forget(partition);
-        }
-        all.extend(&moved);
         client.take_up_anew(&all, &moved)
     }
 

@@ -144,12 +144,7 @@ impl Client for KafkaClient {
             _ => None,
         };
         let elements = answer.elements();
-        // No offset is an answer; no answer is none.
-        let committed = elements.iter().map(|element| {
-            element.error()?;
-            Ok((element.partition(), offset(element.offset())))
-        });
-        committed.collect()
+        Ok(elements.iter().map(|it| (it.partition(), offset(it.offset()))).collect())
     }
 
     fn watermarks(&self, partition: i32) -> KafkaResult<(i64, i64)> {

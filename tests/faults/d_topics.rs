@@ -73,12 +73,6 @@ fn d4_a_longer_topic_made_again_under_a_running_consumer_is_read_from_its_beginn
     made_again_under_a_consumer("stop", 12, true);
 }
 
-/// The client does not notice: it reads on at the old position of the new topic.
-#[test]
-fn d4_a_longer_topic_made_again_before_anybody_notices_is_read_from_its_beginning() {
-    made_again_under_a_consumer("stop", 12, false);
-}
-
 #[test]
 fn d5_a_topic_made_again_while_nobody_runs_is_read_from_its_beginning() {
     let world = World::new("d5");

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker as TaskWaker};
 use std::time::Duration;
 
-use contentflow::commit::{Commits, Committer, commit};
+use contentflow::commit::{Commits, Committer};
 use contentflow::config::{OnDataLoss, OnOutage, Run};
 use contentflow::ingest::{Entrance, Ingest};
 use contentflow::progress::{Progress, progress};
@@ -17,6 +17,7 @@ use contentflow::sink::outage::OutagePolicy;
 use contentflow::sink::postgres::Retry;
 use contentflow::sink::{Lane, Remote, dead_letter, postgres, redis, remote};
 use contentflow::source::assignment::{HandOver, State};
+use contentflow::source::client::Client;
 use contentflow::source::{Source, SourceError, Turn, Until};
 use contentflow::worker::{MakeEffects, build, report};
 use crossbeam_channel::unbounded;
@@ -209,9 +210,9 @@ impl Life {
 
     fn commit_thread(&self) {
         if lock(&self.client.world).chance.bool()
-            && let Ok(request) = self.commits.requests.try_recv()
+            && let Ok(offsets) = self.commits.requests.try_recv()
         {
-            drop(self.commits.answers.send(commit(&self.client, &request)));
+            drop(self.commits.answers.send(self.client.commit(&offsets)));
         }
     }
 
