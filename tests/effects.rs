@@ -1,6 +1,6 @@
 //! The order of effects: the row first, then the key, then the offset; and an effect whose answer was lost.
 
-use crate::world::{Proxy, World, alter_topic, event, eventually, images, meanwhile, record};
+use crate::world::{World, alter_topic, event, eventually, images, meanwhile, record};
 
 #[test]
 fn a_key_is_deleted_after_its_row_is_committed_and_not_before() {
@@ -37,8 +37,7 @@ fn a_key_is_deleted_after_its_row_is_committed_and_not_before() {
 #[test]
 fn an_offset_is_committed_after_the_key_is_deleted_and_not_before() {
     let mut world = World::new("delete-then-commit");
-    let (wire, url) = Proxy::before(&world.cache.url);
-    world.set("cache.url", url);
+    let wire = world.wire_to_cache();
     world.drafts(["d1", "d2"]);
     let running = world.start_run();
     world.publish([event("d2", "job-2").on(1)]);
@@ -82,10 +81,8 @@ fn e4_f9_an_effect_whose_answer_was_lost_is_repeated_and_harms_nothing() {
     let mut world = World::new("lost-answer");
     // One worker, and so one connection that all events go through.
     world.set("run.workers", 1);
-    let (database, url) = Proxy::before(&world.database.url);
-    world.set("database.url", url);
-    let (cache, url) = Proxy::before(&world.cache.url);
-    world.set("cache.url", url);
+    let database = world.wire_to_database();
+    let cache = world.wire_to_cache();
     world.drafts(["d0", "d1", "d2"]);
     let running = world.start_run();
     world.publish([event("d0", "job-0").on(0)]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use contentflow::generate::{Kind, Mix};
 use fastrand::Rng;
 
-use crate::world::{Proxy, World, event, eventually};
+use crate::world::{World, event, eventually};
 
 /// A load of every kind of event, over so many drafts that no row forgets a job.
 pub(crate) fn mixed(seed: u64, events: u64) -> Mix {
@@ -49,9 +49,7 @@ fn a_stop_in_the_middle_of_a_load_drains_and_the_next_run_does_the_rest() {
 #[test]
 fn a_stop_that_cannot_drain_says_so_and_commits_nothing_of_it() {
     let mut world = World::new("no-drain");
-    let direct = world.database.url.clone();
-    let (wire, url) = Proxy::before(&direct);
-    world.set("database.url", url);
+    let wire = world.wire_to_database();
     world.set("run.drain_timeout_s", 1);
     world.drafts(["d1", "d2"]);
     let running = world.start_run();
@@ -66,15 +64,14 @@ fn a_stop_that_cannot_drain_says_so_and_commits_nothing_of_it() {
     let error = ended.failure(1);
     assert!(error.contains("not drained") && error.contains("run.drain_timeout_s"), "{error}");
     assert_eq!(world.committed(), [(0, 1)].into());
-    world.set("database.url", direct);
+    world.unwire_database();
     assert_eq!(world.run_until_caught_up().outcomes(), [1, 1, 0, 0, 0, 0]);
 }
 
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let mut world = World::new("second-signal");
-    let (wire, url) = Proxy::before(&world.cache.url);
-    world.set("cache.url", url);
+    let wire = world.wire_to_cache();
     world.drafts(["d1"]);
     let running = world.start_run();
     eventually("it is running", || running.err().contains("assigned"));

@@ -64,8 +64,7 @@ fn e3_e14_a_database_that_shuts_everybody_out_for_a_while_loses_nothing() {
 #[test]
 fn a_database_that_cannot_be_reached_for_a_while_loses_nothing() {
     let mut world = World::new("database-away");
-    let (wire, url) = Proxy::before(&world.database.url);
-    world.set("database.url", url);
+    let wire = world.wire_to_database();
     let (load, running) = busy(&mut world);
     wire.cut();
     eventually("the outage is noticed", || running.err().contains("held"));
@@ -78,8 +77,7 @@ fn a_database_that_cannot_be_reached_for_a_while_loses_nothing() {
 #[test]
 fn an_outage_tells_when_its_cause_has_changed() {
     let mut world = World::new("causes");
-    let (wire, url) = Proxy::before(&world.database.url);
-    world.set("database.url", url);
+    let wire = world.wire_to_database();
     let (load, running) = busy(&mut world);
     wire.cut();
     eventually("the outage is noticed", || running.err().contains("held: "));
@@ -102,8 +100,7 @@ fn an_outage_tells_when_its_cause_has_changed() {
 #[test]
 fn f1_a_cache_that_is_away_for_a_while_loses_nothing() {
     let mut world = World::new("cache-away");
-    let (wire, url) = Proxy::before(&world.cache.url);
-    world.set("cache.url", url);
+    let wire = world.wire_to_cache();
     let (load, running) = busy(&mut world);
     wire.cut();
     eventually("the outage is noticed", || running.err().contains("held"));
@@ -156,20 +153,10 @@ fn exits(name: &str, wire_before: fn(&mut World) -> Proxy, dependency: &str) {
 
 #[test]
 fn with_on_outage_exit_a_lost_database_ends_the_run_with_code_75() {
-    let wire = |world: &mut World| {
-        let (wire, url) = Proxy::before(&world.database.url);
-        world.set("database.url", url);
-        wire
-    };
-    exits("exit-database", wire, "postgres");
+    exits("exit-database", World::wire_to_database, "postgres");
 }
 
 #[test]
 fn with_on_outage_exit_a_lost_cache_ends_the_run_with_code_75() {
-    let wire = |world: &mut World| {
-        let (wire, url) = Proxy::before(&world.cache.url);
-        world.set("cache.url", url);
-        wire
-    };
-    exits("exit-cache", wire, "redis");
+    exits("exit-cache", World::wire_to_cache, "redis");
 }

@@ -7,7 +7,7 @@ use contentflow::lease::{LASTS, Lease, lease_key};
 use redis::Commands;
 
 use crate::interruptions::mixed;
-use crate::world::{Proxy, World, event, eventually, meanwhile};
+use crate::world::{World, event, eventually, meanwhile};
 
 /// Longer than any test.
 const NEVER_MS: u64 = 600_000;
@@ -108,8 +108,7 @@ fn f7_offsets_do_not_wait_for_the_second_del_and_a_stop_does_it_at_once() {
 #[test]
 fn f7_a_stop_while_the_cache_is_away_says_what_it_leaves_undone() {
     let mut world = World::new("f7-away");
-    let (wire, url) = Proxy::before(&world.cache.url);
-    world.set("cache.url", url);
+    let wire = world.wire_to_cache();
     world.set("cache.timeout_ms", 500);
     world.set("cache.second_delete_after_ms", NEVER_MS);
     world.drafts(["d1", "d2", "d3"]);
@@ -127,8 +126,7 @@ fn f7_a_stop_while_the_cache_is_away_says_what_it_leaves_undone() {
 #[test]
 fn f7_a_load_with_second_deletes_survives_an_outage_of_the_cache() {
     let mut world = World::new("f7-load");
-    let (wire, url) = Proxy::before(&world.cache.url);
-    world.set("cache.url", url);
+    let wire = world.wire_to_cache();
     world.set("cache.second_delete_after_ms", 50);
     world.set("run.epoch_records", 200);
     world.slow_down(20);
@@ -148,8 +146,7 @@ fn f7_a_load_with_second_deletes_survives_an_outage_of_the_cache() {
 #[test]
 fn f8_what_a_reader_stores_between_commit_and_del_is_gone_after_the_del() {
     let mut world = World::new("f8");
-    let (wire, url) = Proxy::before(&world.cache.url);
-    world.set("cache.url", url);
+    let wire = world.wire_to_cache();
     world.drafts(["first", "d1", "d2"]);
     let running = world.start_run();
     world.publish([event("first", "job-0").on(0)]);

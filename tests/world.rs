@@ -159,6 +159,30 @@ impl World {
         self.settings.insert(variable_of(key), value.to_string());
     }
 
+    /// Puts a wire before the database, for what is started from now on.
+    pub(crate) fn wire_to_database(&mut self) -> Proxy {
+        let (wire, url) = Proxy::before(&self.database.url);
+        self.set("database.url", url);
+        wire
+    }
+
+    /// What is started from now on reaches the database itself.
+    pub(crate) fn unwire_database(&mut self) {
+        self.set("database.url", self.database.url.clone());
+    }
+
+    /// Puts a wire before the cache, for what is started from now on.
+    pub(crate) fn wire_to_cache(&mut self) -> Proxy {
+        let (wire, url) = Proxy::before(&self.cache.url);
+        self.set("cache.url", url);
+        wire
+    }
+
+    /// What is started from now on reaches the cache itself.
+    pub(crate) fn unwire_cache(&mut self) {
+        self.set("cache.url", self.cache.url.clone());
+    }
+
     /// Leaves a key of the configuration at its default from now on.
     pub(crate) fn unset(&mut self, key: &str) {
         self.settings.remove(&variable_of(key));

@@ -6,7 +6,8 @@
 //!
 //! Rates of different runs, let alone of different machines, cannot be compared: the ratio to the bare UPDATE of the
 //! same round can. `BENCH_EVENTS` (1,000,000) and `BENCH_RUNS` (3) say how much is measured; KAFKA_BROKERS, DATABASE_URL
-//! and REDIS_URL where. `BENCH_ONLY=poison` measures the pipeline on a database that refuses some of the rows. The numbers also go to `bench.json` in the target directory.
+//! and REDIS_URL where. `BENCH_ONLY=poison` measures the pipeline on a database that refuses some of the rows. The
+//! numbers also go to `bench.json` in the target directory.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -44,31 +45,37 @@ fn main() -> ExitCode {
 }
 
 fn bench(settings: &Settings) -> anyhow::Result<()> {
+    let results = on_servers(settings, measure)?;
+    results.write(&mut io::stdout().lock())
+}
+
+/// Measures on servers that are cleared afterwards, whatever happened.
+fn on_servers<T>(
+    settings: &Settings,
+    measure: impl FnOnce(&mut Servers, &Settings) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let mut servers = Servers::new(settings)?;
-    let results = measure(&mut servers, settings);
+    let measured = measure(&mut servers, settings);
     say("clearing away");
     let cleared = servers.clear();
-    let results = results?;
-    results.write(&mut io::stdout().lock())?;
-    cleared
+    let measured = measured?;
+    cleared?;
+    Ok(measured)
 }
 
 /// The whole pipeline where the database refuses some of the rows, beside a clean run: the rates, and their ratio to it.
 fn poisoned(settings: &Settings) -> anyhow::Result<()> {
-    let mut servers = Servers::new(settings)?;
-    let measured = measure_poisoned(&mut servers, settings);
-    say("clearing away");
-    let cleared = servers.clear();
+    let measured = on_servers(settings, measure_poisoned)?;
     let mut out = io::stdout().lock();
     writeln!(
         out,
         "| refused of 5,000 rows | events/s, median | of a clean run |\n|---:|---:|---:|"
     )?;
-    for (of_5000, rates, ratios) in measured? {
+    for (of_5000, rates, ratios) in measured {
         let (rate, ratio) = (results::median(&rates), results::median(&ratios));
         writeln!(out, "| {of_5000} | {rate:.0} | {ratio:.2} |")?;
     }
-    cleared
+    Ok(())
 }
 
 type Rates = (u64, Vec<f64>, Vec<f64>);

@@ -31,6 +31,19 @@ pub(super) fn world(name: &str) -> World {
     world
 }
 
+/// An event whose row is written, and whose DEL waits on the wire to the cache.
+pub(super) fn written(mut world: World) -> (World, Running, Proxy) {
+    let wire = world.wire_to_cache();
+    world.drafts(["d0", "d1"]);
+    let running = world.start_run();
+    world.publish([event("d0", "job-0").on(0)]);
+    eventually("the first event is through", || world.committed() == [(0, 1)].into());
+    wire.hold();
+    world.publish([event("d1", "job-1").on(0)]);
+    eventually("the row is written", || world.row("d1").job().is_some());
+    (world, running, wire)
+}
+
 /// How often it has fetched something, if its client tells.
 pub(super) fn fetches(running: &Running) -> usize {
     running.err().matches("Enqueue").count()
@@ -71,9 +84,7 @@ fn a1_records_that_were_only_polled_are_all_read_again() {
 #[test]
 fn a2_a_batch_that_was_not_sent_leaves_no_trace() {
     let mut world = world("a2");
-    let direct = world.database.url.clone();
-    let (wire, url) = Proxy::before(&direct);
-    world.set("database.url", url);
+    let wire = world.wire_to_database();
     let running = warm(&world);
     let rows = world.rows();
     wire.hold();
@@ -87,7 +98,7 @@ fn a2_a_batch_that_was_not_sent_leaves_no_trace() {
     assert_eq!(world.rows(), rows, "not even xmin has changed");
     assert_eq!(world.committed(), [(0, 1)].into());
 
-    world.set("database.url", direct);
+    world.unwire_database();
     assert_eq!(world.run_until_caught_up().outcomes(), [4, 4, 0, 0, 0, 0]);
     assert_all_applied(&world);
 }
@@ -134,9 +145,7 @@ fn a3_a_statement_that_is_not_committed_is_rolled_back_or_finished_but_never_bot
 #[test]
 fn a4_rows_whose_commit_was_not_seen_are_duplicates_and_their_keys_are_deleted() {
     let mut world = world("a4");
-    let direct = world.database.url.clone();
-    let (wire, url) = Proxy::before(&direct);
-    world.set("database.url", url);
+    let wire = world.wire_to_database();
     let running = warm(&world);
     wire.mute();
     publish(&world);
@@ -145,7 +154,7 @@ fn a4_rows_whose_commit_was_not_seen_are_duplicates_and_their_keys_are_deleted()
     meanwhile("nobody knows", || world.cache.keys() == 4 && world.committed() == [(0, 1)].into());
     assert!(running.kill().was_killed());
 
-    world.set("database.url", direct);
+    world.unwire_database();
     let report = world.run_until_caught_up();
     assert_eq!(report.outcomes(), [4, 0, 4, 0, 0, 0]);
     assert_eq!(report.keys_deleted, 4);
@@ -156,9 +165,7 @@ fn a4_rows_whose_commit_was_not_seen_are_duplicates_and_their_keys_are_deleted()
 #[test]
 fn a5_a_duplicate_deletes_the_key_that_the_killed_process_had_not_deleted() {
     let mut world = world("a5");
-    let direct = world.cache.url.clone();
-    let (wire, url) = Proxy::before(&direct);
-    world.set("cache.url", url);
+    let wire = world.wire_to_cache();
     let running = warm(&world);
     wire.hold();
     publish(&world);
@@ -169,7 +176,7 @@ fn a5_a_duplicate_deletes_the_key_that_the_killed_process_had_not_deleted() {
     wire.cut();
     assert_eq!(world.cache.keys(), 4, "old values are cached until it runs again");
 
-    world.set("cache.url", direct);
+    world.unwire_cache();
     let report = world.run_until_caught_up();
     assert_eq!(report.outcomes(), [4, 0, 4, 0, 0, 0]);
     assert_eq!((report.deletes, report.keys_deleted), (4, 4));
@@ -182,9 +189,7 @@ fn a6_when_some_of_the_keys_are_deleted_all_of_them_are_deleted_again() {
     let mut world = world("a6");
     // One key a round trip; the answer to the first is lost, so the others are never sent.
     world.set("cache.batch_keys", 1);
-    let direct = world.cache.url.clone();
-    let (wire, url) = Proxy::before(&direct);
-    world.set("cache.url", url);
+    let wire = world.wire_to_cache();
     let running = warm(&world);
     wire.mute();
     publish(&world);
@@ -194,7 +199,7 @@ fn a6_when_some_of_the_keys_are_deleted_all_of_them_are_deleted_again() {
     assert!(running.kill().was_killed());
     wire.cut();
 
-    world.set("cache.url", direct);
+    world.unwire_cache();
     let report = world.run_until_caught_up();
     assert_eq!(report.outcomes(), [4, 0, 4, 0, 0, 0]);
     assert_eq!((report.deletes, report.keys_deleted), (4, 3));
@@ -205,9 +210,7 @@ fn a6_when_some_of_the_keys_are_deleted_all_of_them_are_deleted_again() {
 #[test]
 fn a12_a_kill_while_it_drains_costs_nothing() {
     let mut world = world("a12");
-    let direct = world.cache.url.clone();
-    let (wire, url) = Proxy::before(&direct);
-    world.set("cache.url", url);
+    let wire = world.wire_to_cache();
     let running = warm(&world);
     wire.hold();
     publish(&world);
@@ -219,7 +222,7 @@ fn a12_a_kill_while_it_drains_costs_nothing() {
     assert!(running.kill().was_killed());
     wire.cut();
 
-    world.set("cache.url", direct);
+    world.unwire_cache();
     assert_eq!(world.run_until_caught_up().outcomes(), [4, 0, 4, 0, 0, 0]);
     assert_eq!(world.rows(), rows, "not even xmin has changed");
     assert_all_applied(&world);

@@ -4,33 +4,21 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::a_effects::{fetches, world};
+use super::a_effects::{fetches, world, written};
 use crate::interruptions::mixed;
-use crate::world::{
-    PrivateKafka, Proxy, Record, Running, World, event, eventually, meanwhile, record,
-};
+use crate::world::{PrivateKafka, Record, World, event, eventually, meanwhile, record};
 
-/// On the private broker, behind a wire to the cache: an event whose row is written, and whose DEL waits.
-fn written(kafka: &PrivateKafka, name: &str) -> (World, Running, Proxy, String) {
+/// A member that comes back under its name need not wait until the one that was killed is given up.
+fn the_only_one(kafka: &PrivateKafka, name: &str) -> World {
     let mut world = kafka.world(name);
     world.set("kafka.properties.group.instance.id", "the only one");
-    let direct = world.cache.url.clone();
-    let (wire, url) = Proxy::before(&direct);
-    world.set("cache.url", url);
-    world.drafts(["d0", "d1"]);
-    let running = world.start_run();
-    world.publish([event("d0", "job-0").on(0)]);
-    eventually("the first event is through", || world.committed() == [(0, 1)].into());
-    wire.hold();
-    world.publish([event("d1", "job-1").on(0)]);
-    eventually("the row is written", || world.row("d1").job().is_some());
-    (world, running, wire, direct)
+    world
 }
 
 #[test]
 fn a7_what_was_done_but_not_committed_is_read_again_and_changes_nothing() {
     let kafka = PrivateKafka::lease();
-    let (mut world, running, cache, direct) = written(&kafka, "a7");
+    let (mut world, running, cache) = written(the_only_one(&kafka, "a7"));
     kafka.wire.hold();
     cache.open();
     eventually("the key is deleted", || world.cache.keys() == 0);
@@ -40,7 +28,7 @@ fn a7_what_was_done_but_not_committed_is_read_again_and_changes_nothing() {
     kafka.wire.cut();
     kafka.wire.open();
 
-    world.set("cache.url", direct);
+    world.unwire_cache();
     assert_eq!(world.run_until_caught_up().outcomes(), [1, 0, 1, 0, 0, 0]);
     assert_eq!(world.rows(), rows, "not even xmin has changed");
     assert_eq!(world.committed(), [(0, 2)].into());
@@ -49,7 +37,7 @@ fn a7_what_was_done_but_not_committed_is_read_again_and_changes_nothing() {
 #[test]
 fn a8_a_commit_whose_answer_was_not_seen_has_skipped_nothing() {
     let kafka = PrivateKafka::lease();
-    let (mut world, running, cache, direct) = written(&kafka, "a8");
+    let (mut world, running, cache) = written(the_only_one(&kafka, "a8"));
     kafka.wire.mute();
     cache.open();
     eventually("the offset is committed", || world.committed() == [(0, 2)].into());
@@ -59,7 +47,7 @@ fn a8_a_commit_whose_answer_was_not_seen_has_skipped_nothing() {
     kafka.wire.cut();
     kafka.wire.open();
 
-    world.set("cache.url", direct);
+    world.unwire_cache();
     world.publish([event("d1", "job-2").at(1).on(0)]);
     assert_eq!(world.run_until_caught_up().outcomes(), [1, 1, 0, 0, 0, 0]);
     assert_ne!(world.rows(), rows);
@@ -81,12 +69,9 @@ fn assert_equal(copies: &[Record]) {
 #[test]
 fn a9_a_dead_letter_whose_delivery_was_not_reported_is_written_again() {
     let kafka = PrivateKafka::lease();
-    let mut world = kafka.world("a9");
-    world.set("kafka.properties.group.instance.id", "the only one");
+    let mut world = the_only_one(&kafka, "a9");
     world.set("run.retries", 0);
-    let direct = world.database.url.clone();
-    let (database, url) = Proxy::before(&direct);
-    world.set("database.url", url);
+    let database = world.wire_to_database();
     world.set("kafka.properties.debug", "fetch");
     let running = world.start(&["-vv", "run"]);
     // The producer knows its topic now.
@@ -104,7 +89,7 @@ fn a9_a_dead_letter_whose_delivery_was_not_reported_is_written_again() {
     kafka.wire.cut();
     kafka.wire.open();
 
-    world.set("database.url", direct);
+    world.unwire_database();
     assert_eq!(world.run_until_caught_up().outcomes(), [1, 0, 0, 0, 0, 1]);
     let copies = copies(&world);
     assert_eq!(copies.len(), 3, "one of the first record, two of the second");
@@ -117,9 +102,7 @@ fn a9_a_dead_letter_whose_delivery_was_not_reported_is_written_again() {
 #[test]
 fn a10_a_dead_letter_that_was_acknowledged_but_not_committed_is_written_again() {
     let mut world = world("a10");
-    let direct = world.database.url.clone();
-    let (wire, url) = Proxy::before(&direct);
-    world.set("database.url", url);
+    let wire = world.wire_to_database();
     world.drafts(["d0", "d1"]);
     let running = world.start_run();
     world.publish([event("d0", "job-0").on(0)]);
@@ -132,7 +115,7 @@ fn a10_a_dead_letter_that_was_acknowledged_but_not_committed_is_written_again() 
     assert!(running.kill().was_killed());
     wire.cut();
 
-    world.set("database.url", direct);
+    world.unwire_database();
     assert_eq!(world.run_until_caught_up().outcomes(), [2, 1, 0, 0, 0, 1]);
     let copies = copies(&world);
     assert_eq!(copies.len(), 2);

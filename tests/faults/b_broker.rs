@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::a_effects::written;
 use crate::interruptions::mixed;
-use crate::world::{Load, PrivateKafka, Proxy, Running, World, event, eventually, images};
+use crate::world::{Load, PrivateKafka, Running, World, event, eventually, images};
 
 /// A load of so many events, in the middle of which something is about to happen.
 fn busy(kafka: &PrivateKafka, name: &str, events: u64) -> (World, Load, Running) {
@@ -39,16 +40,8 @@ fn b1_after_a_restart_of_the_broker_the_same_process_goes_on() {
 #[test]
 fn b2_b4_when_the_broker_dies_before_a_commit_the_offset_is_committed_later() {
     let kafka = PrivateKafka::lease();
-    let mut world = kafka.world("b2");
-    let (cache, url) = Proxy::before(&world.cache.url);
-    world.set("cache.url", url);
-    world.drafts(["d0", "d1", "d2"]);
-    let running = world.start_run();
-    world.publish([event("d0", "job-0").on(0)]);
-    eventually("the first event is through", || world.committed() == [(0, 1)].into());
-    cache.hold();
-    world.publish([event("d1", "job-1").on(0)]);
-    eventually("the row is written", || world.row("d1").job().is_some());
+    let (world, running, cache) = written(kafka.world("b2"));
+    world.drafts(["d2"]);
     let written = world.row("d1");
     kafka.kill();
     cache.open();
@@ -82,16 +75,7 @@ fn b2_after_a_crash_of_the_broker_the_same_process_goes_on() {
 #[test]
 fn b3_a_broker_that_hangs_during_a_commit_costs_nothing_but_time() {
     let kafka = PrivateKafka::lease();
-    let mut world = kafka.world("b3");
-    let (cache, url) = Proxy::before(&world.cache.url);
-    world.set("cache.url", url);
-    world.drafts(["d0", "d1"]);
-    let running = world.start_run();
-    world.publish([event("d0", "job-0").on(0)]);
-    eventually("the first event is through", || world.committed() == [(0, 1)].into());
-    cache.hold();
-    world.publish([event("d1", "job-1").on(0)]);
-    eventually("the row is written", || world.row("d1").job().is_some());
+    let (world, running, cache) = written(kafka.world("b3"));
     let rows = world.rows();
     kafka.freeze();
     cache.open();

@@ -8,8 +8,6 @@ struct Stuck {
     world: World,
     wire: Proxy,
     first: Running,
-    /// The way to the database that is not held.
-    direct: String,
 }
 
 impl Stuck {
@@ -19,9 +17,7 @@ impl Stuck {
         world.set("run.epoch_records", 1);
         world.set("run.drain_timeout_s", 1);
         world.set("kafka.properties.heartbeat.interval.ms", 300);
-        let direct = world.database.url.clone();
-        let (wire, url) = Proxy::before(&direct);
-        world.set("database.url", url);
+        let wire = world.wire_to_database();
         world.drafts((0..4).map(draft));
         let first = world.start(&["-v", "run", "--report", "json"]);
         world.publish((0..4).map(|partition| numbered(partition, 0)));
@@ -29,12 +25,12 @@ impl Stuck {
         wire.hold();
         world.publish((0..4).flat_map(|partition| [1, 2].map(|job| numbered(partition, job))));
         eventually("it is full", || first.err().contains("paused"));
-        Stuck { world, wire, first, direct }
+        Stuck { world, wire, first }
     }
 
     /// Starts the second instance, which takes some of the partitions and does what there is to do.
     fn shared(&mut self) -> (Running, Vec<i32>) {
-        self.world.set("database.url", self.direct.clone());
+        self.world.unwire_database();
         let second = self.world.start(&["-v", "run", "--report", "json"]);
         eventually("the second has its share", || second.says_partitions("assigned"));
         let taken = || -> Vec<i32> {
@@ -58,7 +54,7 @@ fn numbered(partition: i32, job: i64) -> crate::world::Record {
 fn c1_the_old_owner_of_a_partition_neither_commits_nor_writes_over_the_new_one() {
     let mut stuck = Stuck::new("c1");
     let (second, taken) = stuck.shared();
-    let Stuck { world, wire, first, .. } = stuck;
+    let Stuck { world, wire, first } = stuck;
     world.publish(taken.iter().map(|partition| numbered(*partition, 3)));
     let is_far = || taken.iter().all(|partition| world.committed()[partition] == 4);
     eventually("the second goes on", is_far);
@@ -88,7 +84,7 @@ fn c1_the_old_owner_of_a_partition_neither_commits_nor_writes_over_the_new_one()
 fn c2_partitions_that_come_back_before_the_old_batch_ends_are_read_from_where_the_other_stopped() {
     let mut stuck = Stuck::new("c2");
     let (second, taken) = stuck.shared();
-    let Stuck { world, wire, first, .. } = stuck;
+    let Stuck { world, wire, first } = stuck;
     second.stop().success();
     eventually("they come back", || first.err().matches("assigned partitions=").count() >= 2);
     eventually("the first has them again", || {

@@ -3,7 +3,7 @@
 use fastrand::Rng;
 
 use crate::interruptions::mixed;
-use crate::world::{PrivateKafka, Proxy, event, eventually, images, meanwhile};
+use crate::world::{PrivateKafka, event, eventually, images, meanwhile};
 
 #[test]
 fn c3_an_instance_frozen_beyond_its_session_neither_writes_nor_commits_over_its_successor() {
@@ -11,9 +11,7 @@ fn c3_an_instance_frozen_beyond_its_session_neither_writes_nor_commits_over_its_
     let mut world = kafka.world("c3");
     world.set("kafka.properties.session.timeout.ms", 1_500);
     world.set("kafka.properties.debug", "fetch");
-    let direct = world.database.url.clone();
-    let (wire, url) = Proxy::before(&direct);
-    world.set("database.url", url);
+    let wire = world.wire_to_database();
     world.drafts(["d0", "d1"]);
     let first = world.start(&["-vv", "run", "--report", "json"]);
     world.publish([event("d0", "job-0").on(0)]);
@@ -26,7 +24,7 @@ fn c3_an_instance_frozen_beyond_its_session_neither_writes_nor_commits_over_its_
     meanwhile("it waits", || world.row("d1").is_untouched());
     let frozen = first.freeze();
 
-    world.set("database.url", direct);
+    world.unwire_database();
     let second = world.start_run();
     world.publish([event("d1", "job-2").at(2).on(0)]);
     eventually("its successor goes on", || world.committed() == [(0, 3)].into());
@@ -57,8 +55,7 @@ fn c4_a_database_that_is_out_for_longer_than_the_poll_interval_costs_no_partitio
     world.set("run.drain_timeout_s", 1);
     world.set("run.epoch_records", 100);
     world.set("run.retry_backoff_ms", 5);
-    let (wire, url) = Proxy::before(&world.database.url);
-    world.set("database.url", url);
+    let wire = world.wire_to_database();
     let load = world.load(mixed(47, 2_000));
     let running = world.start_run();
     eventually("it is at work", || !world.committed().is_empty());

@@ -2,7 +2,7 @@
 
 use crate::interruptions::mixed;
 use crate::world::{
-    PARTITIONS, Proxy, World, create_topic, delete_topic, event, eventually, images, meanwhile,
+    PARTITIONS, World, create_topic, delete_topic, event, eventually, images, meanwhile,
 };
 
 /// Deletes the topic and makes it again, empty, once that is `noticed`.
@@ -102,9 +102,7 @@ fn d6_records_that_retention_deletes_during_an_outage_are_counted_exactly() {
         // Little is fetched ahead, so that the rest is still in the topic alone.
         world.set("kafka.properties.queued.min.messages", 1);
         world.set("kafka.properties.fetch.message.max.bytes", 1_000);
-        let (wire, url) = Proxy::before(&world.database.url);
-        let direct = world.database.url.clone();
-        world.set("database.url", url);
+        let wire = world.wire_to_database();
         let drafts: Vec<String> = (0..40).map(|number| format!("d{number}")).collect();
         world.drafts(&drafts);
         let running = world.start(&["-v", "run", "--report", "json"]);
@@ -144,7 +142,7 @@ fn d6_records_that_retention_deletes_during_an_outage_are_counted_exactly() {
         assert!(ended.err.contains(&format!("{lost} records")), "{lost}: {}", ended.err);
         if policy == "stop" {
             assert_eq!(world.committed()[&0], 38 - i64::try_from(lost).unwrap());
-            world.set("database.url", direct);
+            world.unwire_database();
             let again = world.call(&["run", "--until-caught-up"]);
             assert!(again.failure(1).contains(&format!("{lost} records")), "{again:?}");
         }

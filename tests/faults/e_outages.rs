@@ -2,7 +2,7 @@
 
 use crate::interruptions::mixed;
 use crate::world::private::{Postgres, SmallDisk, signal};
-use crate::world::{Proxy, World, event, eventually, images, meanwhile};
+use crate::world::{World, event, eventually, images, meanwhile};
 
 use super::stores::{connected, held, resumes, single, through};
 
@@ -117,8 +117,7 @@ fn e7_a_wire_that_swallows_everything_is_given_up_and_what_it_delivers_later_cha
     let mut world = single(World::new("e7"));
     world.set("database.statement_timeout_ms", 200);
     world.set("database.lock_timeout_ms", 100);
-    let (wire, url) = Proxy::before(&world.database.url);
-    world.set("database.url", url);
+    let wire = world.wire_to_database();
     let running = connected(&world);
     world.drafts(["d1"]);
     wire.hold();

@@ -1,15 +1,14 @@
 //! Statements whose fate is unknown: cut off before they arrive or after they are done, and such as come back from the dead.
 
 use crate::world::private::{Frozen, Postgres};
-use crate::world::{Proxy, World, event, eventually, images};
+use crate::world::{World, event, eventually, images};
 
 use super::stores::{connected, held, single, through};
 
 #[test]
 fn e4_cut_off_before_the_request_or_after_the_commit_ends_the_same() {
     let mut world = single(World::new("e4"));
-    let (wire, url) = Proxy::before(&world.database.url);
-    world.set("database.url", url);
+    let wire = world.wire_to_database();
     let running = connected(&world);
     world.drafts(["d1", "d2"]);
     let untouched = world.row("d1");
@@ -67,8 +66,7 @@ fn e8_a_statement_thawed_after_a_newer_event_changes_nothing() {
     // Longer than the test, so that the server does not cancel what it has forgotten.
     world.set("database.statement_timeout_ms", 600_000);
     world.set("database.lock_timeout_ms", 500_000);
-    let (wire, url) = Proxy::before(&world.database.url);
-    world.set("database.url", url);
+    let wire = world.wire_to_database();
     let running = connected(&world);
     world.drafts(["d1"]);
     let open = gate(&world);

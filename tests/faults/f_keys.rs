@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::world::private::Redis;
-use crate::world::{Proxy, World, body, event, eventually, images, record};
+use crate::world::{World, body, event, eventually, images, record};
 
 use super::stores::{connected, resumes, single, through};
 
@@ -29,8 +29,7 @@ fn f9_a_pipeline_that_is_cut_between_its_replies_is_sent_again_as_a_whole() {
     let mut world = single(World::new("f9"));
     world.set("run.epoch_records", 100);
     world.set("run.linger_ms", 1_000);
-    let (wire, url) = Proxy::before(&world.cache.url);
-    world.set("cache.url", url);
+    let wire = world.wire_to_cache();
     let running = connected(&world);
     let drafts: Vec<String> = (1..=100).map(|number| format!("d{number}")).collect();
     world.drafts(&drafts);

@@ -1,7 +1,7 @@
 //! The dead-letter topic goes away, is narrow, or is the wrong one.
 
 use crate::world::{
-    PrivateKafka, Proxy, World, create_topic, delete_topic, event, eventually, meanwhile, record,
+    PrivateKafka, World, create_topic, delete_topic, event, eventually, meanwhile, record,
 };
 
 #[test]
@@ -33,8 +33,7 @@ fn h3_a_dead_letter_that_was_written_though_its_delivery_timed_out_is_written_ag
     let mut world = kafka.world("h3");
     world.set("run.retries", 0);
     world.set("kafka.properties.debug", "fetch");
-    let (database, url) = Proxy::before(&world.database.url);
-    world.set("database.url", url);
+    let database = world.wire_to_database();
     world.drafts(["d0"]);
     let running = world.start(&["-vv", "run", "--report", "json"]);
     world.publish([event("unknown", "job-0").on(0)]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::interruptions::mixed;
 use crate::world::private::{Frozen, signal};
-use crate::world::{Proxy, World, event, eventually, images, record};
+use crate::world::{World, event, eventually, images, record};
 
 use super::stores::{connected, held, single, through};
 
@@ -39,8 +39,7 @@ fn j1_a_stop_while_a_draft_is_waited_for_takes_no_longer_than_the_drain() {
 #[test]
 fn j1_a_stop_while_a_server_is_out_takes_no_longer_than_the_drain() {
     let mut world = single(World::new("j1-hold"));
-    let (wire, url) = Proxy::before(&world.cache.url);
-    world.set("cache.url", url);
+    let wire = world.wire_to_cache();
     world.set("run.drain_timeout_s", 1);
     let running = connected(&world);
     world.drafts(["d1"]);

@@ -22,12 +22,8 @@ impl Summary {
         self.histories += 1;
         self.records += u64::try_from(ran.world.records.len()).unwrap();
         self.lives += ran.lives;
-        for (fault, count) in &ran.faults {
-            *self.faults.entry(fault).or_default() += count;
-        }
-        for (pair, count) in &ran.world.met {
-            *self.met.entry(*pair).or_default() += count;
-        }
+        sum(&mut self.faults, &ran.faults);
+        sum(&mut self.met, &ran.world.met);
         for (violation, _) in &ran.world.violations {
             *self.violations.entry(*violation).or_default() += 1;
         }
@@ -37,15 +33,9 @@ impl Summary {
         self.histories += other.histories;
         self.records += other.records;
         self.lives += other.lives;
-        for (fault, count) in &other.faults {
-            *self.faults.entry(fault).or_default() += count;
-        }
-        for (pair, count) in &other.met {
-            *self.met.entry(*pair).or_default() += count;
-        }
-        for (violation, count) in &other.violations {
-            *self.violations.entry(*violation).or_default() += count;
-        }
+        sum(&mut self.faults, &other.faults);
+        sum(&mut self.met, &other.met);
+        sum(&mut self.violations, &other.violations);
     }
 
     /// The pairs of a fault and a stage that never met.
@@ -96,5 +86,11 @@ impl fmt::Display for Summary {
             self.count(&[Violation::Stuck]),
             self.count(&[Violation::Unrepeatable]),
         )
+    }
+}
+
+fn sum<K: Copy + Ord>(counts: &mut BTreeMap<K, u64>, others: &BTreeMap<K, u64>) {
+    for (key, count) in others {
+        *counts.entry(*key).or_default() += count;
     }
 }
