@@ -183,6 +183,12 @@ impl Ingest {
         self.ledger.forget(partition);
     }
 
+    /// Lets go of a partition whose topic is another one now: what was read of the old one says nothing of its offsets.
+    pub fn forget_range(&mut self, partition: i32) {
+        self.forget(partition);
+        self.ranges.remove(&partition);
+    }
+
     /// How many records were taken in.
     pub fn read(&self) -> u64 {
         self.read

@@ -11,7 +11,7 @@ use dataflows::graph::{Invalidated, Rules, Written};
 use dataflows::latest::Group;
 use dataflows::outcome::Settled;
 use dataflows::validate::DraftIdType;
-use rdkafka::config::ClientConfig;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use tokio::runtime::{Handle, Runtime};
@@ -210,7 +210,8 @@ pub fn run(
     let (committer, commits) = Committer::new();
     let (on_data_loss, drain) = (config.run.on_data_loss, config.run.drain_timeout);
     let state = State::new(ingest, committer, Arc::clone(&abort), on_data_loss, drain);
-    let context = Context::new(config.kafka.topic.clone(), state);
+    let debug = config.kafka.properties.contains_key("debug");
+    let context = Context::new(config.kafka.topic.clone(), state, debug);
     let consumer =
         Arc::new(consumer(config, context).map_err(|error| failed("the consumer", error))?);
     let committing = Arc::clone(&consumer);
@@ -290,6 +291,10 @@ pub fn consumer_config(config: &Kafka) -> ClientConfig {
         .set("check.crcs", "true")
         // The default of a second lets a fast consumer starve when its queue has run low.
         .set("fetch.queue.backoff.ms", "5");
+    // These lines tell that a topic was made again (see `Context::log`), and come with metadata only.
+    let debug = config.properties.get("debug");
+    client.set("debug", debug.map_or("metadata".to_owned(), |asked| format!("{asked},metadata")));
+    client.set_log_level(RDKafkaLogLevel::Debug);
     if !config.properties.contains_key("partition.assignment.strategy") {
         client.set("partition.assignment.strategy", "cooperative-sticky");
     }

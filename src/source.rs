@@ -204,6 +204,9 @@ pub fn poll(
             Turn::Wait(_) => None,
             Turn::Done => return Ok(()),
         };
+        if context.begins_anew(client) {
+            continue;
+        }
         match polled {
             Some(Ok(message)) if matches!(turn, Turn::Poll(_)) => {
                 take_in(&mut context.state().ingest, &message)

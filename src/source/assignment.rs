@@ -152,7 +152,7 @@ impl State {
             }
             if next > high {
                 // The topic was made again: what is in flight has offsets of the old one.
-                self.ingest.forget(partition);
+                self.ingest.forget_range(partition);
                 self.committer.forget(partition);
             }
         }
@@ -160,6 +160,29 @@ impl State {
             return Ok(());
         }
         client.take_up_anew(&all, &moved)
+    }
+
+    /// Reads all partitions from their beginning: the topic was deleted and made again. What is in flight has offsets of the old one.
+    ///
+    /// # Errors
+    ///
+    /// The client's error when the broker does not say what there is.
+    pub fn made_again(&mut self, client: &impl Client) -> KafkaResult<()> {
+        let (mut starts, mut corrected) = (Offsets::new(), Vec::new());
+        for (partition, owned) in &mut self.partitions {
+            let (low, high) = client.watermarks(*partition)?;
+            *owned = Owned { start: low, target: high, reached_end: false };
+            starts.insert(*partition, low);
+            if self.ingest.ranges().contains_key(partition) {
+                // A commit that was under way may have left an offset of the old topic behind.
+                corrected.push((*partition, low));
+            }
+            self.ingest.forget_range(*partition);
+            self.committer.forget(*partition);
+        }
+        tracing::warn!("the topic was deleted and made again; reading it from its beginning");
+        self.committer.note(corrected);
+        client.take_up_anew(&starts, &starts)
     }
 
     /// The offset behind what has been read, by partition.

@@ -1,5 +1,6 @@
 //! The Kafka client as the source meets it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -71,20 +72,44 @@ pub trait Client {
 pub struct Context {
     topic: String,
     state: Mutex<State>,
+    made_again: AtomicBool,
+    /// Whether somebody has asked for the client's own debug lines.
+    debug: bool,
 }
 
 /// The real client.
 pub type KafkaClient = BaseConsumer<Context>;
 
 impl Context {
-    /// The context of a consumer of that topic.
-    pub fn new(topic: String, state: State) -> Context {
-        Context { topic, state: Mutex::new(state) }
+    /// The context of a consumer of that topic. Without `debug` the client's debug lines are not passed on.
+    pub fn new(topic: String, state: State, debug: bool) -> Context {
+        let made_again = AtomicBool::new(false);
+        Context { topic, state: Mutex::new(state), made_again, debug }
     }
 
     /// The shared state. Not to be held across a `poll`, which may call back.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the topic has been made again. Then what is ours of it is read from its beginning, and what was just polled does not
+    /// count: it is of the old topic, or from the middle of the new one.
+    pub fn begins_anew(&self, client: &KafkaClient) -> bool {
+        if !self.made_again.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut state = self.state();
+        if state.owned().is_empty() {
+            // It waits for the partitions: offsets of the old topic may still be committed.
+            return false;
+        }
+        match state.made_again(client) {
+            Ok(()) => self.made_again.store(false, Ordering::Relaxed),
+            Err(error) => {
+                tracing::warn!(%error, "the topic was made again; where it begins is not known yet")
+            }
+        }
+        true
     }
 
     fn assigned(&self, client: &KafkaClient, partitions: &[i32]) -> KafkaResult<()> {
@@ -162,7 +187,14 @@ impl Client for KafkaClient {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        crate::kafka::log(level, facility, message);
+        // The client fetches by the topic's id, and so finds out before the first record of the new topic; its line stands in the
+        // queue before that record.
+        if is_another_topic(&self.topic, message) {
+            self.made_again.store(true, Ordering::Relaxed);
+        }
+        if self.debug || !matches!(level, RDKafkaLogLevel::Debug) {
+            crate::kafka::log(level, facility, message);
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -196,6 +228,14 @@ impl ConsumerContext for Context {
     }
 }
 
+/// Whether a line of the client's log says that the topic's id has changed from one to another. Nothing else tells: a topic that
+/// is deleted and made again is read on from the old position.
+fn is_another_topic(topic: &str, message: &str) -> bool {
+    const NONE: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+    let old = message.split_once(&format!("Topic {topic} changed id from ")).map(|(_, old)| old);
+    old.is_some_and(|old| !old.starts_with(NONE))
+}
+
 fn numbers(partitions: &TopicPartitionList) -> Vec<i32> {
     partitions.elements().iter().map(|element| element.partition()).collect()
 }
@@ -217,4 +257,21 @@ fn list(
         list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
     }
     Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_another_topic;
+
+    #[test]
+    fn the_first_id_of_a_topic_is_no_change() {
+        let line = |topic: &str, old: &str| {
+            format!("[thrd:main]: Topic {topic} changed id from {old} to x1vF0B7vQVSAS7Fvrkr8_A")
+        };
+        let (none, some) = ("AAAAAAAAAAAAAAAAAAAAAA", "PRv0Zz4lTcmUyHgOkGHRkQ");
+        assert!(is_another_topic("t", &line("t", some)));
+        assert!(!is_another_topic("t", &line("t", none)));
+        assert!(!is_another_topic("t", &line("tt", some)));
+        assert!(!is_another_topic("t", "[thrd:main]: Topic t partition count changed from 1 to 2"));
+    }
 }

@@ -5,10 +5,12 @@ use crate::world::{
     PARTITIONS, World, create_topic, delete_topic, event, eventually, images, meanwhile,
 };
 
-/// Deletes the topic and makes it again, empty, once that is `noticed`.
+/// Deletes the topic and makes it again, empty, once that is `noticed`, and the group's offsets have gone with it.
 fn make_again(world: &World, noticed: impl Fn() -> bool) {
     delete_topic(world.topic());
-    eventually("it can be made again", || world.cluster().is_gone(world.topic()) && noticed());
+    eventually("it can be made again", || {
+        world.cluster().is_gone(world.topic()) && world.committed().is_empty() && noticed()
+    });
     create_topic(world.topic(), PARTITIONS, &[]);
 }
 
@@ -71,6 +73,12 @@ fn d4_a_shorter_topic_made_again_under_a_running_consumer_is_read_from_its_begin
 #[test]
 fn d4_a_longer_topic_made_again_under_a_running_consumer_is_read_from_its_beginning() {
     made_again_under_a_consumer("stop", 12, true);
+}
+
+/// The client reads on at the old position of the new topic, if nobody tells it otherwise.
+#[test]
+fn d4_a_longer_topic_made_again_before_anybody_notices_is_read_from_its_beginning() {
+    made_again_under_a_consumer("stop", 12, false);
 }
 
 #[test]
