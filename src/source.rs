@@ -1,7 +1,7 @@
 //! source: one thread that polls Kafka, feeds the workers, and commits what has come through.
 //!
-//! Everything that concerns offsets happens on this thread, the rebalance callback included (librdkafka runs it inside `poll`), so there is
-//! nothing to race with: a commit is decided where the assignment is known.
+//! What is committed is decided on this thread, the rebalance callback included (librdkafka runs it inside `poll`), so there is
+//! nothing to race with: the assignment is known where a commit is decided. `commit` only sends it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

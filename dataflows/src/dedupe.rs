@@ -16,6 +16,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use crate::Epoch;
 use crate::change::Change;
 use crate::outcome::{Outcome, Settled, Tally};
+use crate::planted::panic_on;
 
 /// The jobs seen by one worker, in bounded memory: two generations, of which the older one is dropped when the younger is full.
 ///
@@ -116,6 +117,7 @@ pub fn dedupe<'scope>(
                     (fresh.session(&capability), duplicates.session(&capability));
                 let mut tally = Tally::default();
                 for change in batches.flat_map(|batch| batch.drain(..)) {
+                    panic_on(change.job_id());
                     let key = JobKey::of(&change);
                     // A record replayed from the dead letters asks for a new judgement.
                     if !change.replayed() && memory.contains(key) {

@@ -93,6 +93,23 @@ pub fn is_planted(bug: Bug) -> bool {
     PLANTED.get() == Some(bug)
 }
 
+/// Panics on the job that `PLANTED_PANIC` names: the one bug that a process of its own is to show.
+#[cfg(feature = "planted-bugs")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test that starts a process has no other way to tell it"
+)]
+pub fn panic_on(job: &str) {
+    static JOB: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    let planted = JOB.get_or_init(|| std::env::var("PLANTED_PANIC").ok());
+    assert!(planted.as_deref() != Some(job), "planted");
+}
+
+/// Panics on no job.
+#[cfg(not(feature = "planted-bugs"))]
+#[inline(always)]
+pub const fn panic_on(_: &str) {}
+
 /// Whether the bug is switched on: never.
 #[cfg(not(feature = "planted-bugs"))]
 #[inline(always)]

@@ -1,5 +1,7 @@
 //! The process is killed between two steps towards the row and the cache, and started again.
 
+use std::time::Instant;
+
 use crate::world::{Proxy, Running, World, event, eventually, images, meanwhile};
 
 const DRAFTS: [&str; 4] = ["d1", "d2", "d3", "d4"];
@@ -225,5 +227,30 @@ fn a12_a_kill_while_it_drains_costs_nothing() {
     world.unwire_cache();
     assert_eq!(world.run_until_caught_up().outcomes(), [4, 0, 4, 0, 0, 0]);
     assert_eq!(world.rows(), rows, "not even xmin has changed");
+    assert_all_applied(&world);
+}
+
+#[test]
+fn a13_a_worker_that_panics_takes_the_process_with_it_and_nothing_is_committed_after_it() {
+    let mut world = world("a13");
+    world.set("run.workers", 2);
+    world.variable("PLANTED_PANIC", "job-of-d3");
+    let running = warm(&world);
+    publish(&world);
+    let since = Instant::now();
+    let ended = running.wait();
+    println!("it took {:?} from the publishing", since.elapsed());
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    let lines: Vec<_> = ended
+        .err
+        .lines()
+        .filter(|line| line.starts_with("error") || line.contains("panic"))
+        .collect();
+    assert_eq!(lines.len(), 1, "one line says so: {}", ended.err);
+    assert!(lines[0].contains("internal error") && lines[0].contains("planted"), "{lines:?}");
+    meanwhile("nothing is committed", || world.committed() == [(0, 1)].into());
+
+    world.variable("PLANTED_PANIC", "");
+    assert_eq!(world.run_until_caught_up().read, 4);
     assert_all_applied(&world);
 }
