@@ -133,7 +133,8 @@ impl Ingest {
         self.entrances.iter().for_each(|entrance| entrance.send(Feed::End));
     }
 
-    fn epoch_is_full(&self) -> bool {
+    /// Whether the open epoch has as much as one may have.
+    pub fn epoch_is_full(&self) -> bool {
         self.epoch_records >= self.limits.epoch_records
             || self.epoch_bytes >= self.limits.epoch_bytes
     }

@@ -1,7 +1,7 @@
 //! invalidate: deletes the cache keys of settled events, in pipelines.
 //!
-//! Each key and each lease has a DEL of its own: one forbidden key in a DEL of many would spare them all, and in a cluster they
-//! live in different slots. Every reply is looked at.
+//! A DEL of all leases and a DEL of all keys first. Where the server refuses one of them, each key and each lease has a DEL of its
+//! own: one forbidden key in a DEL of many spares them all, and in a cluster they live in different slots. Every reply is looked at.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -10,7 +10,7 @@ use dataflows::graph::Invalidated;
 use dataflows::outcome::{Outcome, Settled};
 use dataflows::planted::{Bug, is_planted};
 use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, RedisError};
+use redis::{Cmd, Pipeline, RedisError, Value};
 
 use self::second_delete::SecondDeletes;
 use super::outage::{Outage, OutagePolicy};
@@ -82,39 +82,56 @@ async fn delete(keys: &mut impl Keys, drafts: &BTreeSet<&str>, policy: &OutagePo
 pub struct Connection {
     config: Cache,
     open: Option<MultiplexedConnection>,
+    /// Whether this connection has refused a DEL of many keys.
+    one_by_one: bool,
 }
 
 impl Connection {
     /// A connection that is not made yet.
     pub fn new(config: Cache) -> Connection {
-        Connection { config, open: None }
+        Connection { config, open: None, one_by_one: false }
     }
 
     async fn try_delete(&mut self, drafts: &BTreeSet<&str>) -> Result<u64, CacheError> {
+        if drafts.is_empty() {
+            return Ok(0);
+        }
+        let keys: Vec<String> = drafts.iter().map(|draft| self.config.key.key(draft)).collect();
+        if !self.one_by_one {
+            match self.send(lease::invalidation_together(&keys)).await?.as_slice() {
+                [Ok(_leases), Ok(existed)] => return Ok(*existed),
+                _refused => self.one_by_one = true,
+            }
+        }
+        let replies = self.send(keys.iter().flat_map(|key| lease::invalidation(key))).await?;
+        let mut existed = 0;
+        for (index, found) in replies.into_iter().enumerate() {
+            // Odd replies are those of the keys, even ones those of their leases.
+            existed += if index % 2 == 1 { found? } else { found.map(|_| 0)? };
+        }
+        Ok(existed)
+    }
+
+    /// Sends commands in one pipeline, and returns the number or the error that the server says to each.
+    async fn send(
+        &mut self,
+        commands: impl IntoIterator<Item = Cmd>,
+    ) -> Result<Vec<Result<u64, RedisError>>, CacheError> {
         let open = match &mut self.open {
             Some(open) => open,
             closed => closed.insert(crate::redis::connect(&self.config).await?),
         };
-        let commands = 2 * drafts.len();
-        let mut pipeline = Pipeline::with_capacity(commands);
-        for draft in drafts {
-            for delete in lease::invalidation(&self.config.key.key(draft)) {
-                pipeline.add_command(delete);
-            }
+        let mut pipeline = Pipeline::new();
+        for command in commands {
+            pipeline.add_command(command);
         }
         let deadline = self.config.timeout;
-        let replies = open.send_packed_commands(&pipeline, 0, commands);
+        let replies = open.send_packed_commands(&pipeline, 0, pipeline.len());
         let replies = tokio::time::timeout(deadline, replies)
             .await
             .map_err(|_elapsed| CacheError::NoAnswer(deadline))??;
-        let mut existed = 0;
-        for (index, reply) in replies.into_iter().enumerate() {
-            let found: u64 =
-                redis::from_redis_value(reply.extract_error()?).map_err(RedisError::from)?;
-            // Odd replies are those of the keys, even ones those of their leases.
-            existed += if index % 2 == 1 { found } else { 0 };
-        }
-        Ok(existed)
+        let number = |reply: Value| Ok(redis::from_redis_value(reply.extract_error()?)?);
+        Ok(replies.into_iter().map(number).collect())
     }
 }
 
@@ -122,7 +139,7 @@ impl Keys for Connection {
     async fn delete(&mut self, drafts: &BTreeSet<&str>) -> Result<u64, CacheError> {
         let deleted = self.try_delete(drafts).await;
         if deleted.is_err() {
-            self.open = None;
+            (self.open, self.one_by_one) = (None, false);
         }
         deleted
     }

@@ -64,7 +64,9 @@ fn j2_an_interrupt_drains_and_a_hangup_kills_and_neither_loses_anything() {
         world.set("kafka.properties.group.instance.id", "the only one");
         world.slow_down(20);
         let load = world.load(mixed(11, 4_000));
-        let running = world.start_run();
+        // Whoever runs the tests may have had hangups ignored, which is inherited.
+        let heeding = ["/usr/bin/env", "--default-signal=HUP"];
+        let running = world.start_under(&heeding, &["run", "--report", "json"]);
         eventually("some of it is done", || world.rows_with_images() > 200);
         signal(&[running.pid()], name);
         let ended = running.wait();
