@@ -2,7 +2,7 @@
 # others.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test race bench poison million chaos freeze lint up down clean
+.PHONY: help demo test race bench stages poison million chaos freeze lint up down clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ race: ## readers and writers of cached drafts in 100,000 drawn orders (RACES=, S
 bench: ## throughput of the pipeline
 	dev/stack deps
 	dev/stack run -- cargo bench --locked --bench pipeline
+
+stages: ## the pure stages one by one, on one thread
+	cargo bench --locked --bench stages
 
 poison: ## throughput where the database refuses some of the rows, beside a clean run
 	dev/stack deps

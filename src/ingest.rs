@@ -148,10 +148,15 @@ impl Ingest {
         self.epoch_is_full() && self.closed_epochs() >= self.limits.epochs_in_flight
     }
 
-    /// How long a poll may wait for a record: briefly while an epoch is open.
+    /// How long a poll may wait for a record: briefly while an epoch is open or something is to be committed soon. Otherwise longer,
+    /// for the client spends the last millisecond of each wait with a look at the clock.
     pub fn patience(&self) -> Duration {
-        let idle = Duration::from_millis(20);
-        self.epoch_since.map_or(idle, |_| self.limits.linger.clamp(Duration::from_millis(1), idle))
+        let busy = Duration::from_millis(20);
+        match self.epoch_since {
+            Some(_) => self.limits.linger.clamp(Duration::from_millis(1), busy),
+            None if self.is_drained() => 5 * busy,
+            None => busy,
+        }
     }
 
     /// Whether everything that was taken in is through.

@@ -57,7 +57,7 @@ return 1";
 /// a script over both needs. A key with braces of its own breaks that: in a cluster what it stands for is never filled in, and so
 /// read uncached; elsewhere slots do not matter.
 pub fn lease_key(key: &str) -> String {
-    format!("{{{key}}}:lease")
+    ["{", key, "}:lease"].concat()
 }
 
 /// What every writer must send after its commit, in this order, each a command of its own: in a pipeline or one by one, and

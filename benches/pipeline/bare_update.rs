@@ -43,13 +43,14 @@ pub(crate) fn measure(servers: &Servers, events: &Events) -> anyhow::Result<f64>
     Ok(per_second(events.len(), began.elapsed()))
 }
 
-struct Connection {
+/// A connection and its statement.
+pub(crate) struct Connection {
     client: tokio_postgres::Client,
     update: tokio_postgres::Statement,
 }
 
 impl Connection {
-    async fn open(servers: &Servers) -> anyhow::Result<Connection> {
+    pub(crate) async fn open(servers: &Servers) -> anyhow::Result<Connection> {
         let client = servers.connect().await?;
         // The planner's advantages of the real sink.
         client
@@ -66,7 +67,7 @@ impl Connection {
         Ok(Connection { client, update })
     }
 
-    async fn update(&self, batch: &Batch<'_>) -> anyhow::Result<()> {
+    pub(crate) async fn update(&self, batch: &Batch<'_>) -> anyhow::Result<()> {
         let Batch { ids, images } = batch;
         let rows = self.client.execute(&self.update, &[ids, images]).await?;
         ensure!(u64::try_from(ids.len()) == Ok(rows), "{rows} of {} rows are updated", ids.len());

@@ -47,6 +47,7 @@ pub(crate) fn measure(
     let Workers { entrances, guards } = started;
     let mut ingest = Ingest::new(entrances, config.run.clone(), progress, watch);
     let (began, cpu_before) = (Instant::now(), own_cpu());
+    let mut pushed = 0;
     for record in events.chunks.iter().flat_map(|chunk| chunk.records()) {
         let raw = RawRecord {
             partition: record.partition(),
@@ -57,7 +58,11 @@ pub(crate) fn measure(
             value: record.value(),
         };
         ingest.push(raw, record.headers());
-        // What the poll loop does after every record.
+        // The poll loop looks around as often.
+        pushed += 1;
+        if pushed % 64 > 0 && !ingest.epoch_is_full() {
+            continue;
+        }
         ingest.close_if_due();
         ingest.collect()?;
         while ingest.is_full() {

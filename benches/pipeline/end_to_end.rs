@@ -28,10 +28,14 @@ struct Report {
     records_per_s: f64,
 }
 
-/// Runs the pipeline over the whole topic and a fresh table.
-pub(crate) fn measure(servers: &mut Servers, events: u64) -> anyhow::Result<EndToEnd> {
+/// Runs the pipeline with so many workers over the whole topic and a fresh table.
+pub(crate) fn measure(
+    servers: &mut Servers,
+    events: u64,
+    workers: usize,
+) -> anyhow::Result<EndToEnd> {
     servers.refill(events)?;
-    run(servers, events, 0)
+    run(servers, events, workers, 0)
 }
 
 /// The same where the table refuses so many of 5,000 drafts.
@@ -42,15 +46,20 @@ pub(crate) fn measure_poisoned(
 ) -> anyhow::Result<EndToEnd> {
     servers.refill(events)?;
     let refused = servers.refuse(of_5000)?;
-    run(servers, events, refused)
+    run(servers, events, WORKERS, refused)
 }
 
-fn run(servers: &mut Servers, events: u64, refused: u64) -> anyhow::Result<EndToEnd> {
+fn run(
+    servers: &mut Servers,
+    events: u64,
+    workers: usize,
+    refused: u64,
+) -> anyhow::Result<EndToEnd> {
     let group = servers.new_group();
     let mut log = tempfile::tempfile()?;
     let child = Command::new(env!("CARGO_BIN_EXE_contentflow"))
         .args(["run", "--until-caught-up", "--report", "json", "--group", &group])
-        .args(["--workers", &WORKERS.to_string()])
+        .args(["--workers", &workers.to_string()])
         .envs(servers.environment.iter().map(|(name, value)| (name, value)))
         .env("RUST_LOG", "warn")
         .stdin(Stdio::null())

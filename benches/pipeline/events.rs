@@ -22,12 +22,18 @@ pub(crate) struct Batch<'a> {
     pub(crate) images: Vec<&'a str>,
 }
 
+/// What an UPDATE needs to know of an event.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ContentCreated<'a> {
-    event_draft_id: &'a str,
+pub(crate) struct ContentCreated<'a> {
+    pub(crate) event_draft_id: &'a str,
     #[serde(borrow)]
-    image_urls: &'a RawValue,
+    pub(crate) image_urls: &'a RawValue,
+}
+
+/// Parses the value of a record.
+pub(crate) fn parse(value: &[u8]) -> serde_json::Result<ContentCreated<'_>> {
+    serde_json::from_slice(value)
 }
 
 impl Events {
@@ -60,8 +66,7 @@ impl Events {
         let batch = |chunk| -> anyhow::Result<Batch<'_>> {
             let (mut ids, mut images) = (Vec::new(), Vec::new());
             for record in Chunk::records(chunk) {
-                let event: ContentCreated<'_> =
-                    serde_json::from_slice(record.value().unwrap_or_default())?;
+                let event = parse(record.value().unwrap_or_default())?;
                 ids.push(event.event_draft_id);
                 images.push(event.image_urls.get());
             }

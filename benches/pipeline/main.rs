@@ -1,7 +1,9 @@
 //! The throughput of the pipeline beside the raw limits of its servers, measured in the same run.
 //!
 //! ```text
-//! topic of events, table of drafts -> for each round: consume, delete, dataflow, bare UPDATE, end to end -> medians
+//! topic of events, table of drafts
+//!   -> for each round: consume, delete, parse, dataflow, bare UPDATE, end to end, rival, latency
+//!   -> medians, ratios
 //! ```
 //!
 //! Rates of different runs, let alone of different machines, cannot be compared: the ratio to the bare UPDATE of the
@@ -17,9 +19,12 @@ mod servers;
 mod events;
 mod consume;
 mod delete;
+mod parse;
 mod dataflow;
 mod bare_update;
 mod end_to_end;
+mod rival;
+mod latency;
 mod process;
 mod results;
 
@@ -107,29 +112,81 @@ fn measure(servers: &mut Servers, settings: &Settings) -> anyhow::Result<Results
     let mut results = Results::new(settings, servers);
     for round in 1..=rounds {
         say(&format!("round {round} of {rounds}"));
-        results.note("consume_per_s", consume::measure(servers, count)?);
-        results.note("delete_per_s", delete::measure(servers, count)?);
-        let [one, two] = [1, 2].map(|workers| dataflow::measure(&servers.config, &events, workers));
-        let (one, two) = (one?, two?);
-        results.note("dataflow_per_s_w1", one.events_per_s);
-        results.note("dataflow_per_s_w2", two.events_per_s);
-        results.note("dataflow_cpu_us_w1", one.cpu_us_per_event);
-        results.note("dataflow_cpu_us_w2", two.cpu_us_per_event);
-        // By turns the one or the other comes first: what a round does to the machine hits both.
-        let (bare, whole) = if round % 2 == 1 {
-            let bare = bare_update::measure(servers, &events)?;
-            (bare, end_to_end::measure(servers, count)?)
-        } else {
-            let whole = end_to_end::measure(servers, count)?;
-            (bare_update::measure(servers, &events)?, whole)
-        };
-        results.note("bare_update_per_s", bare);
-        results.note("end_to_end_per_s", whole.events_per_s);
-        results.note("end_to_end_ratio", whole.events_per_s / bare);
-        results.note("cpu_us_per_event", whole.cpu_us_per_event);
-        results.note("peak_rss_mb", whole.peak_rss_mb);
+        measure_limits(servers, &events, &mut results)?;
+        measure_whole(servers, &events, round, &mut results)?;
+        measure_latency(servers, &mut results)?;
     }
     Ok(results)
+}
+
+/// What each part can do alone.
+fn measure_limits(
+    servers: &mut Servers,
+    events: &Events,
+    results: &mut Results,
+) -> anyhow::Result<()> {
+    let consume = consume::measure(servers, events.len())?;
+    results.note("consume_per_s", consume);
+    results.note("delete_per_s", delete::measure(servers, events.len())?);
+    results.note("parse_per_s", parse::measure(events)?);
+    let [one, two] = [1, 2].map(|workers| dataflow::measure(&servers.config, events, workers));
+    let (one, two) = (one?, two?);
+    results.note("dataflow_per_s_w1", one.events_per_s);
+    results.note("dataflow_per_s_w2", two.events_per_s);
+    results.note("dataflow_scaling", two.events_per_s / one.events_per_s);
+    results.note("dataflow_ratio_w2", two.events_per_s / consume);
+    results.note("dataflow_cpu_us_w1", one.cpu_us_per_event);
+    results.note("dataflow_cpu_us_w2", two.cpu_us_per_event);
+    Ok(())
+}
+
+/// The whole, beside the bare UPDATE and the rival. Each round begins with another of them: what a round does to the machine hits all.
+fn measure_whole(
+    servers: &mut Servers,
+    events: &Events,
+    round: u64,
+    results: &mut Results,
+) -> anyhow::Result<()> {
+    let (mut bare, mut whole, mut loops) = (None, None, None);
+    for turn in 0..3 {
+        match (round + turn) % 3 {
+            0 => bare = Some(bare_update::measure(servers, events)?),
+            1 => whole = Some(end_to_end::measure(servers, events.len(), settings::WORKERS)?),
+            _ => loops = Some(rival::measure(servers, events.len())?),
+        }
+    }
+    let (Some(bare), Some(whole), Some(rival)) = (bare, whole, loops) else {
+        unreachable!("each had its turn")
+    };
+    results.note("bare_update_per_s", bare);
+    results.note("rival_per_s", rival.events_per_s);
+    results.note("end_to_end_per_s", whole.events_per_s);
+    results.note("end_to_end_ratio", whole.events_per_s / bare);
+    results.note("loop_ratio", whole.events_per_s / rival.events_per_s);
+    results.note("rival_cpu_us", rival.cpu_us_per_event);
+    results.note("cpu_us_per_event", whole.cpu_us_per_event);
+    results.note("cpu_ratio", whole.cpu_us_per_event / rival.cpu_us_per_event);
+    results.note("peak_rss_mb", whole.peak_rss_mb);
+    let one = end_to_end::measure(servers, events.len(), 1)?;
+    results.note("end_to_end_per_s_w1", one.events_per_s);
+    Ok(())
+}
+
+fn measure_latency(servers: &mut Servers, results: &mut Results) -> anyhow::Result<()> {
+    let bare = latency::measure_bare(servers)?;
+    results.note("bare_p50_ms", bare.p50_ms);
+    results.note("bare_p99_ms", bare.p99_ms);
+    let slow = latency::measure(servers, 100)?;
+    results.note("latency_100_p50_ms", slow.p50_ms);
+    results.note("latency_100_p99_ms", slow.p99_ms);
+    let usual = latency::measure(servers, 1_000)?;
+    results.note("latency_1000_p50_ms", usual.p50_ms);
+    results.note("latency_1000_p99_ms", usual.p99_ms);
+    results.note("latency_ratio", usual.p99_ms / bare.p99_ms);
+    let fast = latency::measure(servers, 10_000)?;
+    results.note("latency_10000_p50_ms", fast.p50_ms);
+    results.note("latency_10000_p99_ms", fast.p99_ms);
+    Ok(())
 }
 
 /// Progress goes to standard error, results to standard output.

@@ -32,6 +32,10 @@ const fn rate(name: &'static str, about: &'static str, unit: &'static str) -> Me
     Metric { name, about, unit, better: Better::More, digits: 0 }
 }
 
+const fn share(name: &'static str, about: &'static str) -> Metric {
+    Metric { digits: 2, ..rate(name, about, "") }
+}
+
 const fn cost(
     name: &'static str,
     about: &'static str,
@@ -42,18 +46,35 @@ const fn cost(
 }
 
 /// In the order of the table.
-const METRICS: [Metric; 11] = [
+const METRICS: [Metric; 28] = [
     rate("consume_per_s", "Kafka client alone", "records/s"),
     rate("delete_per_s", "DELs alone, two a draft", "drafts/s"),
+    rate("parse_per_s", "JSON parser alone, 1 thread", "events/s"),
     rate("dataflow_per_s_w1", "dataflow alone, 1 worker", "events/s"),
     rate("dataflow_per_s_w2", "dataflow alone, 2 workers", "events/s"),
+    share("dataflow_scaling", "2 workers / 1 worker"),
+    share("dataflow_ratio_w2", "2 workers / Kafka client"),
     rate("bare_update_per_s", "bare UPDATE alone", "rows/s"),
+    rate("rival_per_s", "hand-written loop", "events/s"),
+    rate("end_to_end_per_s_w1", "end to end, 1 worker", "events/s"),
     rate("end_to_end_per_s", "end to end", "events/s"),
-    Metric { digits: 2, ..rate("end_to_end_ratio", "end to end / bare UPDATE", "") },
+    share("end_to_end_ratio", "end to end / bare UPDATE"),
+    share("loop_ratio", "end to end / hand-written loop"),
     cost("dataflow_cpu_us_w1", "CPU, dataflow alone, 1 worker", "us/event", 2),
     cost("dataflow_cpu_us_w2", "CPU, dataflow alone, 2 workers", "us/event", 2),
+    cost("rival_cpu_us", "CPU, hand-written loop", "us/event", 2),
     cost("cpu_us_per_event", "CPU, end to end", "us/event", 2),
+    cost("cpu_ratio", "CPU, end to end / loop", "", 2),
     cost("peak_rss_mb", "memory at its peak, end to end", "MiB", 0),
+    cost("bare_p50_ms", "one by one, by hand: p50", "ms", 2),
+    cost("bare_p99_ms", "one by one, by hand: p99", "ms", 2),
+    cost("latency_100_p50_ms", "100 events/s: p50", "ms", 2),
+    cost("latency_100_p99_ms", "100 events/s: p99", "ms", 2),
+    cost("latency_1000_p50_ms", "1,000 events/s: p50", "ms", 2),
+    cost("latency_1000_p99_ms", "1,000 events/s: p99", "ms", 2),
+    cost("latency_ratio", "1,000 events/s / by hand, p99", "", 2),
+    cost("latency_10000_p50_ms", "10,000 events/s: p50", "ms", 2),
+    cost("latency_10000_p99_ms", "10,000 events/s: p99", "ms", 2),
 ];
 
 /// What was measured, and under which conditions.

@@ -18,7 +18,8 @@ use super::settings::Settings;
 /// The timestamp of the first event: some time in 2023.
 const START_MS: i64 = 1_700_000_000_000;
 
-const PARTITIONS: i32 = 4;
+/// Partitions of the topic.
+pub(crate) const PARTITIONS: i32 = 4;
 
 /// The corner, and what is needed to talk to it.
 pub(crate) struct Servers {
@@ -27,6 +28,8 @@ pub(crate) struct Servers {
     pub(crate) runtime: Runtime,
     pub(crate) postgres_version: String,
     groups: Vec<String>,
+    drafts: u64,
+    rounds: u64,
 }
 
 /// All events that are published: one for each draft, every one new, as many as there are drafts.
@@ -47,6 +50,8 @@ impl Servers {
             runtime,
             postgres_version: String::new(),
             groups: Vec::new(),
+            drafts: settings.events,
+            rounds: 0,
         };
         match servers.runtime.block_on(make(&servers.config)) {
             Ok(version) => servers.postgres_version = version,
@@ -65,6 +70,22 @@ impl Servers {
         let published = publish::publish_generated(kafka, mix(events), None, &mut |_sent| {})?;
         ensure!(published.events == events, "only {} events are published", published.events);
         Ok(())
+    }
+
+    /// How many drafts there are.
+    pub(crate) fn drafts(&self) -> u64 {
+        self.drafts
+    }
+
+    /// A number that counts up.
+    pub(crate) fn next_round(&mut self) -> u64 {
+        self.rounds += 1;
+        self.rounds
+    }
+
+    /// A topic for a few events.
+    pub(crate) fn latency_topic(&self) -> String {
+        latency_topic(&self.config)
     }
 
     /// A name for a consumer group that has read nothing yet.
@@ -118,8 +139,9 @@ impl Servers {
     /// Deletes everything that was made.
     pub(crate) fn clear(&self) -> anyhow::Result<()> {
         let Config { kafka, dead_letters, database, .. } = &self.config;
+        let latency = self.latency_topic();
         self.runtime.block_on(async {
-            let topics = [kafka.topic.as_str(), dead_letters.topic.as_str()];
+            let topics = [kafka.topic.as_str(), dead_letters.topic.as_str(), latency.as_str()];
             let topics = Admin::new(kafka)?.delete_topics(&topics).await;
             let groups = self.delete_groups().await;
             let client = self.connect().await?;
@@ -142,11 +164,16 @@ impl Servers {
     }
 }
 
+fn latency_topic(config: &Config) -> String {
+    format!("{}-latency", config.kafka.topic)
+}
+
 async fn make(config: &Config) -> anyhow::Result<String> {
     migrate::run(config, &mut std::io::sink()).await?;
     let admin = Admin::new(&config.kafka)?;
     admin.ensure_topic(&config.kafka.topic, PARTITIONS).await?;
     admin.ensure_topic(&config.dead_letters.topic, 1).await?;
+    admin.ensure_topic(&latency_topic(config), PARTITIONS).await?;
     let client = postgres::connect(&config.database).await?;
     let version: String = client.query_one("SHOW server_version", &[]).await?.try_get(0)?;
     Ok(version.split(' ').next().unwrap_or_default().to_owned())

@@ -41,6 +41,16 @@ impl JobKey {
     }
 }
 
+/// What is known of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    Never,
+    /// It has reached its row.
+    Durable,
+    /// It has reached the row of another draft: job ids are meant to be unique.
+    OfAnotherDraft,
+}
+
 impl Memory {
     /// A memory for at least `capacity` jobs, sized at once so that it never pauses to grow.
     pub fn new(capacity: usize) -> Memory {
@@ -54,7 +64,7 @@ impl Memory {
     /// Remembers a job that has reached its row.
     pub fn remember(&mut self, change: &Change) {
         let key = JobKey::of(change);
-        if self.contains(key) {
+        if self.look_up(key) == Known::Durable {
             return;
         }
         if self.young.len() >= self.capacity {
@@ -64,16 +74,19 @@ impl Memory {
         self.young.insert_unique(key.job, key, |known| known.job);
     }
 
-    fn contains(&self, key: JobKey) -> bool {
-        let known =
-            |table: &HashTable<JobKey>| table.find(key.job, |other| *other == key).is_some();
-        known(&self.young) || known(&self.old)
-    }
-
-    /// Whether the job is known for another draft: job ids are meant to be unique.
-    fn reused(&self, key: JobKey) -> bool {
-        let other_draft = |other: &JobKey| other.job == key.job && other.draft != key.draft;
-        [&self.young, &self.old].into_iter().any(|table| table.find(key.job, other_draft).is_some())
+    /// What is known of a job. One look into each table, which is where a miss of the processor's cache is waited for.
+    fn look_up(&self, key: JobKey) -> Known {
+        let mut reused = false;
+        for table in [&self.young, &self.old] {
+            let is_it = |other: &JobKey| {
+                reused |= other.job == key.job && other.draft != key.draft;
+                *other == key
+            };
+            if table.find(key.job, is_it).is_some() {
+                return Known::Durable;
+            }
+        }
+        if reused { Known::OfAnotherDraft } else { Known::Never }
     }
 }
 
@@ -120,11 +133,14 @@ pub fn dedupe<'scope>(
                     panic_on(change.job_id());
                     let key = JobKey::of(&change);
                     // A record replayed from the dead letters asks for a new judgement.
-                    if !change.replayed() && memory.contains(key) {
-                        duplicates.give(Settled { change, outcome: Outcome::Duplicate });
-                    } else {
-                        tally.job_reused += u64::from(memory.reused(key));
-                        fresh.give(change);
+                    match memory.look_up(key) {
+                        Known::Durable if !change.replayed() => {
+                            duplicates.give(Settled { change, outcome: Outcome::Duplicate });
+                        }
+                        known => {
+                            tally.job_reused += u64::from(known == Known::OfAnotherDraft);
+                            fresh.give(change);
+                        }
                     }
                 }
                 if tally != Tally::default() {
@@ -166,7 +182,7 @@ mod tests {
     }
 
     fn remembers(memory: &Memory, change: &Change) -> bool {
-        memory.contains(JobKey::of(change))
+        memory.look_up(JobKey::of(change)) == Known::Durable
     }
 
     #[test]
@@ -206,9 +222,8 @@ mod tests {
         let mut memory = Memory::new(4);
         let (here, there) = (change((0, 0), 0, "j", "d"), change((0, 1), 0, "j", "e"));
         memory.remember(&here);
-        assert!(!remembers(&memory, &there));
-        assert!(memory.reused(JobKey::of(&there)));
-        assert!(!memory.reused(JobKey::of(&here)));
+        assert_eq!(memory.look_up(JobKey::of(&there)), Known::OfAnotherDraft);
+        assert_eq!(memory.look_up(JobKey::of(&here)), Known::Durable);
         memory.remember(&there);
         assert!(remembers(&memory, &here) && remembers(&memory, &there));
     }

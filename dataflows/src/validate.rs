@@ -167,6 +167,11 @@ pub fn url(field: &dyn Display, text: &str) -> Result<(), Fault> {
             format!("{field}: expected at most {URL_BYTES_MAX} bytes, got {}", text.len());
         return Err(Fault::new(Reason::UrlTooLong, message));
     }
+    if is_plain(text) { Ok(()) } else { url_by_grammar(field, text) }
+}
+
+/// [`url`] without the short cut.
+fn url_by_grammar(field: &dyn Display, text: &str) -> Result<(), Fault> {
     let bad = |found: &str| {
         let message =
             format!("{field}: expected an absolute http or https URL by RFC 3986, got {found}");
@@ -195,6 +200,17 @@ pub fn url(field: &dyn Display, text: &str) -> Result<(), Fault> {
         }
         None => bad("one without a host"),
     }
+}
+
+/// Whether the URL is of the plainest kind, as most are: a scheme, a host and a path of letters, digits and `.-_~`. Those are
+/// unreserved in RFC 3986, so that there is nothing to take apart. In one pass without a branch, a fraction of the parser's work.
+fn is_plain(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let Some(rest) = rest else { return false };
+    let is_plain =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-'..=b'/' | b'_' | b'~');
+    rest.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && rest.as_bytes().iter().fold(true, |plain, byte| plain & is_plain(byte))
 }
 
 /// No port, an empty one (which RFC 3986 allows), or one of 16 bits.

@@ -150,7 +150,8 @@ impl KeyTemplate {
     /// The cache key of the draft `id`.
     pub fn key(&self, id: &str) -> String {
         let KeyTemplate { before, after } = self;
-        format!("{before}{id}{after}")
+        // Half a million times a second: several times as fast as a format.
+        [before, id, after].concat()
     }
 }
 

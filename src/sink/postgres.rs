@@ -17,6 +17,7 @@ use dataflows::latest::Group;
 use dataflows::outcome::{Outcome, Settled};
 use dataflows::planted::{Bug, is_planted};
 use dataflows::reject::{Fault, Reason};
+use smallvec::{SmallVec, smallvec};
 use tokio::time::Instant;
 
 use self::failure::Failure;
@@ -48,7 +49,7 @@ pub struct Retry {
 struct Pending {
     group: Group,
     /// The batch of each event: while a group is held, later events of its draft join it.
-    tickets: Vec<Ticket>,
+    tickets: SmallVec<[Ticket; 1]>,
     /// How often the group's row was looked for, this time included.
     attempts: u32,
     /// How often the row was not as it had been read when it was to be amended.
@@ -117,7 +118,7 @@ impl<T: Table> Writer<T> {
         }
         let (mut alone, mut several) = (Vec::new(), Vec::new());
         for group in batch {
-            let tickets = vec![ticket; group.events.len()];
+            let tickets = smallvec![ticket; group.events.len()];
             // Not past a group that is held: its draft's events are judged in the order in which they came.
             if let Some((_, held)) = self.held.get_mut(group.draft_id()) {
                 held.group.events.extend(group.events);
@@ -141,7 +142,7 @@ impl<T: Table> Writer<T> {
         let due = self.held.extract_if(.., |_draft, (at, _)| *at <= now);
         let mut groups: Vec<Pending> = due.map(|(_draft, (_, pending))| pending).collect();
         // In the order of every batch: rows that are locked in another one can deadlock with them.
-        groups.sort_by(|a, b| a.group.place_in_batch().cmp(&b.group.place_in_batch()));
+        groups.sort_by(|a, b| a.group.draft_id().cmp(b.group.draft_id()));
         self.settle(vec![Part { path: Path::Judged, groups }]).await;
     }
 
@@ -221,6 +222,12 @@ impl<T: Table> Writer<T> {
         let mut undecided = Vec::new();
         for (pending, verdict) in groups.into_iter().zip(verdicts) {
             match verdict {
+                Verdict::Applied => {
+                    for (change, ticket) in pending.group.events.into_iter().zip(pending.tickets) {
+                        let settled = Settled { change, outcome: Outcome::Applied };
+                        self.book.enter(ticket, Written::Settled(settled));
+                    }
+                }
                 Verdict::Settled(outcomes) => {
                     let Pending { group, tickets, .. } = pending;
                     for ((change, outcome), ticket) in

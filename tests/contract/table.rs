@@ -122,7 +122,7 @@ fn ids_are_exact_bytes() {
     on_both(|twin| {
         assert!(twin.read(&["D1", "d1 ", "d%", "*"]).is_empty());
         let job = "a\"b\\c{},'";
-        let group = Group { events: vec![event((0, 1), 5, "x", "d1"), odd(job)] };
+        let group = Group { events: vec![event((0, 1), 5, "x", "d1"), odd(job)].into() };
         let seen = twin.memory("d1");
         let (winner, memory) = judged(&seen, &group);
         let amendment = Amendment { group: &group, winner, seen, memory };
@@ -158,7 +158,7 @@ fn an_amendment_writes_the_winner_and_remembers_all() {
             event((0, 2), 7, "b", "d1"),
             event((0, 3), 6, "c", "d1"),
         ];
-        let group = Group { events };
+        let group = Group { events: events.into() };
         let seen = twin.memory("d1");
         let (winner, memory) = judged(&seen, &group);
         let amendment = Amendment { group: &group, winner, seen, memory: memory.clone() };
@@ -172,7 +172,7 @@ fn an_amendment_writes_the_winner_and_remembers_all() {
 fn an_amendment_without_a_winner_leaves_the_images_alone() {
     on_both(|twin| {
         assert_eq!(twin.update(&[event((0, 9), 9, "new", "d1")]).unwrap(), [0]);
-        let group = Group { events: vec![refused((0, 1), 5, "old", "d1")] };
+        let group = Group { events: vec![refused((0, 1), 5, "old", "d1")].into() };
         let seen = twin.memory("d1");
         let (winner, memory) = judged(&seen, &group);
         assert_eq!(winner, None);
@@ -187,8 +187,9 @@ fn an_amendment_without_a_winner_leaves_the_images_alone() {
 #[test]
 fn an_amendment_of_a_row_that_has_moved_on_does_nothing() {
     on_both(|twin| {
-        let [first, second] = ["d1", "d2"]
-            .map(|draft| Group { events: vec![event((0, 1), 5, &format!("a{draft}"), draft)] });
+        let [first, second] = ["d1", "d2"].map(|draft| Group {
+            events: vec![event((0, 1), 5, &format!("a{draft}"), draft)].into(),
+        });
         let seen = RowMemory::default();
         assert_eq!(twin.update(&[event((0, 0), 1, "between", "d1")]).unwrap(), [0]);
         let amendments = [&first, &second].map(|group| {
@@ -207,8 +208,8 @@ fn an_amendment_of_a_row_that_has_moved_on_does_nothing() {
 fn one_refused_winner_refuses_the_whole_amendment() {
     on_both(|twin| {
         let groups = [
-            Group { events: vec![event((0, 1), 5, "a", "d1")] },
-            Group { events: vec![refused((0, 2), 5, "b", "d2")] },
+            Group { events: vec![event((0, 1), 5, "a", "d1")].into() },
+            Group { events: vec![refused((0, 2), 5, "b", "d2")].into() },
         ];
         let seen = RowMemory::default();
         let amendments = groups.each_ref().map(|group| {
@@ -229,7 +230,7 @@ fn what_a_row_remembers_comes_back_as_it_was_written() {
                 event((3, number), 1_700_000_000_000 - number, &format!("j{number}"), "d1")
             })
             .collect();
-        let group = Group { events };
+        let group = Group { events: events.into() };
         let seen = twin.memory("d1");
         let (winner, memory) = judged(&seen, &group);
         let amendment = Amendment { group: &group, winner, seen, memory: memory.clone() };

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::{DraftIdType, draft_id, excerpt, url};
+use proptest::prelude::*;
+
+use super::{DraftIdType, draft_id, excerpt, is_plain, url, url_by_grammar};
 
 fn check_draft_id(column: DraftIdType, text: &str, expected: Option<&str>) {
     let spelt = draft_id("eventDraftId", Cow::Borrowed(text), column).ok();
@@ -272,4 +274,25 @@ fn an_excerpt_is_short_and_on_one_line() {
     assert_eq!(excerpt("a\r\n\u{1b}[0m\"\\\u{202e}"), r#""a\r\n\u{1b}[0m\"\\\u{202e}""#);
     let long = excerpt(&"\u{7f}".repeat(100));
     assert!(long.len() <= 64 + "…\"".len() && long.ends_with("\\u{7f}…\""), "{long}");
+}
+
+#[test]
+fn most_urls_are_plain() {
+    assert!(is_plain("https://images.example/d-1/simple_2~.png"));
+    for other in
+        ["https://", "https:///d1", "https://h:80/", "https://u@h/", "ftp://h/", "https://h/?a"]
+    {
+        assert!(!is_plain(other), "{other}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(5_000) })]
+
+    #[test]
+    fn what_is_plain_keeps_the_grammar(text in "(https?://)?[a-zA-Z0-9./_~:@?#%\\[\\] -]{0,12}") {
+        if is_plain(&text) {
+            prop_assert!(url_by_grammar(&"url", &text).is_ok(), "{text}");
+        }
+    }
 }

@@ -71,6 +71,8 @@ pub enum Path {
 /// What became of one group.
 #[derive(Debug)]
 pub enum Verdict {
+    /// Its only event is durable, and the row holds its images.
+    Applied,
     /// One durable outcome for each event.
     Settled(Vec<Outcome>),
     /// Not settled by this statement; the row must be judged.
@@ -99,10 +101,10 @@ async fn update(table: &mut impl Table, groups: &[&Group]) -> Result<Vec<Verdict
     let events: Vec<&Change> = groups.iter().map(|group| &group.events[0]).collect();
     let mut verdicts: Vec<Verdict> = groups.iter().map(|_| Verdict::Undecided).collect();
     if is_planted(Bug::ZeroRowsIsApplied) {
-        verdicts.fill_with(|| Verdict::Settled(vec![Outcome::Applied]));
+        verdicts.fill_with(|| Verdict::Applied);
     }
     for written in table.update(&events).await? {
-        verdicts[written] = Verdict::Settled(vec![Outcome::Applied]);
+        verdicts[written] = Verdict::Applied;
     }
     Ok(verdicts)
 }
