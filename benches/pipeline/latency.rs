@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -48,9 +49,11 @@ pub(crate) fn measure(servers: &mut Servers, rate: u64) -> anyhow::Result<Latenc
     // Waits until the pipeline reads: the first event has come through.
     publish(&publisher, &events[0])?;
     deleted.await_first(&publisher)?;
+    let (listening, listens) = std::sync::mpsc::channel();
+    let receiving = std::thread::spawn(move || deleted.collect(&listening));
+    listens.recv().context("the deletions cannot be listened to")?;
     let began = Instant::now();
     let due = |number: u64| began + Duration::from_secs_f64(ratio(number, rate));
-    let receiving = std::thread::spawn(move || deleted.collect());
     for (number, event) in (1..).zip(&events[1..]) {
         while let Some(ahead) = due(number).checked_duration_since(Instant::now()) {
             publisher.idle(ahead.min(Duration::from_millis(1)));
@@ -238,9 +241,10 @@ impl Deleted {
         }
     }
 
-    fn collect(mut self) -> anyhow::Result<Vec<Instant>> {
+    fn collect(mut self, listening: &Sender<()>) -> anyhow::Result<Vec<Instant>> {
         let mut deletions = self.cache.connection.as_pubsub();
         deletions.psubscribe("__keyevent@*__:del")?;
+        listening.send(())?;
         while self.missing > 0 {
             let message = deletions.get_message().context("events are overdue")?;
             let now = Instant::now();
