@@ -147,10 +147,20 @@ impl Ingest {
         self.epoch_is_full() && self.closed_epochs() >= self.limits.epochs_in_flight
     }
 
+    /// How many chunks wait for a worker.
+    pub fn chunks_queued(&self) -> usize {
+        self.entrances.iter().map(|entrance| entrance.queue.len()).sum()
+    }
+
     /// How long a poll may wait for a record: briefly while an epoch is open.
     pub fn patience(&self) -> Duration {
         let idle = Duration::from_millis(20);
         self.epoch_since.map_or(idle, |_| self.limits.linger.clamp(Duration::from_millis(1), idle))
+    }
+
+    /// How many epochs have been closed.
+    pub fn epochs_closed(&self) -> u64 {
+        self.epoch
     }
 
     /// Whether everything that was taken in is through.

@@ -218,7 +218,7 @@ pub fn poll(
     }
 }
 
-fn take_in(ingest: &mut Ingest, message: &BorrowedMessage<'_>) {
+pub(crate) fn take_in(ingest: &mut Ingest, message: &BorrowedMessage<'_>) {
     let (timestamp_ms, stamped_by_topic) = match message.timestamp() {
         Timestamp::NotAvailable => (-1, false),
         Timestamp::CreateTime(ms) => (ms, false),
@@ -245,7 +245,7 @@ fn is_out_of_range(error: &KafkaError) -> bool {
 }
 
 /// What an error of the consumer means: most of them pass, some need a person.
-fn judge(error: KafkaError, config: &Config) -> Result<(), SourceError> {
+pub(crate) fn judge(error: KafkaError, config: &Config) -> Result<(), SourceError> {
     let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
     let code = error.rdkafka_error_code();
     match code {

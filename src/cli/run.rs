@@ -1,16 +1,17 @@
 //! `contentflow run`
 
+use std::fmt::Display;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use super::failure::Failure;
 use crate::check;
 use crate::config::{Config, Overrides};
-use crate::report::Report;
 use crate::run::{consume, stop_on_signals};
 use crate::source::Until;
 
@@ -77,8 +78,8 @@ pub(super) fn execute(
     Ok(())
 }
 
-fn write_report(
-    report: &Report,
+pub(super) fn write_report(
+    report: &(impl Display + Serialize),
     format: ReportFormat,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
