@@ -135,7 +135,7 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<ExitCode, Failure> {
         }
         Command::Replay(args) => {
             let config = load(args.overrides())?;
-            replay::execute(config, &args, &runtime()?, out)?;
+            replay::execute(config, file.as_deref(), &args, &runtime()?, out)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Publish(args) => {

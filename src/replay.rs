@@ -143,7 +143,7 @@ pub fn replay(
         start(config.run.workers, rules, effects, &progress).map_err(RunError::Start)?;
     // Never waited for: the replay ends when the ledger says so. A worker that panics takes the process with it.
     std::mem::forget(guards);
-    let mut ingest = Ingest::new(entrances, large_epochs(&config.run), progress, watch);
+    let mut ingest = Ingest::new(entrances, large_epochs(config), progress, watch);
 
     let mut reading = Reading::new(config, &reader, &plan, Arc::clone(stop), abort);
     let offsets = plan.values().map(|stretch| stretch.left_from(stretch.from)).sum();
@@ -173,12 +173,12 @@ pub fn replay(
 }
 
 /// The limits of a replay's epochs: one at a time, and as large as the memory allows.
-fn large_epochs(run: &Run) -> Run {
+fn large_epochs(config: &Config) -> Run {
     Run {
         epoch_records: usize::MAX,
-        epoch_bytes: 256 * 1024 * 1024,
+        epoch_bytes: config.replay.memory_bytes / 4,
         linger: Duration::MAX,
         epochs_in_flight: 1,
-        ..run.clone()
+        ..config.run.clone()
     }
 }

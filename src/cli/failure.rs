@@ -92,6 +92,11 @@ fn complain(err: &mut impl Write, what: &str, hint: Option<&str>) {
     drop(err.write_all(format!("error: {}\n{hint}", one_line(what)).as_bytes()));
 }
 
+/// Says what can be done where nothing has failed. When standard error is closed, there is nobody left to tell.
+pub(super) fn give_hint(hint: &str) {
+    drop(writeln!(io::stderr().lock(), "hint: {hint}"));
+}
+
 /// What clap has to say: help and version are no errors and go to standard output.
 pub(super) fn report_usage(error: &clap::Error) -> ExitCode {
     // A closed pipe behind --help is no error either.

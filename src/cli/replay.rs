@@ -2,20 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 use tokio::runtime::Runtime;
 
-use super::failure::Failure;
+use super::failure::{Failure, give_hint};
 use super::run::{ReportFormat, write_report};
 use crate::check;
 use crate::commit::Offsets;
 use crate::config::{Config, Overrides};
 use crate::replay::plan::{self, From, Scope};
-use crate::replay::{Options, replay};
-use crate::run::stop_on_signals;
+use crate::replay::{Options, ReplayError, replay};
+use crate::run::{RunError, stop_on_signals};
 
 /// `contentflow replay`
 #[derive(Clone, Debug, Args)]
@@ -35,6 +36,10 @@ pub struct ReplayArgs {
     /// Publish rejected records to the dead-letter topic; without it they are only reported
     #[arg(long)]
     pub dead_letters: bool,
+
+    /// Memory for events that are not written yet, like 512MiB; more of it makes fewer writes [default: replay.memory_bytes, 1 GiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub memory: Option<u64>,
 
     /// Threads of the dataflow [default: run.workers, else one a core]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
@@ -62,11 +67,11 @@ impl Partitions {
 impl ReplayArgs {
     /// What the flags set in the configuration.
     pub fn overrides(&self) -> Overrides {
-        Overrides::default().set_typed("--workers", "run.workers", self.workers.as_deref()).set(
-            "--topic",
-            "kafka.topic",
-            self.topic.clone(),
-        )
+        let Self { workers, memory, topic, .. } = self;
+        Overrides::default()
+            .set_typed("--workers", "run.workers", workers.as_deref())
+            .set("--memory", "replay.memory_bytes", *memory)
+            .set("--topic", "kafka.topic", topic.clone())
     }
 
     fn scope(&self) -> Scope {
@@ -79,9 +84,74 @@ impl ReplayArgs {
     }
 }
 
+impl ReplayArgs {
+    /// The command that goes on from these offsets.
+    fn resumed(&self, config: Option<&Path>, next: &Offsets) -> String {
+        // Without `..`: a new flag must be thought about here.
+        let ReplayArgs {
+            from: _,
+            partitions: _,
+            from_offsets: _,
+            dead_letters,
+            memory,
+            workers,
+            report,
+            topic,
+        } = self;
+        let mut words = vec!["contentflow".to_owned()];
+        if let Some(file) = config {
+            words.extend(["--config".to_owned(), quoted(&file.display().to_string())]);
+        }
+        words.extend(["replay".to_owned(), "--from-offsets".to_owned()]);
+        words.push(plan::describe_offsets(next));
+        let mut flag = |name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                words.extend([name.to_owned(), quoted(&value)]);
+            }
+        };
+        flag("--memory", memory.map(|bytes| bytes.to_string()));
+        flag("--workers", workers.clone());
+        flag("--topic", topic.clone());
+        flag("--report", (*report == ReportFormat::Json).then(|| "json".to_owned()));
+        for (name, is_set) in [("--dead-letters", *dead_letters)] {
+            if is_set {
+                words.push(name.to_owned());
+            }
+        }
+        words.join(" ")
+    }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:,=+@%".contains(letter);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// Reads a size: a number of bytes, or of KiB, MiB, GiB, TiB (K, M, G, T for short), KB, MB, GB, TB.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let fault = || format!("{text:?} is not a size; write bytes, or like 512MiB or 4GiB");
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let number: u64 = digits.trim().parse().map_err(|_| fault())?;
+    let unit = text[digits.len()..].to_ascii_lowercase();
+    let (letter, base) = match unit.as_str() {
+        "" | "b" => return Ok(number),
+        "k" | "kib" | "m" | "mib" | "g" | "gib" | "t" | "tib" => (&unit[..1], 1024_u64),
+        "kb" | "mb" | "gb" | "tb" => (&unit[..1], 1000),
+        _ => return Err(fault()),
+    };
+    let power = 1 + "kmgt".find(letter).ok_or_else(fault)?;
+    let scale = base.checked_pow(u32::try_from(power).map_err(|_| fault())?);
+    scale.and_then(|scale| number.checked_mul(scale)).ok_or_else(fault)
+}
+
 /// Checks that everything is there, replays, and writes the report.
 pub(super) fn execute(
     config: Config,
+    file: Option<&Path>,
     args: &ReplayArgs,
     runtime: &Runtime,
     out: &mut impl Write,
@@ -93,6 +163,67 @@ pub(super) fn execute(
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signals(runtime, Arc::clone(&stop));
     let options = Options { dead_letters: args.dead_letters };
-    let report = replay(&Arc::new(config), &args.scope(), options, &stop, runtime)?;
-    write_report(&report, args.report, out)
+    let go_on = |next: &Offsets| format!("to go on: {}", args.resumed(file, next));
+    match replay(&Arc::new(config), &args.scope(), options, &stop, runtime) {
+        Ok(report) => {
+            write_report(&report, args.report, out)?;
+            if !report.complete {
+                // The report first, and the way on below it.
+                out.flush()?;
+                give_hint(&go_on(&report.next));
+            }
+            Ok(())
+        }
+        Err(ReplayError::Interrupted { source, next }) => {
+            Err(Failure::from(RunError::Source(source)).hint(go_on(&next)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ReplayArgs,
+    }
+
+    #[test]
+    fn a_size_is_bytes_or_has_a_unit() {
+        let mib = 1024 * 1024;
+        let sizes = [
+            ("1048576", mib),
+            ("1MiB", mib),
+            ("1m", mib),
+            ("2 GiB", 2048 * mib),
+            ("3MB", 3_000_000),
+        ];
+        for (text, bytes) in sizes {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for nonsense in ["", "MiB", "1.5GiB", "-1", "1X", "99999999999TiB", "1GiBs"] {
+            assert!(parse_size(nonsense).is_err(), "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn the_way_on_keeps_every_flag_but_the_beginning() {
+        let line =
+            "x --from 5 --partitions 0-1 --dead-letters --memory 2MiB -w 3 --topic t --report json";
+        let Line { args } = Line::parse_from(line.split(' '));
+        let next = [(0, 12), (1, 0)].into();
+        assert_eq!(
+            args.resumed(Some(Path::new("/etc/my flow.toml")), &next),
+            "contentflow --config '/etc/my flow.toml' replay --from-offsets 0:12,1:0 --memory 2097152 --workers 3 \
+             --topic t --report json --dead-letters"
+        );
+        let Line { args } = Line::parse_from(["x"]);
+        assert_eq!(args.resumed(None, &next), "contentflow replay --from-offsets 0:12,1:0");
+        assert_eq!(quoted("it's"), "'it'\\''s'");
+    }
 }

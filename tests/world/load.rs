@@ -71,6 +71,13 @@ impl World {
 }
 
 impl Load {
+    /// Both loads as one.
+    pub(crate) fn joined(mut self, other: Load) -> Load {
+        self.kinds.extend(other.kinds);
+        self.drafts = self.drafts.max(other.drafts);
+        self
+    }
+
     pub(crate) fn events(&self) -> u64 {
         u64::try_from(self.kinds.len()).unwrap()
     }
