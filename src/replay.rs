@@ -43,6 +43,10 @@ pub mod report;
 pub struct Options {
     /// Publishes rejected records to the dead-letter topic.
     pub dead_letters: bool,
+    /// Writes the images of the event that a row has once more.
+    pub rewrite: bool,
+    /// Finds out what a replay would do, and writes nothing.
+    pub dry_run: bool,
 }
 
 /// Why a replay failed.
@@ -125,7 +129,11 @@ pub fn replay(
     let policy = OutagePolicy { on_outage: config.run.on_outage, abort: Arc::clone(&abort) };
     let producer =
         dead_letter::producer(config).map_err(|error| failed("the dead-letter producer", error))?;
-    let second_deletes = SecondDeletes::start(runtime.handle(), &config.cache, &policy);
+    let second_deletes = if options.dry_run {
+        None
+    } else {
+        SecondDeletes::start(runtime.handle(), &config.cache, &policy)
+    };
     let servers = Servers {
         runtime: runtime.handle().clone(),
         config: Arc::clone(config),
@@ -134,8 +142,8 @@ pub fn replay(
         second_deletes: second_deletes.clone(),
         policy,
     };
-    let rows_written = Arc::new(AtomicU64::new(0));
-    let effects = Effects { servers, options, rows_written: Arc::clone(&rows_written) };
+    let rows = Arc::new(AtomicU64::new(0));
+    let effects = Effects { servers, options, rows: Arc::clone(&rows) };
     let (progress, watch) = progress();
     let progress = Arc::new(progress);
     let rules = rules(config, table.draft_ids);
@@ -158,14 +166,21 @@ pub fn replay(
 
     let elapsed_s = began.elapsed().as_secs_f64();
     let totals = ingest.totals();
-    let report = Report::new(ingest.read(), totals, elapsed_s, config.run.workers, ingest.ranges());
+    let mut report =
+        Report::new(ingest.read(), totals, elapsed_s, config.run.workers, ingest.ranges());
     if !report.adds_up() {
         let (read, outcomes) = (ingest.read(), totals.records());
         return Err(RunError::Imbalance { read, outcomes }.into());
     }
+    if !options.dead_letters {
+        report.rejects = "reported only, see --dead-letters";
+    }
+    let rows = rows.load(Ordering::Relaxed);
     Ok(ReplayReport {
         report,
-        rows_written: rows_written.load(Ordering::Relaxed),
+        dry_run: options.dry_run,
+        rows_written: if options.dry_run { 0 } else { rows },
+        rows_to_write: options.dry_run.then_some(rows),
         epochs: ingest.epochs_closed(),
         complete: reading.is_complete(),
         next,

@@ -127,11 +127,7 @@ impl MakeEffects for Servers {
         waker: Waker,
     ) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static {
         let (effect, lanes) = remote(1, &waker);
-        for lane in lanes {
-            let connection = Connection::new(self.config.cache.clone());
-            let second = self.second_deletes.clone();
-            self.runtime.spawn(redis::serve(lane, connection, second, self.policy.clone()));
-        }
+        lanes.into_iter().for_each(|lane| self.serve_deletes(lane));
         effect
     }
 
@@ -146,6 +142,13 @@ impl MakeEffects for Servers {
 }
 
 impl Servers {
+    /// Has a lane delete its keys.
+    pub(crate) fn serve_deletes(&self, lane: Lane<Settled, Invalidated>) {
+        let connection = Connection::new(self.config.cache.clone());
+        let second = self.second_deletes.clone();
+        self.runtime.spawn(redis::serve(lane, connection, second, self.policy.clone()));
+    }
+
     /// Has a lane publish its dead letters.
     pub(crate) fn serve_dead_letters(&self, lane: Lane<Rejected, Rejected>) {
         let topic =

@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 
 use super::failure::{Failure, give_hint};
 use super::run::{ReportFormat, write_report};
-use crate::check;
+use crate::check::{self, Needs};
 use crate::commit::Offsets;
 use crate::config::{Config, Overrides};
 use crate::replay::plan::{self, From, Scope};
@@ -32,6 +32,14 @@ pub struct ReplayArgs {
     /// Only these partitions, each from an offset on, like 0:1234,1:99: what a replay that was stopped says
     #[arg(long, value_name = "LIST", value_parser = plan::parse_offsets, conflicts_with_all = ["from", "partitions"])]
     pub from_offsets: Option<Offsets>,
+
+    /// Write the latest images also where the row has that event already: for rows that somebody else has changed
+    #[arg(long)]
+    pub rewrite: bool,
+
+    /// Write nothing, and report what a replay would do
+    #[arg(long, conflicts_with = "dead_letters")]
+    pub dry_run: bool,
 
     /// Publish rejected records to the dead-letter topic; without it they are only reported
     #[arg(long)]
@@ -92,6 +100,8 @@ impl ReplayArgs {
             from: _,
             partitions: _,
             from_offsets: _,
+            rewrite,
+            dry_run,
             dead_letters,
             memory,
             workers,
@@ -113,7 +123,9 @@ impl ReplayArgs {
         flag("--workers", workers.clone());
         flag("--topic", topic.clone());
         flag("--report", (*report == ReportFormat::Json).then(|| "json".to_owned()));
-        for (name, is_set) in [("--dead-letters", *dead_letters)] {
+        for (name, is_set) in
+            [("--rewrite", *rewrite), ("--dry-run", *dry_run), ("--dead-letters", *dead_letters)]
+        {
             if is_set {
                 words.push(name.to_owned());
             }
@@ -156,13 +168,15 @@ pub(super) fn execute(
     runtime: &Runtime,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
-    let problems = runtime.block_on(check::problems(&config));
+    let &ReplayArgs { dead_letters, rewrite, dry_run, .. } = args;
+    let needs = Needs { dead_letters, cache: !dry_run };
+    let problems = runtime.block_on(check::problems(&config, needs));
     if !problems.is_empty() {
         return Err(Failure::problems(problems));
     }
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signals(runtime, Arc::clone(&stop));
-    let options = Options { dead_letters: args.dead_letters };
+    let options = Options { dead_letters, rewrite, dry_run };
     let go_on = |next: &Offsets| format!("to go on: {}", args.resumed(file, next));
     match replay(&Arc::new(config), &args.scope(), options, &stop, runtime) {
         Ok(report) => {
@@ -213,14 +227,13 @@ mod tests {
 
     #[test]
     fn the_way_on_keeps_every_flag_but_the_beginning() {
-        let line =
-            "x --from 5 --partitions 0-1 --dead-letters --memory 2MiB -w 3 --topic t --report json";
+        let line = "x --from 5 --partitions 0-1 --dead-letters --rewrite --memory 2MiB -w 3 --topic t --report json";
         let Line { args } = Line::parse_from(line.split(' '));
         let next = [(0, 12), (1, 0)].into();
         assert_eq!(
             args.resumed(Some(Path::new("/etc/my flow.toml")), &next),
             "contentflow --config '/etc/my flow.toml' replay --from-offsets 0:12,1:0 --memory 2097152 --workers 3 \
-             --topic t --report json --dead-letters"
+             --topic t --report json --rewrite --dead-letters"
         );
         let Line { args } = Line::parse_from(["x"]);
         assert_eq!(args.resumed(None, &next), "contentflow replay --from-offsets 0:12,1:0");

@@ -66,7 +66,7 @@ pub(super) fn execute(
     runtime: &Runtime,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
-    let problems = runtime.block_on(check::problems(&config));
+    let problems = runtime.block_on(check::problems(&config, check::Needs::ALL));
     if !problems.is_empty() {
         return Err(Failure::problems(problems));
     }

@@ -1,5 +1,7 @@
 //! The effects of a replay: those of a run, but for what its options leave out.
 
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +10,8 @@ use dataflows::effect::{Effect, Waker};
 use dataflows::graph::{Invalidated, Written};
 use dataflows::latest::Group;
 use dataflows::outcome::Settled;
-use dataflows::row::RowMemory;
+use dataflows::record::Position;
+use dataflows::row::{Judgement, RowMemory, judge, judge_anew};
 
 use super::Options;
 use crate::run::Servers;
@@ -23,7 +26,8 @@ use crate::worker::MakeEffects;
 pub(super) struct Effects {
     pub(super) servers: Servers,
     pub(super) options: Options,
-    pub(super) rows_written: Arc<AtomicU64>,
+    /// Counts the rows that are written, or would be.
+    pub(super) rows: Arc<AtomicU64>,
 }
 
 impl MakeEffects for Effects {
@@ -33,7 +37,8 @@ impl MakeEffects for Effects {
         let retry = Retry { retries: config.run.retries, backoff: config.run.retry_backoff };
         for lane in lanes {
             let session = Session::new(config.database.clone(), table.id_type);
-            let table = Rows { table: session, rows_written: Arc::clone(&self.rows_written) };
+            let (options, counted) = (self.options, Arc::clone(&self.rows));
+            let table = Rows { table: session, options, counted, would_have: HashMap::new() };
             runtime.spawn(postgres::serve(lane, table, retry, policy.clone()));
         }
         effect
@@ -43,7 +48,16 @@ impl MakeEffects for Effects {
         &self,
         waker: Waker,
     ) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static {
-        self.servers.invalidate(waker)
+        let (effect, lanes) = remote(1, &waker);
+        for lane in lanes {
+            if self.options.dry_run {
+                let nothing = |settled| vec![Invalidated { settled, deletes: 0, keys_deleted: 0 }];
+                self.servers.runtime.spawn(answer_at_once(lane, nothing));
+            } else {
+                self.servers.serve_deletes(lane);
+            }
+        }
+        effect
     }
 
     fn dead_letter(
@@ -69,37 +83,68 @@ async fn answer_at_once<R, A>(mut lane: Lane<R, A>, answers: impl Fn(Vec<R>) -> 
     }
 }
 
-/// The table, with a count of what is written.
+/// The table of a replay: it counts what it writes, and writes more than a run, or nothing.
 struct Rows<T> {
     table: T,
-    rows_written: Arc<AtomicU64>,
+    options: Options,
+    counted: Arc<AtomicU64>,
+    /// In a dry run: the rows that would have been written, by the hash of their drafts, and the event whose images each would have.
+    would_have: HashMap<u64, Option<Position>>,
 }
 
 impl<T> Rows<T> {
-    fn count(&self, written: &[usize]) {
-        let rows = u64::try_from(written.len()).expect("a statement has few rows");
-        self.rows_written.fetch_add(rows, Ordering::Relaxed);
+    fn count(&self, rows: usize) {
+        let rows = u64::try_from(rows).expect("a statement has few rows");
+        self.counted.fetch_add(rows, Ordering::Relaxed);
     }
 }
 
 impl<T: Table> Table for Rows<T> {
     async fn update(&mut self, events: &[&Change]) -> Result<Vec<usize>, Failure> {
+        if self.options.dry_run || self.options.rewrite {
+            // All of them have to be judged.
+            return Ok(Vec::new());
+        }
         let written = self.table.update(events).await?;
-        self.count(&written);
+        self.count(written.len());
         Ok(written)
     }
 
     async fn read(&mut self, drafts: &[&str]) -> Result<Vec<(usize, RowMemory)>, Failure> {
-        self.table.read(drafts).await
+        let mut rows = self.table.read(drafts).await?;
+        for (index, memory) in &mut rows {
+            let would_have = self.would_have.get(&hash(drafts[*index])).copied().flatten();
+            memory.applied = memory.applied.max(would_have);
+        }
+        Ok(rows)
     }
 
     async fn amend(&mut self, amendments: &[Amendment<'_>]) -> Result<Vec<usize>, Failure> {
+        if self.options.dry_run {
+            let before = self.would_have.len();
+            for amendment in amendments {
+                let row = self.would_have.entry(hash(amendment.group.draft_id())).or_default();
+                *row = (*row).max(amendment.memory.applied);
+            }
+            self.count(self.would_have.len() - before);
+            return Ok((0..amendments.len()).collect());
+        }
         let amended = self.table.amend(amendments).await?;
-        self.count(&amended);
+        self.count(amended.len());
         Ok(amended)
     }
 
     fn disconnect(&mut self) {
         self.table.disconnect();
     }
+
+    fn judge(&self, row: &RowMemory, events: &[Change]) -> Judgement {
+        if self.options.rewrite { judge_anew(row, events) } else { judge(row, events) }
+    }
+}
+
+fn hash(draft: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    draft.hash(&mut hasher);
+    hasher.finish()
 }

@@ -37,6 +37,11 @@ pub trait Table: Send {
 
     /// Drops the connection; the next statement makes a new one.
     fn disconnect(&mut self);
+
+    /// How a row judges events that reach it.
+    fn judge(&self, row: &RowMemory, events: &[Change]) -> Judgement {
+        judge(row, events)
+    }
 }
 
 /// What a judged row is to become.
@@ -116,7 +121,7 @@ async fn judge_and_amend(
     let (mut amendments, mut judged) = (Vec::new(), Vec::new());
     for (index, seen) in table.read(&drafts).await? {
         let group = groups[index];
-        let Judgement { outcomes, winner, memory } = judge(&seen, &group.events);
+        let Judgement { outcomes, winner, memory } = table.judge(&seen, &group.events);
         verdicts[index] = match memory {
             None => Verdict::Settled(outcomes),
             Some(memory) => {
