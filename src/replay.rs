@@ -11,12 +11,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use dataflows::compact::Compaction;
+use dataflows::graph::Rules;
+use dataflows::held::Held;
 use rdkafka::error::KafkaError as ClientError;
 use tokio::runtime::Runtime;
 
 use self::effects::Effects;
 use self::plan::{Scope, plan};
 use self::reader::{Reading, reader};
+use self::recall::Recall;
 use self::report::ReplayReport;
 use crate::commit::Offsets;
 use crate::config::{Config, Run};
@@ -36,6 +40,7 @@ use crate::worker::{Workers, start};
 mod effects;
 pub mod plan;
 pub mod reader;
+mod recall;
 pub mod report;
 
 /// What a replay does besides reading.
@@ -143,15 +148,19 @@ pub fn replay(
         policy,
     };
     let rows = Arc::new(AtomicU64::new(0));
-    let effects = Effects { servers, options, rows: Arc::clone(&rows) };
+    let recall = Recall::start(config, table.draft_ids, &abort);
+    let effects = Effects { servers, options, rows: Arc::clone(&rows), recall };
     let (progress, watch) = progress();
     let progress = Arc::new(progress);
-    let rules = rules(config, table.draft_ids);
+    let held = Held::default();
+    let rules =
+        Rules { compaction: Some(compaction(config, &held)), ..rules(config, table.draft_ids) };
     let Workers { entrances, guards } =
         start(config.run.workers, rules, effects, &progress).map_err(RunError::Start)?;
     // Never waited for: the replay ends when the ledger says so. A worker that panics takes the process with it.
     std::mem::forget(guards);
-    let mut ingest = Ingest::new(entrances, large_epochs(config), progress, watch);
+    let mut ingest = Ingest::new(entrances, large_epochs(&config.run), progress, watch)
+        .within(held, config.replay.memory_bytes);
 
     let mut reading = Reading::new(config, &reader, &plan, Arc::clone(stop), abort);
     let offsets = plan.values().map(|stretch| stretch.left_from(stretch.from)).sum();
@@ -188,12 +197,21 @@ pub fn replay(
 }
 
 /// The limits of a replay's epochs: one at a time, and as large as the memory allows.
-fn large_epochs(config: &Config) -> Run {
+fn large_epochs(run: &Run) -> Run {
     Run {
         epoch_records: usize::MAX,
-        epoch_bytes: config.replay.memory_bytes / 4,
+        epoch_bytes: usize::MAX,
         linger: Duration::MAX,
         epochs_in_flight: 1,
-        ..config.run.clone()
+        ..run.clone()
     }
+}
+
+/// Passes on as many drafts at a time as fill one batch of each lane.
+fn compaction(config: &Config, held: &Held) -> Compaction {
+    let lanes = config.database.connections;
+    let drafts = lanes * config.database.batch_rows;
+    // Hashes spread unevenly: a little less than all, or a lane would get a batch and a tiny one.
+    let drafts_at_once = if lanes == 1 { drafts } else { (drafts - drafts / 16).max(1) };
+    Compaction { held: held.clone(), drafts_at_once }
 }

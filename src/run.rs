@@ -273,6 +273,7 @@ pub(crate) fn rules(config: &Config, draft_ids: DraftIdType) -> Rules {
         lanes: config.database.connections,
         rows_max: config.database.batch_rows,
         keys_max: config.cache.batch_keys,
+        compaction: None,
     }
 }
 

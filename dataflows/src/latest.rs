@@ -70,7 +70,7 @@ fn place_in_batch(change: &Change) -> (u64, &str) {
     (change.draft_hash(), change.draft_id())
 }
 
-fn group(mut changes: Vec<Change>) -> Vec<Group> {
+pub(crate) fn group(mut changes: Vec<Change>) -> Vec<Group> {
     changes.sort_unstable_by(|a, b| place_in_batch(a).cmp(&place_in_batch(b)));
     let mut groups: Vec<Group> = Vec::with_capacity(changes.len());
     for change in changes {

@@ -14,6 +14,7 @@ use dataflows::record::Position;
 use dataflows::row::{Judgement, RowMemory, judge, judge_anew};
 
 use super::Options;
+use super::recall::Recall;
 use crate::run::Servers;
 use crate::sink::postgres::failure::Failure;
 use crate::sink::postgres::session::Session;
@@ -28,6 +29,8 @@ pub(super) struct Effects {
     pub(super) options: Options,
     /// Counts the rows that are written, or would be.
     pub(super) rows: Arc<AtomicU64>,
+    /// For what an epoch has dropped and is needed after all.
+    pub(super) recall: Recall,
 }
 
 impl MakeEffects for Effects {
@@ -38,7 +41,13 @@ impl MakeEffects for Effects {
         for lane in lanes {
             let session = Session::new(config.database.clone(), table.id_type);
             let (options, counted) = (self.options, Arc::clone(&self.rows));
-            let table = Rows { table: session, options, counted, would_have: HashMap::new() };
+            let table = Rows {
+                table: session,
+                options,
+                counted,
+                recall: self.recall.clone(),
+                would_have: HashMap::new(),
+            };
             runtime.spawn(postgres::serve(lane, table, retry, policy.clone()));
         }
         effect
@@ -88,6 +97,7 @@ struct Rows<T> {
     table: T,
     options: Options,
     counted: Arc<AtomicU64>,
+    recall: Recall,
     /// In a dry run: the rows that would have been written, by the hash of their drafts, and the event whose images each would have.
     would_have: HashMap<u64, Option<Position>>,
 }
@@ -136,6 +146,14 @@ impl<T: Table> Table for Rows<T> {
 
     fn disconnect(&mut self) {
         self.table.disconnect();
+    }
+
+    async fn recall(&mut self, events: &mut [Change]) {
+        self.recall.whole(events).await;
+    }
+
+    fn wants_records(&self) -> bool {
+        self.options.dead_letters
     }
 
     fn judge(&self, row: &RowMemory, events: &[Change]) -> Judgement {

@@ -1,0 +1,354 @@
+//! compact: `latest` for epochs that are larger than the memory, in a replay.
+//!
+//! Of each draft it keeps the images of the event that is likely to win, and of every event its place and its job, since every event
+//! must have its outcome, and a row remembers jobs: some 50 bytes an event instead of some 700. Which event wins is decided by the
+//! row, later, as ever. Where that turns out to be one whose images were dropped (the database refuses the newest, the row knows its
+//! job, a job was published twice), whoever writes has it read again: [`Change::has_images`].
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use hashbrown::HashTable;
+use timely::dataflow::Stream;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::{Capability, Inspect, Operator};
+use timely::scheduling::Activator;
+
+use crate::Epoch;
+use crate::change::{Change, Husks};
+use crate::graph::Written;
+use crate::held::{Held, Share};
+use crate::latest::Group;
+use crate::record::Position;
+
+/// How `latest` compacts.
+#[derive(Clone, Debug)]
+pub struct Compaction {
+    /// Counts the bytes that are kept.
+    pub held: Held,
+    /// How many drafts are passed on at a time: what is on its way to the database is not compact.
+    pub drafts_at_once: usize,
+}
+
+/// How much is between `latest` and the answers of its writes, on one worker.
+#[derive(Clone, Default)]
+pub struct Flow(Rc<FlowState>);
+
+#[derive(Default)]
+struct FlowState {
+    /// Events passed on and not answered yet.
+    in_flight: Cell<usize>,
+    /// How many events were passed on last.
+    last: Cell<usize>,
+    waker: RefCell<Option<Activator>>,
+}
+
+impl Flow {
+    /// Whether the next events may be passed on: of those before the last ones, all are answered.
+    fn is_open(&self) -> bool {
+        self.0.in_flight.get() <= self.0.last.get()
+    }
+
+    fn pass(&self, events: usize) {
+        self.0.in_flight.set(self.0.in_flight.get() + events);
+        self.0.last.set(events);
+    }
+
+    /// Notes the answers on their way back.
+    pub fn watch<'scope>(
+        &self,
+        answers: Stream<'scope, Epoch, Vec<Written>>,
+    ) -> Stream<'scope, Epoch, Vec<Written>> {
+        let flow = self.clone();
+        answers.inspect(move |_answer| {
+            let state = &flow.0;
+            state.in_flight.set(state.in_flight.get() - 1);
+            if flow.is_open()
+                && let Some(waker) = &*state.waker.borrow()
+            {
+                waker.activate();
+            }
+        })
+    }
+}
+
+/// Waits for the end of the epoch, as [`latest`](crate::latest::latest) does, and keeps little of what it waits with. Then passes on
+/// some drafts at a time, in the same order.
+pub fn compact<'scope>(
+    changes: Stream<'scope, Epoch, Vec<Change>>,
+    compaction: Compaction,
+    flow: &Flow,
+) -> Stream<'scope, Epoch, Vec<Group>> {
+    let scope = changes.scope();
+    let flow = flow.clone();
+    changes.unary_frontier(Pipeline, "latest", |initial, info| {
+        drop(initial);
+        *flow.0.waker.borrow_mut() = Some(scope.activator_for(info.address));
+        let mut open: BTreeMap<Epoch, (Capability<Epoch>, Drafts)> = BTreeMap::new();
+        move |(input, frontier), output| {
+            input.for_each_stamp(|capability, batches| {
+                let Some(kept) = capability.retain_least(0) else { return };
+                let (_, drafts) = open
+                    .entry(*kept.time())
+                    .or_insert_with(|| (kept, Drafts::new(&compaction.held)));
+                for change in batches.flat_map(|batch| batch.drain(..)) {
+                    drafts.add(&change);
+                }
+                drafts.settle_accounts();
+            });
+            while flow.is_open()
+                && let Some(mut entry) = open.first_entry()
+                && !frontier.less_equal(entry.key())
+            {
+                let (capability, drafts) = entry.get_mut();
+                let groups = drafts.take(compaction.drafts_at_once);
+                flow.pass(groups.iter().map(|group| group.events.len()).sum());
+                output.session(&*capability).give_iterator(groups.into_iter());
+                if drafts.is_empty() {
+                    entry.remove();
+                }
+            }
+        }
+    })
+}
+
+/// The drafts of one epoch.
+struct Drafts {
+    /// Indices into `kept`, by the draft's hash. Empty once the drafts are being taken.
+    index: HashTable<u32>,
+    kept: Vec<Draft>,
+    /// Bytes on the heap that the drafts own.
+    bytes: usize,
+    share: Share,
+    is_sorted: bool,
+}
+
+/// What is kept of one draft.
+#[derive(Debug)]
+struct Draft {
+    hash: u64,
+    id: Box<str>,
+    /// The images of the event at `latest`.
+    images: String,
+    /// The newest event whose job had not been seen when it came.
+    latest: Position,
+    /// Every event: its place and its job.
+    log: Vec<u8>,
+    events: usize,
+}
+
+/// What an allocation takes besides its bytes.
+const ALLOCATION: usize = 16;
+
+/// A log longer than this is not searched for a job any more: a draft with a hundred events is rare, one with a million must not take
+/// a million searches. A job that was overlooked costs a second look at the topic at worst.
+const LOG_SEARCHED_MAX: usize = 4_096;
+
+impl Draft {
+    fn of(change: &Change) -> Draft {
+        let mut draft = Draft {
+            hash: change.draft_hash(),
+            id: change.draft_id().into(),
+            images: change.images().to_owned(),
+            latest: change.position(),
+            log: Vec::new(),
+            events: 0,
+        };
+        draft.note(change);
+        draft
+    }
+
+    fn add(&mut self, change: &Change) {
+        let is_newer = change.position() > self.latest;
+        let is_first = || self.log.len() > LOG_SEARCHED_MAX || !self.has_seen(change.job_id());
+        if is_newer && is_first() {
+            self.latest = change.position();
+            self.images.clear();
+            self.images.reserve_exact(change.images().len());
+            self.images.push_str(change.images());
+        }
+        self.note(change);
+    }
+
+    fn has_seen(&self, job: &str) -> bool {
+        log::read(&self.log).any(|event| event.job == job)
+    }
+
+    fn note(&mut self, change: &Change) {
+        let entry = log::Entry {
+            position: change.position(),
+            job: change.job_id(),
+            replayed: change.replayed(),
+        };
+        let needed = entry.size_max();
+        if self.log.capacity() - self.log.len() < needed {
+            // A quarter more, not twice as much: most of the memory is here.
+            self.log.reserve_exact(needed.max(self.log.len() / 4));
+        }
+        log::append(&mut self.log, &entry);
+        self.events += 1;
+    }
+
+    fn bytes(&self) -> usize {
+        self.id.len() + self.images.capacity() + self.log.capacity() + 3 * ALLOCATION
+    }
+}
+
+impl Drafts {
+    fn new(held: &Held) -> Drafts {
+        let index = HashTable::new();
+        Drafts { index, kept: Vec::new(), bytes: 0, share: held.share(0), is_sorted: false }
+    }
+
+    fn add(&mut self, change: &Change) {
+        let (hash, id) = (change.draft_hash(), change.draft_id());
+        let of = |index: u32| usize::try_from(index).expect("an index of 32 bits fits a pointer");
+        let kept = &mut self.kept;
+        let known = self.index.find(hash, |&index| {
+            let draft = &kept[of(index)];
+            draft.hash == hash && *draft.id == *id
+        });
+        if let Some(&index) = known {
+            let draft = &mut kept[of(index)];
+            let before = draft.bytes();
+            draft.add(change);
+            self.bytes += draft.bytes();
+            self.bytes -= before;
+            return;
+        }
+        let index = u32::try_from(kept.len()).expect("the memory ends before 4 billion drafts");
+        kept.push(Draft::of(change));
+        self.bytes += kept.last().map_or(0, Draft::bytes);
+        self.index.insert_unique(hash, index, |&index| kept[of(index)].hash);
+    }
+
+    /// Reports what is held by now.
+    fn settle_accounts(&mut self) {
+        let tables = self.kept.capacity() * size_of::<Draft>() + self.index.allocation_size();
+        self.share.set(self.bytes + tables);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// Takes out the next drafts, in the order of every batch.
+    fn take(&mut self, drafts: usize) -> Vec<Group> {
+        if !self.is_sorted {
+            self.index = HashTable::new();
+            // The first ones last: there they can be taken away.
+            self.kept.sort_unstable_by(|a, b| (b.hash, &b.id).cmp(&(a.hash, &a.id)));
+            self.is_sorted = true;
+        }
+        let rest = self.kept.len().saturating_sub(drafts);
+        let taken: Vec<Draft> = self.kept.drain(rest..).rev().collect();
+        if self.kept.len() < self.kept.capacity() / 2 {
+            self.kept.shrink_to_fit();
+        }
+        self.bytes -= taken.iter().map(Draft::bytes).sum::<usize>();
+        self.settle_accounts();
+        groups(&taken)
+    }
+}
+
+/// The groups that the drafts were made of, without what was dropped.
+fn groups(drafts: &[Draft]) -> Vec<Group> {
+    let mut husks = Husks::default();
+    for draft in drafts {
+        husks.begin(&draft.id, draft.hash, draft.latest, &draft.images);
+        for log::Entry { position, job, replayed } in log::read(&draft.log) {
+            husks.push(position, job, replayed);
+        }
+    }
+    let mut changes = husks.finish().into_iter();
+    drafts
+        .iter()
+        .map(|draft| Group { events: changes.by_ref().take(draft.events).collect() })
+        .collect()
+}
+
+/// Events one after the other in a few bytes each.
+mod log {
+    use crate::record::Position;
+
+    /// One event.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) struct Entry<'a> {
+        pub(super) position: Position,
+        pub(super) job: &'a str,
+        pub(super) replayed: bool,
+    }
+
+    impl Entry<'_> {
+        /// What it takes at most: three numbers of up to ten bytes, the length of the job in two, and the job.
+        pub(super) fn size_max(&self) -> usize {
+            32 + self.job.len()
+        }
+    }
+
+    pub(super) fn append(log: &mut Vec<u8>, entry: &Entry<'_>) {
+        let Position { timestamp_ms, offset, partition } = entry.position;
+        let length = u64::try_from(entry.job.len()).expect("a job id is short");
+        write(log, length << 1 | u64::from(entry.replayed));
+        write(log, zigzag(i64::from(partition)));
+        write(log, zigzag(offset));
+        write(log, zigzag(timestamp_ms));
+        log.extend_from_slice(entry.job.as_bytes());
+    }
+
+    pub(super) fn read(log: &[u8]) -> impl Iterator<Item = Entry<'_>> {
+        let mut rest = log;
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let head = read_number(&mut rest);
+            let partition = i32::try_from(unzigzag(read_number(&mut rest)));
+            let offset = unzigzag(read_number(&mut rest));
+            let timestamp_ms = unzigzag(read_number(&mut rest));
+            let partition = partition.expect("written as a partition");
+            let length = usize::try_from(head >> 1).expect("written as a length");
+            let (job, after) = rest.split_at(length);
+            rest = after;
+            let job = std::str::from_utf8(job).expect("written as a text");
+            let position = Position { timestamp_ms, offset, partition };
+            Some(Entry { position, job, replayed: head & 1 == 1 })
+        })
+    }
+
+    /// Small numbers in few bytes, seven bits each, the lowest first.
+    fn write(log: &mut Vec<u8>, mut number: u64) {
+        while number >= 0x80 {
+            log.push(u8::try_from(number & 0x7f).expect("seven bits") | 0x80);
+            number >>= 7;
+        }
+        log.push(u8::try_from(number).expect("seven bits"));
+    }
+
+    fn read_number(rest: &mut &[u8]) -> u64 {
+        let (mut number, mut shift) = (0, 0);
+        loop {
+            let (&byte, after) = rest.split_first().expect("a number ends before its log");
+            *rest = after;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return number;
+            }
+            shift += 7;
+        }
+    }
+
+    /// Negative numbers between the positive ones, so that both are small.
+    fn zigzag(number: i64) -> u64 {
+        (number.cast_unsigned() << 1) ^ (number >> 63).cast_unsigned()
+    }
+
+    fn unzigzag(number: u64) -> i64 {
+        (number >> 1).cast_signed() ^ -((number & 1).cast_signed())
+    }
+}
+
+#[cfg(test)]
+#[path = "compact/tests.rs"]
+mod tests;
