@@ -23,6 +23,8 @@ pub enum Bar {
         began: Instant,
         /// When the last line was written, or the command began.
         last: Instant,
+        /// What is going on besides.
+        note: String,
     },
 }
 
@@ -31,7 +33,7 @@ impl Bar {
     pub fn new(what: &'static str, total: u64) -> Bar {
         if !std::io::stderr().is_terminal() {
             let now = Instant::now();
-            return Bar::Lines { what, total, began: now, last: now };
+            return Bar::Lines { what, total, began: now, last: now, note: String::new() };
         }
         let template = format!(
             "{{wide_bar}} {{percent:>3}}% {{human_pos}}/{{human_len}} {what}, {{rate}}/s, {{eta}} left {{msg}}"
@@ -50,22 +52,23 @@ impl Bar {
     pub fn set(&mut self, done: u64) {
         match self {
             Bar::Drawn(bar) => bar.set_position(done),
-            Bar::Lines { what, total, began, last } => {
+            Bar::Lines { what, total, began, last, note } => {
                 if last.elapsed() < LINE_INTERVAL {
                     return;
                 }
                 *last = Instant::now();
                 let line = line(what, done, *total, began.elapsed());
                 // Nobody reads it: no reason to stop.
-                drop(writeln!(std::io::stderr(), "{line}"));
+                drop(writeln!(std::io::stderr(), "{line}{note}"));
             }
         }
     }
 
-    /// Adds a word on what is going on besides.
-    pub fn say(&self, what: String) {
-        if let Bar::Drawn(bar) = self {
-            bar.set_message(what);
+    /// Adds a word on what is going on besides, from now on.
+    pub fn say(&mut self, word: &str) {
+        match self {
+            Bar::Drawn(bar) => bar.set_message(word.to_owned()),
+            Bar::Lines { note, .. } => *note = format!(", {word}"),
         }
     }
 

@@ -18,7 +18,7 @@ use rdkafka::error::KafkaError as ClientError;
 use tokio::runtime::Runtime;
 
 use self::effects::Effects;
-use self::plan::{Scope, plan};
+use self::plan::{Plan, Scope, plan};
 use self::reader::{Reading, reader};
 use self::recall::Recall;
 use self::report::ReplayReport;
@@ -124,29 +124,12 @@ pub fn replay(
     runtime: &Runtime,
 ) -> Result<ReplayReport, ReplayError> {
     let began = Instant::now();
-    let failed = |what: &str, error: ClientError| {
-        RunError::Start(format!("{what}: {error}; check [kafka.properties]"))
-    };
-    let reader = reader(config).map_err(|error| failed("the consumer", error))?;
+    let reader = reader(config).map_err(|error| refused("the consumer", &error))?;
     let plan = plan(config, &reader, scope)?;
     let table = runtime.block_on(Table::look_up(config))?;
     let abort = Arc::new(Abort::default());
-    let policy = OutagePolicy { on_outage: config.run.on_outage, abort: Arc::clone(&abort) };
-    let producer =
-        dead_letter::producer(config).map_err(|error| failed("the dead-letter producer", error))?;
-    let second_deletes = if options.dry_run {
-        None
-    } else {
-        SecondDeletes::start(runtime.handle(), &config.cache, &policy)
-    };
-    let servers = Servers {
-        runtime: runtime.handle().clone(),
-        config: Arc::clone(config),
-        table,
-        producer: Arc::new(producer),
-        second_deletes: second_deletes.clone(),
-        policy,
-    };
+    let servers = servers(config, table, options, &abort, runtime)?;
+    let second_deletes = servers.second_deletes.clone();
     let rows = Arc::new(AtomicU64::new(0));
     let recall = Recall::start(config, table.draft_ids, &abort);
     let effects = Effects { servers, options, rows: Arc::clone(&rows), recall };
@@ -160,33 +143,19 @@ pub fn replay(
     // Never waited for: the replay ends when the ledger says so. A worker that panics takes the process with it.
     std::mem::forget(guards);
     let mut ingest = Ingest::new(entrances, large_epochs(&config.run), progress, watch)
-        .within(held, config.replay.memory_bytes);
+        .within(held.clone(), config.replay.memory_bytes);
 
     let mut reading = Reading::new(config, &reader, &plan, Arc::clone(stop), abort);
-    let offsets = plan.values().map(|stretch| stretch.left_from(stretch.from)).sum();
-    let mut bar = Bar::new("records", offsets);
-    let read = reading.read(&mut ingest, &mut |reading, _| bar.set(reading.offsets_read()));
-    bar.finish();
+    let read = read(&mut reading, &mut ingest, &plan, &held);
     let next = reading.durable().clone();
     if let Some(second_deletes) = second_deletes {
         runtime.block_on(second_deletes.finish());
     }
     read.map_err(|source| ReplayError::Interrupted { source, next: next.clone() })?;
 
-    let elapsed_s = began.elapsed().as_secs_f64();
-    let totals = ingest.totals();
-    let mut report =
-        Report::new(ingest.read(), totals, elapsed_s, config.run.workers, ingest.ranges());
-    if !report.adds_up() {
-        let (read, outcomes) = (ingest.read(), totals.records());
-        return Err(RunError::Imbalance { read, outcomes }.into());
-    }
-    if !options.dead_letters {
-        report.rejects = "reported only, see --dead-letters";
-    }
     let rows = rows.load(Ordering::Relaxed);
     Ok(ReplayReport {
-        report,
+        report: report(&ingest, config.run.workers, options, began)?,
         dry_run: options.dry_run,
         rows_written: if options.dry_run { 0 } else { rows },
         rows_to_write: options.dry_run.then_some(rows),
@@ -194,6 +163,76 @@ pub fn replay(
         complete: reading.is_complete(),
         next,
     })
+}
+
+fn refused(what: &str, error: &ClientError) -> RunError {
+    RunError::Start(format!("{what}: {error}; check [kafka.properties]"))
+}
+
+fn servers(
+    config: &Arc<Config>,
+    table: Table,
+    options: Options,
+    abort: &Arc<Abort>,
+    runtime: &Runtime,
+) -> Result<Servers, RunError> {
+    let policy = OutagePolicy { on_outage: config.run.on_outage, abort: Arc::clone(abort) };
+    let producer = dead_letter::producer(config)
+        .map_err(|error| refused("the dead-letter producer", &error))?;
+    let second_deletes = if options.dry_run {
+        None
+    } else {
+        SecondDeletes::start(runtime.handle(), &config.cache, &policy)
+    };
+    Ok(Servers {
+        runtime: runtime.handle().clone(),
+        config: Arc::clone(config),
+        table,
+        producer: Arc::new(producer),
+        second_deletes,
+        policy,
+    })
+}
+
+/// Reads to the end, and shows how far it is.
+fn read(
+    reading: &mut Reading<'_>,
+    ingest: &mut Ingest,
+    plan: &Plan,
+    held: &Held,
+) -> Result<(), SourceError> {
+    let offsets = plan.values().map(|stretch| stretch.left_from(stretch.from)).sum();
+    let mut bar = Bar::new("records", offsets);
+    let mut shown_mib = 0;
+    let read = reading.read(ingest, &mut |reading, _| {
+        bar.set(reading.offsets_read());
+        let held_mib = held.bytes() >> 20;
+        if held_mib != shown_mib {
+            shown_mib = held_mib;
+            bar.say(&format!("{held_mib} MiB to write"));
+        }
+    });
+    bar.finish();
+    read
+}
+
+/// What a run would report as well.
+fn report(
+    ingest: &Ingest,
+    workers: usize,
+    options: Options,
+    began: Instant,
+) -> Result<Report, RunError> {
+    let (read, totals) = (ingest.read(), ingest.totals());
+    let elapsed_s = began.elapsed().as_secs_f64();
+    let mut report = Report::new(read, totals, elapsed_s, workers, ingest.ranges());
+    if !report.adds_up() {
+        return Err(RunError::Imbalance { read, outcomes: totals.records() });
+    }
+    if !options.dead_letters {
+        report.rejects = "reported only, see --dead-letters";
+    }
+    Ok(report)
 }
 
 /// The limits of a replay's epochs: one at a time, and as large as the memory allows.

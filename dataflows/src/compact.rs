@@ -5,22 +5,23 @@
 //! row, later, as ever. Where that turns out to be one whose images were dropped (the database refuses the newest, the row knows its
 //! job, a job was published twice), whoever writes has it read again: [`Change::has_images`].
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 use hashbrown::HashTable;
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::{Capability, Inspect, Operator};
-use timely::scheduling::Activator;
+use timely::dataflow::operators::{Capability, Operator};
 
 use crate::Epoch;
 use crate::change::{Change, Husks};
-use crate::graph::Written;
 use crate::held::{Held, Share};
 use crate::latest::Group;
 use crate::record::Position;
+
+mod flow;
+mod log;
+
+pub use flow::Flow;
 
 /// How `latest` compacts.
 #[derive(Clone, Debug)]
@@ -29,48 +30,6 @@ pub struct Compaction {
     pub held: Held,
     /// How many drafts are passed on at a time: what is on its way to the database is not compact.
     pub drafts_at_once: usize,
-}
-
-/// How much is between `latest` and the answers of its writes, on one worker.
-#[derive(Clone, Default)]
-pub struct Flow(Rc<FlowState>);
-
-#[derive(Default)]
-struct FlowState {
-    /// Events passed on and not answered yet.
-    in_flight: Cell<usize>,
-    /// How many events were passed on last.
-    last: Cell<usize>,
-    waker: RefCell<Option<Activator>>,
-}
-
-impl Flow {
-    /// Whether the next events may be passed on: of those before the last ones, all are answered.
-    fn is_open(&self) -> bool {
-        self.0.in_flight.get() <= self.0.last.get()
-    }
-
-    fn pass(&self, events: usize) {
-        self.0.in_flight.set(self.0.in_flight.get() + events);
-        self.0.last.set(events);
-    }
-
-    /// Notes the answers on their way back.
-    pub fn watch<'scope>(
-        &self,
-        answers: Stream<'scope, Epoch, Vec<Written>>,
-    ) -> Stream<'scope, Epoch, Vec<Written>> {
-        let flow = self.clone();
-        answers.inspect(move |_answer| {
-            let state = &flow.0;
-            state.in_flight.set(state.in_flight.get() - 1);
-            if flow.is_open()
-                && let Some(waker) = &*state.waker.borrow()
-            {
-                waker.activate();
-            }
-        })
-    }
 }
 
 /// Waits for the end of the epoch, as [`latest`](crate::latest::latest) does, and keeps little of what it waits with. Then passes on
@@ -84,7 +43,7 @@ pub fn compact<'scope>(
     let flow = flow.clone();
     changes.unary_frontier(Pipeline, "latest", |initial, info| {
         drop(initial);
-        *flow.0.waker.borrow_mut() = Some(scope.activator_for(info.address));
+        flow.wake_by(scope.activator_for(info.address));
         let mut open: BTreeMap<Epoch, (Capability<Epoch>, Drafts)> = BTreeMap::new();
         move |(input, frontier), output| {
             input.for_each_stamp(|capability, batches| {
@@ -266,87 +225,6 @@ fn groups(drafts: &[Draft]) -> Vec<Group> {
         .iter()
         .map(|draft| Group { events: changes.by_ref().take(draft.events).collect() })
         .collect()
-}
-
-/// Events one after the other in a few bytes each.
-mod log {
-    use crate::record::Position;
-
-    /// One event.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(super) struct Entry<'a> {
-        pub(super) position: Position,
-        pub(super) job: &'a str,
-        pub(super) replayed: bool,
-    }
-
-    impl Entry<'_> {
-        /// What it takes at most: three numbers of up to ten bytes, the length of the job in two, and the job.
-        pub(super) fn size_max(&self) -> usize {
-            32 + self.job.len()
-        }
-    }
-
-    pub(super) fn append(log: &mut Vec<u8>, entry: &Entry<'_>) {
-        let Position { timestamp_ms, offset, partition } = entry.position;
-        let length = u64::try_from(entry.job.len()).expect("a job id is short");
-        write(log, length << 1 | u64::from(entry.replayed));
-        write(log, zigzag(i64::from(partition)));
-        write(log, zigzag(offset));
-        write(log, zigzag(timestamp_ms));
-        log.extend_from_slice(entry.job.as_bytes());
-    }
-
-    pub(super) fn read(log: &[u8]) -> impl Iterator<Item = Entry<'_>> {
-        let mut rest = log;
-        std::iter::from_fn(move || {
-            if rest.is_empty() {
-                return None;
-            }
-            let head = read_number(&mut rest);
-            let partition = i32::try_from(unzigzag(read_number(&mut rest)));
-            let offset = unzigzag(read_number(&mut rest));
-            let timestamp_ms = unzigzag(read_number(&mut rest));
-            let partition = partition.expect("written as a partition");
-            let length = usize::try_from(head >> 1).expect("written as a length");
-            let (job, after) = rest.split_at(length);
-            rest = after;
-            let job = std::str::from_utf8(job).expect("written as a text");
-            let position = Position { timestamp_ms, offset, partition };
-            Some(Entry { position, job, replayed: head & 1 == 1 })
-        })
-    }
-
-    /// Small numbers in few bytes, seven bits each, the lowest first.
-    fn write(log: &mut Vec<u8>, mut number: u64) {
-        while number >= 0x80 {
-            log.push(u8::try_from(number & 0x7f).expect("seven bits") | 0x80);
-            number >>= 7;
-        }
-        log.push(u8::try_from(number).expect("seven bits"));
-    }
-
-    fn read_number(rest: &mut &[u8]) -> u64 {
-        let (mut number, mut shift) = (0, 0);
-        loop {
-            let (&byte, after) = rest.split_first().expect("a number ends before its log");
-            *rest = after;
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return number;
-            }
-            shift += 7;
-        }
-    }
-
-    /// Negative numbers between the positive ones, so that both are small.
-    fn zigzag(number: i64) -> u64 {
-        (number.cast_unsigned() << 1) ^ (number >> 63).cast_unsigned()
-    }
-
-    fn unzigzag(number: u64) -> i64 {
-        (number >> 1).cast_signed() ^ -((number & 1).cast_signed())
-    }
 }
 
 #[cfg(test)]
