@@ -174,9 +174,13 @@ fn what_is_no_record_or_comes_later_is_not_waited_for() {
     let open = world.begin([event("d3", "job-3").on(1)]);
     let first = replay(&world, &[]);
     assert_eq!(first.report.outcomes(), [1, 1, 0, 0, 0, 0]);
+    assert_eq!(first.next[&1], 0, "what is hidden still is not passed over");
     open.commit();
     assert_eq!(replay(&world, &[]).report.outcomes(), [2, 1, 1, 0, 0, 0]);
     assert!(world.row("d2").is_untouched());
+    // A transaction's marker is no record, and nothing to go past.
+    let end = replay(&world, &[]).next[&1];
+    assert_eq!(end, world.ends()[&1] - 1, "behind the record there is only the marker");
 }
 
 #[test]

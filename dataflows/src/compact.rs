@@ -97,6 +97,10 @@ struct Draft {
     events: usize,
 }
 
+/// How many events a draft may have, on the average, when as many drafts are passed on at a time as are asked for: on their way events
+/// take four times the memory. A single draft is not divided.
+const EVENTS_A_DRAFT: usize = 16;
+
 /// What an allocation takes besides its bytes.
 const ALLOCATION: usize = 16;
 
@@ -192,7 +196,7 @@ impl Drafts {
         self.kept.is_empty()
     }
 
-    /// Takes out the next drafts, in the order of every batch.
+    /// Takes out the next drafts, in the order of every batch: so many, or fewer if they have many events.
     fn take(&mut self, drafts: usize) -> Vec<Group> {
         if !self.is_sorted {
             self.index = HashTable::new();
@@ -200,7 +204,11 @@ impl Drafts {
             self.kept.sort_unstable_by(|a, b| (b.hash, &b.id).cmp(&(a.hash, &a.id)));
             self.is_sorted = true;
         }
-        let rest = self.kept.len().saturating_sub(drafts);
+        let (mut rest, mut events) = (self.kept.len(), 0);
+        while rest > 0 && self.kept.len() - rest < drafts && events < EVENTS_A_DRAFT * drafts {
+            rest -= 1;
+            events += self.kept[rest].events;
+        }
         let taken: Vec<Draft> = self.kept.drain(rest..).rev().collect();
         if self.kept.len() < self.kept.capacity() / 2 {
             self.kept.shrink_to_fit();

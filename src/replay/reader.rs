@@ -115,7 +115,9 @@ impl<'a> Reading<'a> {
     /// How many of the planned offsets have been passed.
     pub fn offsets_read(&self) -> u64 {
         let read = |(partition, stretch): (&i32, &Stretch)| {
-            stretch.left_from(stretch.from) - stretch.left_from(self.next[partition])
+            let is_open = self.open.contains_key(partition);
+            let left = if is_open { stretch.left_from(self.next[partition]) } else { 0 };
+            stretch.left_from(stretch.from) - left
         };
         self.plan.iter().map(read).sum()
     }
@@ -157,12 +159,7 @@ impl<'a> Reading<'a> {
             self.turn(ingest)?;
             on_progress(self, ingest);
         }
-        // Also past what is no record: a transaction's markers, and what compaction has removed.
-        for (partition, stretch) in &self.plan {
-            if !self.open.contains_key(partition) {
-                self.durable.insert(*partition, stretch.to.max(stretch.from));
-            }
-        }
+        self.durable.clone_from(&self.next);
         Ok(())
     }
 
@@ -189,9 +186,12 @@ impl<'a> Reading<'a> {
                         self.next.insert(partition, offset + 1);
                     }
                     if offset + 1 >= stretch.to {
+                        // What lies between the last record and the end is no record.
+                        self.next.insert(partition, stretch.to);
                         self.reached_end(partition)?;
                     }
                 }
+                // Not to the end: behind it there may be a transaction that is open still, and will be there for the next replay.
                 Err(KafkaError::PartitionEOF(partition)) => self.reached_end(partition)?,
                 Err(error)
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) =>
@@ -208,8 +208,7 @@ impl<'a> Reading<'a> {
     }
 
     fn reached_end(&mut self, partition: i32) -> Result<(), SourceError> {
-        if let Some(stretch) = self.open.remove(&partition) {
-            self.next.insert(partition, stretch.to);
+        if self.open.remove(&partition).is_some() {
             let mut done = TopicPartitionList::new();
             done.add_partition(&self.config.kafka.topic, partition);
             // What comes after the end is not fetched either.

@@ -89,6 +89,22 @@ fn a_draft_with_very_many_events_is_not_searched_for_each() {
     assert_eq!(groups[0].events.iter().filter(|event| event.has_images()).count(), 1);
 }
 
+#[test]
+fn drafts_with_many_events_are_passed_on_a_few_at_a_time() {
+    let number = |n: i64| change((0, n), n, &format!("job-{n}"), &format!("d{}", n % 20));
+    let events: Vec<Change> = (0..20 * 100).map(number).collect();
+    let mut kept = drafts(&Held::default(), &events);
+    let mut sizes = Vec::new();
+    while !kept.is_empty() {
+        sizes.push(kept.take(10).len());
+    }
+    // Ten drafts may have 160 events, and the one that goes past that is the last.
+    assert_eq!(sizes, [2; 10]);
+    let mut one = drafts(&Held::default(), &events[..1]);
+    assert_eq!(one.take(10).len(), 1);
+    assert!(one.is_empty());
+}
+
 proptest! {
     #[test]
     fn a_log_is_read_as_it_was_written(
