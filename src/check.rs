@@ -124,11 +124,28 @@ pub async fn run(config: &Config, out: &mut impl Write) -> io::Result<ExitCode> 
     Ok(if all_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The same for a command that is about to start: only what is not ok.
-pub async fn problems(config: &Config) -> Vec<Problem> {
+/// What a command needs besides the topic and the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// The dead-letter topic.
+    pub dead_letters: bool,
+    /// The cache, and the right to delete from it.
+    pub cache: bool,
+}
+
+impl Needs {
+    /// What a run needs.
+    pub const ALL: Needs = Needs { dead_letters: true, cache: true };
+}
+
+/// The same for a command that is about to start: only what is not ok of what it needs.
+pub async fn problems(config: &Config, needs: Needs) -> Vec<Problem> {
     let mut findings = kafka(config);
+    findings.retain(|finding| needs.dead_letters || finding.subject != DEAD_LETTERS);
     findings.extend(database(config).await);
-    findings.extend(cache(config).await);
+    if needs.cache {
+        findings.extend(cache(config).await);
+    }
     findings.into_iter().filter_map(Finding::problem).collect()
 }
 
@@ -139,6 +156,9 @@ pub fn configuration_failed(error: &ConfigError, out: &mut impl Write) -> io::Re
     }
     Ok(ExitCode::from(2))
 }
+
+/// What the dead-letter topic is called.
+const DEAD_LETTERS: &str = "dead-letter topic";
 
 fn kafka(config: &Config) -> Vec<Finding> {
     let brokers = "brokers";
@@ -161,7 +181,7 @@ fn kafka(config: &Config) -> Vec<Finding> {
         ),
         topic(
             &admin,
-            "dead-letter topic",
+            DEAD_LETTERS,
             &config.dead_letters.topic,
             "create it before the first record is rejected, or set dead_letters.topic to the topic that is meant",
         ),

@@ -18,6 +18,7 @@ pub mod draft;
 pub mod failure;
 pub mod logging;
 pub mod publish;
+pub mod replay;
 pub mod run;
 
 use failure::Failure;
@@ -53,6 +54,8 @@ pub struct Cli {
 pub enum Command {
     /// Consume events until SIGTERM or SIGINT, then finish what is in flight
     Run(run::RunArgs),
+    /// Read the whole topic once more, outside the consumer group, and write what is missing
+    Replay(replay::ReplayArgs),
     /// Prepare the database: create or extend the table of drafts
     Migrate(MigrateArgs),
     /// Check configuration, brokers, topics, table and cache, and say what to do
@@ -128,6 +131,11 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<ExitCode, Failure> {
         Command::Run(args) => {
             let config = load(args.overrides())?;
             run::execute(config, &args, &runtime()?, out)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Replay(args) => {
+            let config = load(args.overrides())?;
+            replay::execute(config, file.as_deref(), &args, &runtime()?, out)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Publish(args) => {

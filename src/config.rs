@@ -39,6 +39,8 @@ pub struct Config {
     pub cache: Cache,
     /// `[run]`: how the consumer works.
     pub run: Run,
+    /// `[replay]`: what a replay does otherwise than a run.
+    pub replay: Replay,
 }
 
 /// `[kafka]`
@@ -130,6 +132,14 @@ pub struct Run {
     /// `run.drain_timeout_s`: how long a stop waits for what is in flight. Default 30 s: what orchestrators grant before
     /// they kill.
     pub drain_timeout: Duration,
+}
+
+/// `[replay]`
+#[derive(Clone, Copy, Debug)]
+pub struct Replay {
+    /// `replay.memory_bytes`: what the events of a replay may take up before they are written. Default 1 GiB: the newest images and
+    /// the jobs of a million drafts with ten events each.
+    pub memory_bytes: usize,
 }
 
 /// What to do while a server is away.

@@ -161,7 +161,7 @@ impl Demo<'_> {
         page.line("PostgreSQL", format_args!("table {}, {drafts} drafts", database.table))?;
         self.runtime.block_on(ground.cache_drafts(sample))?;
         page.line("Redis", format_args!("{} of the drafts, read as a service does", sample.len()))?;
-        let problems = self.runtime.block_on(check::problems(self.config));
+        let problems = self.runtime.block_on(check::problems(self.config, check::Needs::ALL));
         if problems.is_empty() { self.go_on() } else { Err(DemoError::NotReady(problems)) }
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use dataflows::Epoch;
 use dataflows::feed::Feed;
+use dataflows::held::Held;
 use dataflows::ledger::{Imbalance, Ledger, NextOffset};
 use dataflows::outcome::Tally;
 use dataflows::record::{Chunk, RawRecord};
@@ -51,6 +52,8 @@ pub struct Ingest {
     watch: Watch,
     read: u64,
     ranges: BTreeMap<i32, Range>,
+    /// What counts the bytes of everything in the graph, and how many there may be, if that decides when an epoch ends.
+    memory: Option<(Held, usize)>,
 }
 
 impl Ingest {
@@ -74,7 +77,13 @@ impl Ingest {
             watch,
             read: 0,
             ranges: BTreeMap::new(),
+            memory: None,
         }
+    }
+
+    /// Ends an epoch when all that is held, of it and of those before it, takes up so many bytes.
+    pub fn within(self, held: Held, bytes_max: usize) -> Ingest {
+        Ingest { memory: Some((held, bytes_max)), ..self }
     }
 
     /// Takes in a record. The names of its headers may be any bytes.
@@ -102,7 +111,10 @@ impl Ingest {
         if self.chunk.is_empty() {
             return;
         }
-        let chunk = std::mem::replace(&mut self.chunk, Chunk::with_capacity(CHUNK_BYTES));
+        let mut chunk = std::mem::replace(&mut self.chunk, Chunk::with_capacity(CHUNK_BYTES));
+        if let Some((held, _)) = &self.memory {
+            chunk.count(held);
+        }
         let idlest = self.entrances.iter().min_by_key(|entrance| entrance.queue.len());
         idlest.expect("there is at least one worker").send(Feed::Chunk(chunk));
     }
@@ -110,7 +122,10 @@ impl Ingest {
     /// Closes the open epoch if it is full, or has lingered long enough, and there is room for one more in flight.
     pub fn close_if_due(&mut self) {
         let lingered = self.epoch_since.is_some_and(|since| since.elapsed() >= self.limits.linger);
-        if (self.epoch_is_full() || lingered) && self.closed_epochs() < self.limits.epochs_in_flight
+        // What still waits for a worker may turn out to take up less.
+        let cut = self.memory_is_full() && self.chunks_queued() == 0;
+        if (self.epoch_is_full() || lingered || cut)
+            && self.closed_epochs() < self.limits.epochs_in_flight
         {
             self.close_epoch();
         }
@@ -145,7 +160,17 @@ impl Ingest {
 
     /// Whether nothing more may be taken in for now.
     pub fn is_full(&self) -> bool {
-        self.epoch_is_full() && self.closed_epochs() >= self.limits.epochs_in_flight
+        (self.epoch_is_full() && self.closed_epochs() >= self.limits.epochs_in_flight)
+            || self.memory_is_full()
+    }
+
+    fn memory_is_full(&self) -> bool {
+        self.memory.as_ref().is_some_and(|(held, bytes_max)| held.bytes() >= *bytes_max)
+    }
+
+    /// How many chunks wait for a worker.
+    pub fn chunks_queued(&self) -> usize {
+        self.entrances.iter().map(|entrance| entrance.queue.len()).sum()
     }
 
     /// How long a poll may wait for a record: briefly while an epoch is open or something is to be committed soon. Otherwise longer,
@@ -157,6 +182,11 @@ impl Ingest {
             None if self.is_drained() => 5 * busy,
             None => busy,
         }
+    }
+
+    /// How many epochs have been closed.
+    pub fn epochs_closed(&self) -> u64 {
+        self.epoch
     }
 
     /// Whether everything that was taken in is through.

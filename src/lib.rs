@@ -24,6 +24,7 @@ pub mod commit;
 pub mod retry;
 pub mod shutdown;
 pub mod report;
+pub mod replay;
 pub mod progress_bar;
 pub mod dead_letters;
 pub mod lease;

@@ -19,8 +19,12 @@ pub enum Bar {
         what: &'static str,
         /// How many there will be.
         total: u64,
+        /// When the command began.
+        began: Instant,
         /// When the last line was written, or the command began.
         last: Instant,
+        /// What is going on besides.
+        note: String,
     },
 }
 
@@ -28,10 +32,11 @@ impl Bar {
     /// A bar that counts `what` from 0 to `total`.
     pub fn new(what: &'static str, total: u64) -> Bar {
         if !std::io::stderr().is_terminal() {
-            return Bar::Lines { what, total, last: Instant::now() };
+            let now = Instant::now();
+            return Bar::Lines { what, total, began: now, last: now, note: String::new() };
         }
         let template = format!(
-            "{{wide_bar}} {{percent:>3}}% {{human_pos}}/{{human_len}} {what}, {{rate}}/s, {{eta}} left"
+            "{{wide_bar}} {{percent:>3}}% {{human_pos}}/{{human_len}} {what}, {{rate}}/s, {{eta}} left {{msg}}"
         );
         let style = ProgressStyle::with_template(&template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -47,14 +52,23 @@ impl Bar {
     pub fn set(&mut self, done: u64) {
         match self {
             Bar::Drawn(bar) => bar.set_position(done),
-            Bar::Lines { what, total, last } => {
+            Bar::Lines { what, total, began, last, note } => {
                 if last.elapsed() < LINE_INTERVAL {
                     return;
                 }
                 *last = Instant::now();
+                let line = line(what, done, *total, began.elapsed());
                 // Nobody reads it: no reason to stop.
-                drop(writeln!(std::io::stderr(), "{done} of {total} {what}"));
+                drop(writeln!(std::io::stderr(), "{line}{note}"));
             }
+        }
+    }
+
+    /// Adds a word on what is going on besides, from now on.
+    pub fn say(&mut self, word: &str) {
+        match self {
+            Bar::Drawn(bar) => bar.set_message(word.to_owned()),
+            Bar::Lines { note, .. } => *note = format!(", {word}"),
         }
     }
 
@@ -63,5 +77,32 @@ impl Bar {
         if let Bar::Drawn(bar) = self {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// How far it is after so long: a count, a share, a rate, and how long the rest takes at that rate.
+fn line(what: &str, done: u64, total: u64, elapsed: Duration) -> String {
+    let elapsed_ms = elapsed.as_millis().max(1);
+    let [done_wide, total_wide] = [done, total].map(u128::from);
+    let percent = (100 * done_wide).checked_div(total_wide).unwrap_or(100);
+    let rate = 1_000 * done_wide / elapsed_ms;
+    let left_s = total_wide.saturating_sub(done_wide).checked_div(rate);
+    let left = left_s.map_or("unknown".to_owned(), |seconds| format!("{seconds} s"));
+    format!("{done} of {total} {what}, {percent} %, {rate}/s, {left} left")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_how_far_how_fast_and_how_long_still() {
+        let ten = Duration::from_secs(10);
+        assert_eq!(line("records", 250, 1_000, ten), "250 of 1000 records, 25 %, 25/s, 30 s left");
+        assert_eq!(line("records", 0, 1_000, ten), "0 of 1000 records, 0 %, 0/s, unknown left");
+        assert_eq!(
+            line("records", 0, 0, Duration::ZERO),
+            "0 of 0 records, 100 %, 0/s, unknown left"
+        );
     }
 }

@@ -40,6 +40,9 @@ pub struct Report {
     pub workers: usize,
     /// What was read of each partition.
     pub partitions: Vec<PartitionReport>,
+    /// What has become of the rejected records, for people.
+    #[serde(skip)]
+    pub rejects: &'static str,
 }
 
 /// What was read of one partition.
@@ -84,6 +87,7 @@ impl Report {
             records_per_s: rate(read, elapsed_s),
             workers,
             partitions: partitions.collect(),
+            rejects: "dead-lettered",
         }
     }
 
@@ -112,7 +116,7 @@ impl fmt::Display for Report {
         line("duplicate", self.duplicate, "job seen before")?;
         line("superseded", self.superseded, "a newer event is in the row")?;
         line("skipped", self.skipped, "other event types")?;
-        line("rejected", self.rejected, "dead-lettered")?;
+        line("rejected", self.rejected, self.rejects)?;
         for (reason, count) in &self.rejected_by_reason {
             writeln!(f, "    {reason:<22} {:>10}", grouped(*count))?;
         }

@@ -30,7 +30,7 @@ use crate::sink::postgres::Retry;
 use crate::sink::postgres::session::Session;
 use crate::sink::redis::Connection;
 use crate::sink::redis::second_delete::SecondDeletes;
-use crate::sink::{dead_letter, postgres, redis, remote};
+use crate::sink::{Lane, dead_letter, postgres, redis, remote};
 use crate::source::assignment::State;
 use crate::source::client::{Context, KafkaClient};
 use crate::source::{SourceError, Until, poll};
@@ -101,13 +101,13 @@ impl Table {
 }
 
 /// The effects on the three servers.
-struct Servers {
-    runtime: Handle,
-    config: Arc<Config>,
-    table: Table,
-    producer: Arc<DeadLetterProducer>,
-    second_deletes: Option<SecondDeletes>,
-    policy: OutagePolicy,
+pub(crate) struct Servers {
+    pub(crate) runtime: Handle,
+    pub(crate) config: Arc<Config>,
+    pub(crate) table: Table,
+    pub(crate) producer: Arc<DeadLetterProducer>,
+    pub(crate) second_deletes: Option<SecondDeletes>,
+    pub(crate) policy: OutagePolicy,
 }
 
 impl MakeEffects for Servers {
@@ -127,11 +127,7 @@ impl MakeEffects for Servers {
         waker: Waker,
     ) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static {
         let (effect, lanes) = remote(1, &waker);
-        for lane in lanes {
-            let connection = Connection::new(self.config.cache.clone());
-            let second = self.second_deletes.clone();
-            self.runtime.spawn(redis::serve(lane, connection, second, self.policy.clone()));
-        }
+        lanes.into_iter().for_each(|lane| self.serve_deletes(lane));
         effect
     }
 
@@ -140,12 +136,24 @@ impl MakeEffects for Servers {
         waker: Waker,
     ) -> impl Effect<Request = Rejected, Answer = Rejected> + 'static {
         let (effect, lanes) = remote(1, &waker);
-        for lane in lanes {
-            let topic =
-                Topic { config: Arc::clone(&self.config), producer: Arc::clone(&self.producer) };
-            self.runtime.spawn(dead_letter::serve(lane, topic, self.policy.clone()));
-        }
+        lanes.into_iter().for_each(|lane| self.serve_dead_letters(lane));
         effect
+    }
+}
+
+impl Servers {
+    /// Has a lane delete its keys.
+    pub(crate) fn serve_deletes(&self, lane: Lane<Settled, Invalidated>) {
+        let connection = Connection::new(self.config.cache.clone());
+        let second = self.second_deletes.clone();
+        self.runtime.spawn(redis::serve(lane, connection, second, self.policy.clone()));
+    }
+
+    /// Has a lane publish its dead letters.
+    pub(crate) fn serve_dead_letters(&self, lane: Lane<Rejected, Rejected>) {
+        let topic =
+            Topic { config: Arc::clone(&self.config), producer: Arc::clone(&self.producer) };
+        self.runtime.spawn(dead_letter::serve(lane, topic, self.policy.clone()));
     }
 }
 
@@ -259,13 +267,14 @@ fn totals_of(report: &Report) -> u64 {
     report.applied + report.duplicate + report.superseded + report.skipped + report.rejected
 }
 
-fn rules(config: &Config, draft_ids: DraftIdType) -> Rules {
+pub(crate) fn rules(config: &Config, draft_ids: DraftIdType) -> Rules {
     Rules {
         draft_ids,
         dedupe_jobs: config.run.dedupe_jobs.div_ceil(config.run.workers),
         lanes: config.database.connections,
         rows_max: config.database.batch_rows,
         keys_max: config.cache.batch_keys,
+        compaction: None,
     }
 }
 

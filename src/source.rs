@@ -248,25 +248,35 @@ fn next<'a>(
     Ok(None)
 }
 
-fn take_in(ingest: &mut Ingest, message: &BorrowedMessage<'_>) {
+pub(crate) fn take_in(ingest: &mut Ingest, message: &BorrowedMessage<'_>) {
+    ingest.push(record_of(message), headers_of(message));
+}
+
+/// A polled record without its headers.
+pub(crate) fn record_of<'a>(message: &'a BorrowedMessage<'_>) -> RawRecord<'a> {
     let (timestamp_ms, stamped_by_topic) = match message.timestamp() {
         Timestamp::NotAvailable => (-1, false),
         Timestamp::CreateTime(ms) => (ms, false),
         Timestamp::LogAppendTime(ms) => (ms, true),
     };
-    let record = RawRecord {
+    RawRecord {
         partition: message.partition(),
         offset: message.offset(),
         timestamp_ms,
         stamped_by_topic,
         key: message.key(),
         value: message.payload(),
-    };
-    let headers = headers::of(message).map(|header| match header {
+    }
+}
+
+/// Its headers, those with an unreadable name under a name that no reader takes for one.
+pub(crate) fn headers_of<'a>(
+    message: &'a BorrowedMessage<'_>,
+) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
+    headers::of(message).map(|header| match header {
         Ok(header) => (header.key.as_bytes(), header.value),
         Err(headers::Unreadable) => (headers::UNREADABLE_NAME, None),
-    });
-    ingest.push(record, headers);
+    })
 }
 
 /// Whether a partition stands still because its next record is not there any more.
@@ -275,7 +285,7 @@ fn is_out_of_range(error: &KafkaError) -> bool {
 }
 
 /// What an error of the consumer means: most of them pass, some need a person.
-fn judge(error: KafkaError, config: &Config) -> Result<(), SourceError> {
+pub(crate) fn judge(error: KafkaError, config: &Config) -> Result<(), SourceError> {
     let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
     let code = error.rdkafka_error_code();
     match code {

@@ -69,7 +69,7 @@ pub fn start(
         let announce = |activator| {
             activators_in.send((index, activator)).expect("the starter waits for all activators")
         };
-        let probe = build(worker, queue, rules, &effects, &progress, announce);
+        let probe = build(worker, queue, rules.clone(), &effects, &progress, announce);
         while worker.step_or_park(Some(NAP)) {
             report(&probe, &progress);
         }

@@ -34,5 +34,6 @@ mod cache_race;
 mod stale_fills;
 mod failover;
 mod publish;
+mod replay;
 mod demo;
 mod faults;

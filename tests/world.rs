@@ -28,10 +28,10 @@ pub(crate) use cluster::Cluster;
 pub(crate) use event::{Record, body, event, images, record};
 pub(crate) use load::Load;
 pub(crate) use private_kafka::PrivateKafka;
-pub(crate) use program::{Ended, Running};
+pub(crate) use program::{Ended, Report, Running};
 pub(crate) use proxy::Proxy;
 pub(crate) use raw_produce::{RawRecord, produce_raw};
-pub(crate) use rows::Row;
+pub(crate) use rows::{Row, Session};
 pub(crate) use topic::{
     Offsets, Place, alter_topic, await_topic, await_transaction, create_topic, delete_topic, read,
 };

@@ -42,6 +42,7 @@ pub(crate) fn measure(
         lanes: config.database.connections,
         rows_max: config.database.batch_rows,
         keys_max: config.cache.batch_keys,
+        compaction: None,
     };
     let started = start(workers, rules, Nothing, &progress).map_err(anyhow::Error::msg)?;
     let Workers { entrances, guards } = started;

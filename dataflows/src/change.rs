@@ -10,6 +10,10 @@ use crate::record::{Chunk, Position, RecordView, Span};
 use crate::reject::Fault;
 use crate::validate::STYLES;
 
+mod husks;
+
+pub use husks::Husks;
+
 /// A chunk and the texts decoded from it, shared by everything that came out of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Arena {
@@ -57,6 +61,17 @@ fn append(texts: &mut String, parts: &[&str]) -> Span {
     Span::since(start, texts.len())
 }
 
+/// How much of an event is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Content {
+    /// All of it.
+    Record,
+    /// All but the record's own bytes.
+    Images,
+    /// Its place and its ids: the rest would have to be read again.
+    Place,
+}
+
 /// One valid event: a draft's new images, and the job that made them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Change {
@@ -67,6 +82,7 @@ pub struct Change {
     job_hash: u64,
     draft_hash: u64,
     replayed: bool,
+    content: Content,
 }
 
 impl Change {
@@ -77,7 +93,8 @@ impl Change {
         let replayed = view.header(REPLAYS).is_some();
         let job_hash = hash(&arena.texts[cuts.job.range()]);
         let draft_hash = hash(&arena.texts[cuts.draft.range()]);
-        Change { arena, record, cuts, position, job_hash, draft_hash, replayed }
+        let content = Content::Record;
+        Change { arena, record, cuts, position, job_hash, draft_hash, replayed, content }
     }
 
     /// Where the event stands in the order that decides what is newer.
@@ -95,9 +112,20 @@ impl Change {
         &self.arena.texts[self.cuts.draft.range()]
     }
 
-    /// The value for `content_images`, JSON.
+    /// The value for `content_images`, JSON; empty where it is not there.
     pub fn images(&self) -> &str {
-        &self.arena.texts[self.cuts.images.range()]
+        if self.has_images() { &self.arena.texts[self.cuts.images.range()] } else { "" }
+    }
+
+    /// Whether the images are there. A replay drops those that will hardly be needed; they can be read again at
+    /// [`Change::position`].
+    pub fn has_images(&self) -> bool {
+        self.content != Content::Place
+    }
+
+    /// Whether the record is there, byte for byte, should it have to be dead-lettered.
+    pub fn has_record(&self) -> bool {
+        self.content == Content::Record
     }
 
     /// Hash of the job id. It decides nothing alone: see [`crate::dedupe::Memory`].

@@ -13,6 +13,7 @@ use timely::dataflow::{ProbeHandle, Stream};
 use crate::Epoch;
 use crate::accept::accept;
 use crate::change::{Change, Rejected};
+use crate::compact::{Compaction, Flow, compact};
 use crate::dedupe::{Memory, dedupe, remember};
 use crate::effect::{Batching, Effect, Waker, effect};
 use crate::latest::{Group, latest};
@@ -23,7 +24,7 @@ use crate::reject::Fault;
 use crate::validate::DraftIdType;
 
 /// What the rules need to know about the installation.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Rules {
     /// The type of the column that draft ids are compared with.
     pub draft_ids: DraftIdType,
@@ -35,6 +36,8 @@ pub struct Rules {
     pub rows_max: usize,
     /// The most keys in one pipeline of DELs.
     pub keys_max: usize,
+    /// Whether epochs are so large that their events are compacted as they come.
+    pub compaction: Option<Compaction>,
 }
 
 /// The answer of a write: what became of one event.
@@ -89,7 +92,7 @@ where
     I: Effect<Request = Settled, Answer = Invalidated> + 'static,
     D: Effect<Request = Rejected, Answer = Rejected> + 'static,
 {
-    let Rules { draft_ids, dedupe_jobs, lanes, rows_max, keys_max } = rules;
+    let Rules { draft_ids, dedupe_jobs, lanes, rows_max, keys_max, compaction } = rules;
     let memory = Rc::new(RefCell::new(Memory::new(dedupe_jobs)));
     let by_draft = Batching { lanes, rows_max, order_by: Group::draft_hash };
     let by_key = Batching { lanes: 1, rows_max: keys_max, order_by: |_: &Settled| 0 };
@@ -97,8 +100,16 @@ where
 
     let accepted = accept(chunks, draft_ids);
     let deduped = dedupe(accepted.changes, &memory);
-    let groups = latest(deduped.fresh);
+    let flow = compaction.is_some().then(Flow::default);
+    let groups = match (compaction, &flow) {
+        (Some(compaction), Some(flow)) => compact(deduped.fresh, compaction, flow),
+        _ => latest(deduped.fresh),
+    };
     let written = effect("write", groups, by_draft, effects.write);
+    let written = match flow {
+        Some(flow) => flow.watch(written),
+        None => written,
+    };
     let (settled, refused) = written.ok_err(|written| match written {
         Written::Settled(settled) => Ok(settled),
         Written::Refused { change, fault, attempts } => Err(change.refuse(fault, attempts)),

@@ -26,6 +26,8 @@ pub mod validate;
 pub mod change;
 pub mod dedupe;
 pub mod latest;
+pub mod compact;
+pub mod held;
 pub mod row;
 pub mod effect;
 pub mod outcome;

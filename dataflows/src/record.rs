@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::held::{Held, Share};
+
 /// Where a record stands in the order that decides what is newer: the larger position is the newer event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
@@ -76,6 +78,9 @@ pub struct Chunk {
     arena: Vec<u8>,
     entries: Vec<Entry>,
     headers: Vec<Header>,
+    /// What it counts for among all that is held, if anybody counts.
+    #[serde(skip)]
+    share: Option<Share>,
 }
 
 impl Chunk {
@@ -130,6 +135,12 @@ impl Chunk {
         let start = self.arena.len();
         self.arena.extend_from_slice(bytes);
         Span::since(start, self.arena.len())
+    }
+
+    /// Has the chunk counted as held for as long as it, or anything of it, is there: its bytes, and as many again for the texts that
+    /// will be decoded from it.
+    pub fn count(&mut self, held: &Held) {
+        self.share = Some(held.share(2 * self.arena.capacity()));
     }
 
     /// How many records the chunk holds.

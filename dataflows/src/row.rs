@@ -70,6 +70,19 @@ pub fn judge(row: &RowMemory, events: &[Change]) -> Judgement {
     Judgement { outcomes, winner, memory }
 }
 
+/// [`judge`], but the row's images are written once more when the event that they came from is among these: for a row that somebody
+/// else has changed.
+pub fn judge_anew(row: &RowMemory, events: &[Change]) -> Judgement {
+    let mut judgement = judge(row, events);
+    let current = events.iter().position(|event| Some(event.position()) == row.applied);
+    if let (None, Some(event)) = (judgement.winner, current) {
+        judgement.outcomes[event] = Outcome::Applied;
+        judgement.winner = Some(event);
+        judgement.memory.get_or_insert_with(|| row.clone());
+    }
+    judgement
+}
+
 /// Whether an event at that place is newer than what the row holds.
 pub fn is_newer(event: Position, applied: Option<Position>) -> bool {
     if is_planted(Bug::GuardByOffset) {
@@ -199,6 +212,28 @@ mod tests {
             outcomes(&RowMemory::default(), &[first, later, second]),
             [Applied, Duplicate, Duplicate]
         );
+    }
+
+    #[test]
+    fn judged_anew_the_event_that_the_row_has_is_written_again_but_nothing_older() {
+        let events = [event(0, 5, "a"), event(1, 7, "b"), event(2, 9, "b")];
+        let row = row_after(&events[..2]);
+        let judgement = judge_anew(&row, &events);
+        assert_eq!(judgement.outcomes, [Duplicate, Applied, Duplicate]);
+        assert_eq!((judgement.winner, judgement.memory), (Some(1), Some(row.clone())));
+        // Its job alone is not it, and an older event has lost its turn.
+        for others in [&events[..1], &events[2..]] {
+            assert_eq!(judge_anew(&row, others), judge(&row, others));
+        }
+        // A newer one is applied as ever.
+        let newer = [event(1, 7, "b"), event(3, 8, "c")];
+        assert_eq!(judge_anew(&row, &newer), judge(&row, &newer));
+        assert_eq!(judge_anew(&row, &newer).outcomes, [Duplicate, Applied]);
+        // What is older and new to the row is remembered besides.
+        let older = [event(1, 7, "b"), event(3, 6, "c")];
+        let judgement = judge_anew(&row, &older);
+        assert_eq!(judgement.outcomes, [Applied, Superseded]);
+        assert_eq!(jobs(&judgement.memory.unwrap()), ["b", "c", "a"]);
     }
 
     #[test]

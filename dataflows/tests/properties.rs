@@ -82,7 +82,8 @@ pub(crate) fn draws(jobs: u8, database: Database) -> impl Strategy<Value = Vec<D
 
 pub(crate) fn setups() -> impl Strategy<Value = Setup> {
     let sizes = (1..5_usize, 1..4_usize, 1..4_usize, 1..4_usize, 1..20_usize, 1..5_usize);
-    (sizes, any::<u64>()).prop_map(|(sizes, seed)| {
+    let compaction = proptest::option::of(1..4_usize);
+    (sizes, compaction, any::<u64>()).prop_map(|(sizes, compaction, seed)| {
         let (workers, lanes, rows_max, keys_max, dedupe_jobs, epochs_in_flight) = sizes;
         Setup {
             workers,
@@ -91,6 +92,7 @@ pub(crate) fn setups() -> impl Strategy<Value = Setup> {
             keys_max,
             dedupe_jobs,
             epochs_in_flight,
+            compaction,
             in_turns: true,
             seed,
         }

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dataflows::compact::Compaction;
 use dataflows::decode::{Decoded, decode};
 use dataflows::effect::Waker;
 use dataflows::feed::{Feed, feed};
 use dataflows::graph::{Effects, Rules, graph};
+use dataflows::held::Held;
 use dataflows::ledger::Ledger;
 use dataflows::outcome::Tally;
 use dataflows::record::Chunk;
@@ -30,6 +32,8 @@ pub(crate) struct Setup {
     pub epochs_in_flight: usize,
     /// Whether the workers take turns, so that the run can be repeated.
     pub in_turns: bool,
+    /// Whether epochs are compacted, and how many drafts are passed on at a time then.
+    pub compaction: Option<usize>,
     /// The order of the workers' turns and all that the servers leave to chance.
     pub seed: u64,
 }
@@ -56,6 +60,8 @@ struct Ingest {
 
 /// Runs the graph until everything is through, or until the world crashes.
 pub(crate) fn run(setup: &Setup, epochs: &[Epoch], world: &Arc<Mutex<World>>) -> Ran {
+    let records = epochs.iter().flat_map(Epoch::records);
+    lock(world).topic.extend(records.map(|record| (record.at(), record.clone())));
     let ingest = Arc::new(Mutex::new(Ingest::new(setup, epochs, world)));
     let turns = Arc::new(Turns::new(setup.workers, setup.in_turns, setup.seed));
     let (ingest_of_workers, turns_of_workers) = (Arc::clone(&ingest), Arc::clone(&turns));
@@ -76,9 +82,12 @@ pub(crate) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn work(worker: &mut Worker, ingest: &Arc<Mutex<Ingest>>, turns: &Turns) {
     let me = worker.index();
-    let Setup { lanes, rows_max, keys_max, dedupe_jobs, in_turns, seed, .. } = lock(ingest).setup;
+    let Setup { lanes, rows_max, keys_max, dedupe_jobs, in_turns, seed, compaction, .. } =
+        lock(ingest).setup;
     let draft_ids = DraftIdType::Text { max_chars: None };
-    let rules = Rules { draft_ids, dedupe_jobs, lanes, rows_max, keys_max };
+    let compaction =
+        compaction.map(|drafts_at_once| Compaction { held: Held::default(), drafts_at_once });
+    let rules = Rules { draft_ids, dedupe_jobs, lanes, rows_max, keys_max, compaction };
     let world = Arc::clone(&lock(ingest).world);
     let (queue, book) = (Arc::clone(ingest), Arc::clone(ingest));
     let mut source = None;

@@ -111,6 +111,7 @@ fn play(epochs: &[Epoch], workers: usize) -> String {
         keys_max: 2,
         dedupe_jobs: 1_000,
         epochs_in_flight: 1,
+        compaction: None,
         in_turns: true,
         seed: 1,
     };

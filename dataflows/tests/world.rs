@@ -4,15 +4,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dataflows::accept::sort;
 use dataflows::change::{Change, Rejected};
 use dataflows::graph::{Invalidated, Written};
 use dataflows::latest::Group;
 use dataflows::outcome::{Outcome, Settled};
 use dataflows::reject::{Fault, Reason};
 use dataflows::row::{RowMemory, judge};
+use dataflows::validate::DraftIdType;
 
 use crate::model::{Fate, Row};
-use crate::topic::{At, is_refused};
+use crate::topic::{At, Sent, is_refused};
 
 /// How often a refused event and one of an unknown draft were tried.
 pub(crate) const ATTEMPTS: u32 = 4;
@@ -51,6 +53,8 @@ pub(crate) struct World {
     pub clock: u64,
     /// The effect after which this run comes to a sudden end.
     pub crash_at: Option<u64>,
+    /// The records, for whoever has dropped part of one and reads it again.
+    pub topic: BTreeMap<At, Sent>,
     /// Whether some answers are lost after their effect.
     pub loses_answers: bool,
     /// What follows is of this run only. The jobs that the table has answered for.
@@ -96,13 +100,22 @@ impl World {
             ),
             attempts: ATTEMPTS,
         };
+        let topic = &self.topic;
         let Some(row) = self.table.get_mut(events[0].draft_id()) else {
+            recall(topic, &mut events);
             return events.into_iter().map(|event| refused(event, Reason::UnknownDraft)).collect();
         };
         // What the database refused is known. What it wrote is not, if the answer is lost: then it is done again.
         for _ in 0..times(is_lost) {
             let judgement = loop {
                 let judgement = judge(&row.memory, &events);
+                let winner = judgement.winner.map(|winner| &events[winner]);
+                let is_in_doubt =
+                    |winner: &Change| !winner.has_images() || is_refused(winner.images());
+                if winner.is_some_and(|winner| !winner.has_record() && is_in_doubt(winner)) {
+                    recall(topic, &mut events);
+                    continue;
+                }
                 match judgement.winner.filter(|&winner| is_refused(events[winner].images())) {
                     None => break judgement,
                     Some(winner) => {
@@ -164,6 +177,16 @@ impl World {
                 .map(|(name, value)| (name.to_owned(), owned(value)))
                 .collect(),
         });
+    }
+}
+
+/// Reads in full what was compacted.
+fn recall(topic: &BTreeMap<At, Sent>, events: &mut [Change]) {
+    for event in events.iter_mut().filter(|event| !event.has_record()) {
+        let draft_ids = DraftIdType::Text { max_chars: None };
+        let whole = sort(topic[&at(event)].chunk(), draft_ids).changes.pop().unwrap();
+        assert_eq!((whole.position(), whole.job_id()), (event.position(), event.job_id()));
+        *event = whole;
     }
 }
 

@@ -12,6 +12,7 @@ use crate::drafts::DraftError;
 use crate::kafka::KafkaError;
 use crate::migrate::MigrateError;
 use crate::publish::PublishError;
+use crate::replay::ReplayError;
 use crate::run::RunError;
 use crate::{headers, postgres, redis};
 
@@ -89,6 +90,11 @@ fn complain(err: &mut impl Write, what: &str, hint: Option<&str>) {
     let one_line = |text: &str| text.replace(['\n', '\r'], " ");
     let hint = hint.map_or(String::new(), |hint| format!("hint: {}\n", one_line(hint)));
     drop(err.write_all(format!("error: {}\n{hint}", one_line(what)).as_bytes()));
+}
+
+/// Says what can be done where nothing has failed. When standard error is closed, there is nobody left to tell.
+pub(super) fn give_hint(hint: &str) {
+    drop(writeln!(io::stderr().lock(), "hint: {hint}"));
 }
 
 /// What clap has to say: help and version are no errors and go to standard output.
@@ -191,6 +197,28 @@ impl From<RunError> for Failure {
         match error {
             RunError::Connect(error) => error.into(),
             error => Failure::new(exit_code, error),
+        }
+    }
+}
+
+impl From<ReplayError> for Failure {
+    fn from(error: ReplayError) -> Failure {
+        let what = error.to_string();
+        match error {
+            ReplayError::Kafka(error) => error.into(),
+            ReplayError::Run(error) => error.into(),
+            ReplayError::NoSuchPartition { count, .. } => Failure::failed(what)
+                .hint(format!("its partitions are 0 to {}", count - 1)),
+            ReplayError::PastTheEnd { .. } => Failure::failed(what).hint(
+                "the topic was made again, or these are another topic's offsets: replay it from its beginning",
+            ),
+            ReplayError::Deleted { .. } => Failure::failed(what).hint(
+                "run.on_data_loss = \"continue\" goes on with what there is",
+            ),
+            ReplayError::Offsets { .. } => Failure::outage(what).hint("check the brokers"),
+            ReplayError::Interrupted { source, next: _ } => {
+                Failure::from(RunError::Source(source))
+            }
         }
     }
 }

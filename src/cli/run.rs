@@ -1,16 +1,17 @@
 //! `contentflow run`
 
+use std::fmt::Display;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use super::failure::Failure;
 use crate::check;
 use crate::config::{Config, Overrides};
-use crate::report::Report;
 use crate::run::{consume, stop_on_signals};
 use crate::source::Until;
 
@@ -65,7 +66,7 @@ pub(super) fn execute(
     runtime: &Runtime,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
-    let problems = runtime.block_on(check::problems(&config));
+    let problems = runtime.block_on(check::problems(&config, check::Needs::ALL));
     if !problems.is_empty() {
         return Err(Failure::problems(problems));
     }
@@ -77,8 +78,8 @@ pub(super) fn execute(
     Ok(())
 }
 
-fn write_report(
-    report: &Report,
+pub(super) fn write_report(
+    report: &(impl Display + Serialize),
     format: ReportFormat,
     out: &mut impl Write,
 ) -> Result<(), Failure> {

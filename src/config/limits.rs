@@ -13,7 +13,7 @@ const fn limit(key: &'static str, min: u64, max: u64, unit: &'static str) -> Lim
 }
 
 /// The least value is the least that can work, the largest the largest that was thought about.
-pub(super) const LIMITS: [Limit; 17] = [
+pub(super) const LIMITS: [Limit; 18] = [
     limit("database.connections", 1, 64, "connections a worker"),
     limit("database.batch_rows", 1, 50_000, "rows"),
     limit("database.statement_timeout_ms", 100, 3_600_000, "milliseconds"),
@@ -31,6 +31,7 @@ pub(super) const LIMITS: [Limit; 17] = [
     limit("run.retries", 0, 100, "retries"),
     limit("run.retry_backoff_ms", 1, 60_000, "milliseconds"),
     limit("run.drain_timeout_s", 1, 3_600, "seconds"),
+    limit("replay.memory_bytes", 1_048_576, 1_099_511_627_776, "bytes"),
 ];
 
 /// More workers than this gain nothing: the database is the limit long before.

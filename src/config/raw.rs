@@ -13,6 +13,7 @@ pub(super) struct RawConfig {
     pub(super) database: RawDatabase,
     pub(super) cache: RawCache,
     pub(super) run: RawRun,
+    pub(super) replay: RawReplay,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,6 +71,12 @@ pub(super) struct RawRun {
     pub(super) drain_timeout_s: u64,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawReplay {
+    pub(super) memory_bytes: u64,
+}
+
 impl Default for RawConfig {
     /// The reasons stand with the fields of [`super::Config`].
     fn default() -> RawConfig {
@@ -110,6 +117,7 @@ impl Default for RawConfig {
                 retry_backoff_ms: 100,
                 drain_timeout_s: 30,
             },
+            replay: RawReplay { memory_bytes: 1024 * 1024 * 1024 },
         }
     }
 }

@@ -8,10 +8,10 @@ use figment::Figment;
 use figment::value::{Dict, Value};
 
 use super::error::{self, ConfigError, Problem};
-use super::raw::{RawCache, RawConfig, RawDatabase, RawDeadLetters, RawKafka, RawRun};
+use super::raw::{RawCache, RawConfig, RawDatabase, RawDeadLetters, RawKafka, RawReplay, RawRun};
 use super::{
-    Cache, Config, Database, DeadLetters, Kafka, KeyTemplate, OnDataLoss, OnOutage, Run, Secret,
-    TableName, limits, names,
+    Cache, Config, Database, DeadLetters, Kafka, KeyTemplate, OnDataLoss, OnOutage, Replay, Run,
+    Secret, TableName, limits, names,
 };
 
 /// Properties that delivery depends on, and why each is not for configuration.
@@ -40,19 +40,20 @@ const OWNED: [(&str, &str); 15] = [
 const MAX_POLL_INTERVAL: (&str, &str) = ("max.poll.interval.ms", "300000");
 
 pub(super) fn validate(raw: RawConfig, figment: &Figment) -> Result<Config, ConfigError> {
-    let RawConfig { kafka, dead_letters, database, cache, run } = raw;
+    let RawConfig { kafka, dead_letters, database, cache, run, replay } = raw;
     let mut check = Check { figment, problems: Vec::new() };
     let kafka = check.kafka(kafka);
     let dead_letters = check.dead_letters(dead_letters, &kafka);
     let database = check.database(database);
     let cache = check.cache(cache);
     let run = check.run(run);
+    let replay = check.replay(replay);
     if let Some(run) = &run {
         check.drain_before_eviction(&kafka, run);
     }
-    match (database, cache, run) {
-        (Some(database), Some(cache), Some(run)) if check.problems.is_empty() => {
-            Ok(Config { kafka, dead_letters, database, cache, run })
+    match (database, cache, run, replay) {
+        (Some(database), Some(cache), Some(run), Some(replay)) if check.problems.is_empty() => {
+            Ok(Config { kafka, dead_letters, database, cache, run, replay })
         }
         _ => Err(ConfigError { problems: check.problems }),
     }
@@ -236,6 +237,11 @@ impl Check<'_> {
             retry_backoff: Duration::from_millis(retry_backoff?),
             drain_timeout: Duration::from_secs(drain_timeout?),
         })
+    }
+
+    fn replay(&mut self, raw: RawReplay) -> Option<Replay> {
+        let RawReplay { memory_bytes } = raw;
+        Some(Replay { memory_bytes: self.count("replay.memory_bytes", memory_bytes)? })
     }
 
     /// A revocation is drained inside a poll: one that takes longer than the broker's patience loses the partitions.

@@ -78,8 +78,9 @@ pub async fn serve(
     retry: Retry,
     policy: OutagePolicy,
 ) {
+    let book = Book::new(lane.replies);
     let mut writer =
-        Writer { table, retry, policy, book: Book::new(lane.replies), held: BTreeMap::new() };
+        Writer { table, retry, policy, book, held: BTreeMap::new(), incomplete: Vec::new() };
     let mut jobs_end = false;
     while !(jobs_end && writer.held.is_empty()) {
         let due = writer.held.values().map(|(due, _)| *due).min();
@@ -108,6 +109,8 @@ struct Writer<T> {
     book: Book,
     /// By draft, what is tried again when its time comes, while other drafts go on.
     held: BTreeMap<String, (Instant, Pending)>,
+    /// Groups of a replay that have to be read again, and the fault of those that are to be rejected then.
+    incomplete: Vec<(Pending, Option<Fault>)>,
 }
 
 impl<T: Table> Writer<T> {
@@ -162,6 +165,9 @@ impl<T: Table> Writer<T> {
                     let right = groups.split_off(groups.len() / 2);
                     parts.extend([right, groups].map(|groups| Part { path, groups }));
                 }
+                Err(NotWritten::Refused { .. }) if groups.iter().any(|it| self.lacks(it)) => {
+                    self.incomplete.extend(groups.into_iter().map(|pending| (pending, None)));
+                }
                 Err(NotWritten::Refused { fault, culprit }) => {
                     let rest = groups
                         .into_iter()
@@ -174,8 +180,31 @@ impl<T: Table> Writer<T> {
                     groups.into_iter().for_each(|pending| self.try_later(pending))
                 }
             }
+            let groups = self.complete().await;
+            if !groups.is_empty() {
+                parts.push(Part { path: Path::Judged, groups });
+            }
             self.book.flush();
         }
+    }
+
+    /// Whether a group that the database refuses has to be read again: because the next event gets its turn, or for its dead letter.
+    fn lacks(&self, Pending { group, .. }: &Pending) -> bool {
+        let is_compacted = group.events.iter().any(|event| !event.has_record());
+        is_compacted && (group.events.len() > 1 || self.table.wants_records())
+    }
+
+    /// Reads again what is incomplete. Returns what is to be judged then.
+    async fn complete(&mut self) -> Vec<Pending> {
+        let mut complete = Vec::new();
+        for (mut pending, fault) in std::mem::take(&mut self.incomplete) {
+            self.table.recall(&mut pending.group.events).await;
+            match fault {
+                Some(fault) => self.reject(pending, &fault),
+                None => complete.push(pending),
+            }
+        }
+        complete
     }
 
     /// Writes a part, holding through outages and retrying a few times when other transactions are in the way.
@@ -237,8 +266,14 @@ impl<T: Table> Writer<T> {
                     }
                 }
                 Verdict::Undecided if path == Path::Fast => undecided.push(pending),
+                Verdict::Incomplete => self.incomplete.push((pending, None)),
                 Verdict::Undecided if pending.comparisons_lost >= COMPARISONS_LOST_MAX => {
-                    self.reject(pending, &Fault::new(Reason::DatabaseRefused, UNCHANGED));
+                    let fault = Fault::new(Reason::DatabaseRefused, UNCHANGED);
+                    if self.table.wants_records() && self.lacks(&pending) {
+                        self.incomplete.push((pending, Some(fault)));
+                    } else {
+                        self.reject(pending, &fault);
+                    }
                 }
                 Verdict::Undecided => {
                     self.try_later(Pending {
@@ -250,7 +285,12 @@ impl<T: Table> Writer<T> {
                 Verdict::NoSuchRow if pending.attempts > self.retry.retries => {
                     let message =
                         format!("no row has this eventDraftId, after {} tries", pending.attempts);
-                    self.reject(pending, &Fault::new(Reason::UnknownDraft, message));
+                    let fault = Fault::new(Reason::UnknownDraft, message);
+                    if self.table.wants_records() && self.lacks(&pending) {
+                        self.incomplete.push((pending, Some(fault)));
+                    } else {
+                        self.reject(pending, &fault);
+                    }
                 }
                 Verdict::NoSuchRow => {
                     let others =

@@ -135,6 +135,7 @@ impl Life {
             lanes: limits.lanes,
             rows_max: limits.batch_rows,
             keys_max: limits.batch_rows,
+            compaction: None,
         };
         let (progress, watch) = progress();
         let progress = Arc::new(progress);

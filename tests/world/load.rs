@@ -49,6 +49,13 @@ impl World {
     /// Proves that the load has been dealt with completely: every row as the model says, every reject among the dead
     /// letters and nothing else, no key left in the cache that an event has made obsolete, everything committed.
     pub(crate) fn assert_done(&self, load: &Load) {
+        self.assert_rows(load);
+        assert_eq!(self.rejects(), load.rejects());
+        assert_eq!(self.committed(), self.ends());
+    }
+
+    /// Proves that every row is as the model says, and that no key is left in the cache that an event has made obsolete.
+    pub(crate) fn assert_rows(&self, load: &Load) {
         let rows = self.rows();
         let expected = load.rows(&self.records());
         assert_eq!(rows.len(), usize::try_from(load.drafts).unwrap());
@@ -58,14 +65,19 @@ impl World {
                 None => assert!(row.is_untouched(), "draft {id} has no event: {row:?}"),
             }
         }
-        assert_eq!(self.rejects(), load.rejects());
         let stale = self.cached_among(expected.keys().map(String::as_str));
         assert!(stale.is_empty(), "left in the cache: {stale:?}");
-        assert_eq!(self.committed(), self.ends());
     }
 }
 
 impl Load {
+    /// Both loads as one.
+    pub(crate) fn joined(mut self, other: Load) -> Load {
+        self.kinds.extend(other.kinds);
+        self.drafts = self.drafts.max(other.drafts);
+        self
+    }
+
     pub(crate) fn events(&self) -> u64 {
         u64::try_from(self.kinds.len()).unwrap()
     }

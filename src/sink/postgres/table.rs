@@ -37,6 +37,21 @@ pub trait Table: Send {
 
     /// Drops the connection; the next statement makes a new one.
     fn disconnect(&mut self);
+
+    /// Reads the events of a group again, of which a replay has kept only a part. In a run they are all there.
+    fn recall(&mut self, _events: &mut [Change]) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
+    /// Whether the records of rejected events are wanted, byte for byte.
+    fn wants_records(&self) -> bool {
+        true
+    }
+
+    /// How a row judges events that reach it.
+    fn judge(&self, row: &RowMemory, events: &[Change]) -> Judgement {
+        judge(row, events)
+    }
 }
 
 /// What a judged row is to become.
@@ -77,6 +92,8 @@ pub enum Verdict {
     Settled(Vec<Outcome>),
     /// Not settled by this statement; the row must be judged.
     Undecided,
+    /// The images of the event that is to be written are not there.
+    Incomplete,
     /// There is no row with that id.
     NoSuchRow,
 }
@@ -118,9 +135,12 @@ async fn judge_and_amend(
     let (mut amendments, mut judged) = (Vec::new(), Vec::new());
     for (index, seen) in table.read(&drafts).await? {
         let group = groups[index];
-        let Judgement { outcomes, winner, memory } = judge(&seen, &group.events);
+        let Judgement { outcomes, winner, memory } = table.judge(&seen, &group.events);
         verdicts[index] = match memory {
             None => Verdict::Settled(outcomes),
+            Some(_) if winner.is_some_and(|winner| !group.events[winner].has_images()) => {
+                Verdict::Incomplete
+            }
             Some(memory) => {
                 amendments.push(Amendment { group, winner, seen, memory });
                 judged.push((index, outcomes));

@@ -1,0 +1,240 @@
+//! compact: `latest` for epochs that are larger than the memory, in a replay.
+//!
+//! Of each draft it keeps the images of the event that is likely to win, and of every event its place and its job, since every event
+//! must have its outcome, and a row remembers jobs: some 50 bytes an event instead of some 700. Which event wins is decided by the
+//! row, later, as ever. Where that turns out to be one whose images were dropped (the database refuses the newest, the row knows its
+//! job, a job was published twice), whoever writes has it read again: [`Change::has_images`].
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashTable;
+use timely::dataflow::Stream;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::{Capability, Operator};
+
+use crate::Epoch;
+use crate::change::{Change, Husks};
+use crate::held::{Held, Share};
+use crate::latest::Group;
+use crate::record::Position;
+
+mod flow;
+mod log;
+
+pub use flow::Flow;
+
+/// How `latest` compacts.
+#[derive(Clone, Debug)]
+pub struct Compaction {
+    /// Counts the bytes that are kept.
+    pub held: Held,
+    /// How many drafts are passed on at a time: what is on its way to the database is not compact.
+    pub drafts_at_once: usize,
+}
+
+/// Waits for the end of the epoch, as [`latest`](crate::latest::latest) does, and keeps little of what it waits with. Then passes on
+/// some drafts at a time, in the same order.
+pub fn compact<'scope>(
+    changes: Stream<'scope, Epoch, Vec<Change>>,
+    compaction: Compaction,
+    flow: &Flow,
+) -> Stream<'scope, Epoch, Vec<Group>> {
+    let scope = changes.scope();
+    let flow = flow.clone();
+    changes.unary_frontier(Pipeline, "latest", |initial, info| {
+        drop(initial);
+        flow.wake_by(scope.activator_for(info.address));
+        let mut open: BTreeMap<Epoch, (Capability<Epoch>, Drafts)> = BTreeMap::new();
+        move |(input, frontier), output| {
+            input.for_each_stamp(|capability, batches| {
+                let Some(kept) = capability.retain_least(0) else { return };
+                let (_, drafts) = open
+                    .entry(*kept.time())
+                    .or_insert_with(|| (kept, Drafts::new(&compaction.held)));
+                for change in batches.flat_map(|batch| batch.drain(..)) {
+                    drafts.add(&change);
+                }
+                drafts.settle_accounts();
+            });
+            while flow.is_open()
+                && let Some(mut entry) = open.first_entry()
+                && !frontier.less_equal(entry.key())
+            {
+                let (capability, drafts) = entry.get_mut();
+                let groups = drafts.take(compaction.drafts_at_once);
+                flow.pass(groups.iter().map(|group| group.events.len()).sum());
+                output.session(&*capability).give_iterator(groups.into_iter());
+                if drafts.is_empty() {
+                    entry.remove();
+                }
+            }
+        }
+    })
+}
+
+/// The drafts of one epoch.
+struct Drafts {
+    /// Indices into `kept`, by the draft's hash. Empty once the drafts are being taken.
+    index: HashTable<u32>,
+    kept: Vec<Draft>,
+    /// Bytes on the heap that the drafts own.
+    bytes: usize,
+    share: Share,
+    is_sorted: bool,
+}
+
+/// What is kept of one draft.
+#[derive(Debug)]
+struct Draft {
+    hash: u64,
+    id: Box<str>,
+    /// The images of the event at `latest`.
+    images: String,
+    /// The newest event whose job had not been seen when it came.
+    latest: Position,
+    /// Every event: its place and its job.
+    log: Vec<u8>,
+    events: usize,
+}
+
+/// How many events a draft may have, on the average, when as many drafts are passed on at a time as are asked for: on their way events
+/// take four times the memory. A single draft is not divided.
+const EVENTS_A_DRAFT: usize = 16;
+
+/// What an allocation takes besides its bytes.
+const ALLOCATION: usize = 16;
+
+/// A log longer than this is not searched for a job any more: a draft with a hundred events is rare, one with a million must not take
+/// a million searches. A job that was overlooked costs a second look at the topic at worst.
+const LOG_SEARCHED_MAX: usize = 4_096;
+
+impl Draft {
+    fn of(change: &Change) -> Draft {
+        let mut draft = Draft {
+            hash: change.draft_hash(),
+            id: change.draft_id().into(),
+            images: change.images().to_owned(),
+            latest: change.position(),
+            log: Vec::new(),
+            events: 0,
+        };
+        draft.note(change);
+        draft
+    }
+
+    fn add(&mut self, change: &Change) {
+        let is_newer = change.position() > self.latest;
+        let is_first = || self.log.len() > LOG_SEARCHED_MAX || !self.has_seen(change.job_id());
+        if is_newer && is_first() {
+            self.latest = change.position();
+            self.images.clear();
+            self.images.reserve_exact(change.images().len());
+            self.images.push_str(change.images());
+        }
+        self.note(change);
+    }
+
+    fn has_seen(&self, job: &str) -> bool {
+        log::read(&self.log).any(|event| event.job == job)
+    }
+
+    fn note(&mut self, change: &Change) {
+        let entry = log::Entry {
+            position: change.position(),
+            job: change.job_id(),
+            replayed: change.replayed(),
+        };
+        let needed = entry.size_max();
+        if self.log.capacity() - self.log.len() < needed {
+            // A quarter more, not twice as much: most of the memory is here.
+            self.log.reserve_exact(needed.max(self.log.len() / 4));
+        }
+        log::append(&mut self.log, &entry);
+        self.events += 1;
+    }
+
+    fn bytes(&self) -> usize {
+        self.id.len() + self.images.capacity() + self.log.capacity() + 3 * ALLOCATION
+    }
+}
+
+impl Drafts {
+    fn new(held: &Held) -> Drafts {
+        let index = HashTable::new();
+        Drafts { index, kept: Vec::new(), bytes: 0, share: held.share(0), is_sorted: false }
+    }
+
+    fn add(&mut self, change: &Change) {
+        let (hash, id) = (change.draft_hash(), change.draft_id());
+        let of = |index: u32| usize::try_from(index).expect("an index of 32 bits fits a pointer");
+        let kept = &mut self.kept;
+        let known = self.index.find(hash, |&index| {
+            let draft = &kept[of(index)];
+            draft.hash == hash && *draft.id == *id
+        });
+        if let Some(&index) = known {
+            let draft = &mut kept[of(index)];
+            let before = draft.bytes();
+            draft.add(change);
+            self.bytes += draft.bytes();
+            self.bytes -= before;
+            return;
+        }
+        let index = u32::try_from(kept.len()).expect("the memory ends before 4 billion drafts");
+        kept.push(Draft::of(change));
+        self.bytes += kept.last().map_or(0, Draft::bytes);
+        self.index.insert_unique(hash, index, |&index| kept[of(index)].hash);
+    }
+
+    /// Reports what is held by now.
+    fn settle_accounts(&mut self) {
+        let tables = self.kept.capacity() * size_of::<Draft>() + self.index.allocation_size();
+        self.share.set(self.bytes + tables);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// Takes out the next drafts, in the order of every batch: so many, or fewer if they have many events.
+    fn take(&mut self, drafts: usize) -> Vec<Group> {
+        if !self.is_sorted {
+            self.index = HashTable::new();
+            // The first ones last: there they can be taken away.
+            self.kept.sort_unstable_by(|a, b| (b.hash, &b.id).cmp(&(a.hash, &a.id)));
+            self.is_sorted = true;
+        }
+        let (mut rest, mut events) = (self.kept.len(), 0);
+        while rest > 0 && self.kept.len() - rest < drafts && events < EVENTS_A_DRAFT * drafts {
+            rest -= 1;
+            events += self.kept[rest].events;
+        }
+        let taken: Vec<Draft> = self.kept.drain(rest..).rev().collect();
+        if self.kept.len() < self.kept.capacity() / 2 {
+            self.kept.shrink_to_fit();
+        }
+        self.bytes -= taken.iter().map(Draft::bytes).sum::<usize>();
+        self.settle_accounts();
+        groups(&taken)
+    }
+}
+
+/// The groups that the drafts were made of, without what was dropped.
+fn groups(drafts: &[Draft]) -> Vec<Group> {
+    let mut husks = Husks::default();
+    for draft in drafts {
+        husks.begin(&draft.id, draft.hash, draft.latest, &draft.images);
+        for log::Entry { position, job, replayed } in log::read(&draft.log) {
+            husks.push(position, job, replayed);
+        }
+    }
+    let mut changes = husks.finish().into_iter();
+    drafts
+        .iter()
+        .map(|draft| Group { events: changes.by_ref().take(draft.events).collect() })
+        .collect()
+}
+
+#[cfg(test)]
+#[path = "compact/tests.rs"]
+mod tests;

@@ -1,0 +1,251 @@
+//! The poll loop of a replay: partitions that are assigned by hand, each to its end, and no word to the group.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::time::Instant;
+
+use super::plan::{Plan, Stretch};
+use crate::commit::Offsets;
+use crate::config::{Config, OnDataLoss};
+use crate::ingest::Ingest;
+use crate::run::consumer_config;
+use crate::shutdown::{Abort, Cause};
+use crate::source::{SourceError, judge, take_in};
+
+/// How long a poll waits for a record.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// How long the loop waits for the workers when it may not read on.
+const WAIT: Duration = Duration::from_millis(5);
+
+/// Records that are taken in between two looks at everything else.
+const RECORDS_PER_TURN: usize = 1_000;
+
+/// Chunks that may wait for a worker: enough that none waits for the poll thread, and no more than 16 MiB each.
+const CHUNKS_QUEUED_MAX: usize = 64;
+
+/// The Kafka client of a replay.
+pub type Reader = BaseConsumer<Context>;
+
+/// What the client says by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Context;
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        crate::kafka::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::warn!(%error, reason, "kafka");
+        }
+    }
+}
+
+impl ConsumerContext for Context {}
+
+/// A reader that is assigned nothing yet. The group's name in its configuration is for access rights alone: it never joins the
+/// group, nor commits for it.
+///
+/// # Errors
+///
+/// The client's, when `[kafka.properties]` contradict each other.
+pub fn reader(config: &Config) -> KafkaResult<Reader> {
+    consumer_config(&config.kafka).create_with_context(Context)
+}
+
+/// How a replay is going.
+pub struct Reading<'a> {
+    config: &'a Config,
+    reader: &'a Reader,
+    plan: Plan,
+    /// By partition, the next offset to read.
+    next: Offsets,
+    /// By partition, the offset below which everything is durable.
+    durable: Offsets,
+    /// Partitions that have more to read.
+    open: Plan,
+    stop: Arc<AtomicBool>,
+    abort: Arc<Abort>,
+}
+
+impl<'a> Reading<'a> {
+    /// A replay that has not begun.
+    pub fn new(
+        config: &'a Config,
+        reader: &'a Reader,
+        plan: &Plan,
+        stop: Arc<AtomicBool>,
+        abort: Arc<Abort>,
+    ) -> Reading<'a> {
+        let starts: Offsets = plan.iter().map(|(partition, it)| (*partition, it.from)).collect();
+        let mut open = plan.clone();
+        open.retain(|_, stretch| stretch.from < stretch.to);
+        Reading {
+            config,
+            reader,
+            plan: plan.clone(),
+            next: starts.clone(),
+            durable: starts,
+            open,
+            stop,
+            abort,
+        }
+    }
+
+    /// By partition, the offset to go on from: everything below it is durable.
+    pub fn durable(&self) -> &Offsets {
+        &self.durable
+    }
+
+    /// Whether all that was planned is durable.
+    pub fn is_complete(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// How many of the planned offsets have been passed.
+    pub fn offsets_read(&self) -> u64 {
+        let read = |(partition, stretch): (&i32, &Stretch)| {
+            let is_open = self.open.contains_key(partition);
+            let left = if is_open { stretch.left_from(self.next[partition]) } else { 0 };
+            stretch.left_from(stretch.from) - left
+        };
+        self.plan.iter().map(read).sum()
+    }
+
+    /// Reads to the end, or until it is to stop, and leaves everything that was read durable.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`]. What [`Reading::durable`] says holds then, too.
+    pub fn read(
+        &mut self,
+        ingest: &mut Ingest,
+        on_progress: &mut dyn FnMut(&Reading<'_>, &Ingest),
+    ) -> Result<(), SourceError> {
+        self.assign()?;
+        let mut stopped_at = None;
+        while !self.open.is_empty() && stopped_at.is_none() {
+            self.turn(ingest)?;
+            on_progress(self, ingest);
+            if ingest.is_full() || ingest.chunks_queued() >= CHUNKS_QUEUED_MAX {
+                ingest.wait(WAIT);
+            } else {
+                self.poll(ingest)?;
+            }
+            stopped_at = self.stop.load(Ordering::Relaxed).then(Instant::now);
+        }
+        self.reader.unassign()?;
+        ingest.end();
+        while !ingest.is_drained() {
+            if self.stop.load(Ordering::Relaxed) {
+                stopped_at.get_or_insert_with(Instant::now);
+            }
+            // Without a signal nobody waits for the end of the process: what is away is waited for.
+            let drain = self.config.run.drain_timeout;
+            if stopped_at.is_some_and(|since| since.elapsed() > drain) {
+                return Err(SourceError::Drain(drain));
+            }
+            ingest.wait(WAIT);
+            self.turn(ingest)?;
+            on_progress(self, ingest);
+        }
+        self.durable.clone_from(&self.next);
+        Ok(())
+    }
+
+    fn turn(&mut self, ingest: &mut Ingest) -> Result<(), SourceError> {
+        if let Some(cause) = self.abort.cause() {
+            return Err(SourceError::CalledOff(cause));
+        }
+        ingest.close_if_due();
+        self.durable.extend(ingest.collect()?);
+        Ok(())
+    }
+
+    fn poll(&mut self, ingest: &mut Ingest) -> Result<(), SourceError> {
+        let mut patience = PATIENCE;
+        for _ in 0..RECORDS_PER_TURN {
+            let Some(polled) = self.reader.poll(patience) else { return Ok(()) };
+            patience = Duration::ZERO;
+            match polled {
+                Ok(message) => {
+                    let (partition, offset) = (message.partition(), message.offset());
+                    let Some(stretch) = self.open.get(&partition) else { continue };
+                    if offset < stretch.to {
+                        take_in(ingest, &message);
+                        self.next.insert(partition, offset + 1);
+                    }
+                    if offset + 1 >= stretch.to {
+                        // What lies between the last record and the end is no record.
+                        self.next.insert(partition, stretch.to);
+                        self.reached_end(partition)?;
+                    }
+                }
+                // Not to the end: behind it there may be a transaction that is open still, and will be there for the next replay.
+                Err(KafkaError::PartitionEOF(partition)) => self.reached_end(partition)?,
+                Err(error)
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) =>
+                {
+                    self.out_of_range()?;
+                }
+                Err(error) => judge(error, self.config)?,
+            }
+            if self.open.is_empty() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn reached_end(&mut self, partition: i32) -> Result<(), SourceError> {
+        if self.open.remove(&partition).is_some() {
+            let mut done = TopicPartitionList::new();
+            done.add_partition(&self.config.kafka.topic, partition);
+            // What comes after the end is not fetched either.
+            self.reader.pause(&done)?;
+        }
+        Ok(())
+    }
+
+    /// Records that were there when the replay began have been deleted before they were read.
+    fn out_of_range(&mut self) -> Result<(), SourceError> {
+        for (partition, stretch) in &self.open {
+            let (next, topic) = (self.next[partition], &self.config.kafka.topic);
+            let (low, _) =
+                self.reader.fetch_watermarks(topic, *partition, crate::kafka::METADATA_TIMEOUT)?;
+            if next >= low {
+                continue;
+            }
+            let lost = low.min(stretch.to) - next;
+            let what = format!(
+                "partition {partition}: {lost} records were deleted by retention before they were read"
+            );
+            if self.config.run.on_data_loss == OnDataLoss::Stop {
+                let remedy = "run.on_data_loss = \"continue\" goes on with what there is";
+                return Err(SourceError::CalledOff(Cause::Failure(format!("{what}; {remedy}"))));
+            }
+            tracing::error!(partition, lost, "{what}; going on from the earliest offset");
+            self.next.insert(*partition, low);
+        }
+        self.assign()
+    }
+
+    fn assign(&self) -> Result<(), SourceError> {
+        let mut list = TopicPartitionList::new();
+        for partition in self.open.keys() {
+            let next = Offset::Offset(self.next[partition]);
+            list.add_partition_offset(&self.config.kafka.topic, *partition, next)?;
+        }
+        Ok(self.reader.assign(&list)?)
+    }
+}
