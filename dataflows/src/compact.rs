@@ -201,7 +201,7 @@ impl Drafts {
         if !self.is_sorted {
             self.index = HashTable::new();
             // The first ones last: there they can be taken away.
-            self.kept.sort_unstable_by(|a, b| (b.hash, &b.id).cmp(&(a.hash, &a.id)));
+            self.kept.sort_unstable_by(|a, b| b.id.cmp(&a.id));
             self.is_sorted = true;
         }
         let (mut rest, mut events) = (self.kept.len(), 0);
