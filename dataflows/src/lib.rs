@@ -31,4 +31,5 @@ pub mod effect;
 pub mod outcome;
 pub mod graph;
 pub mod ledger;
+pub mod verify;
 pub mod planted;
