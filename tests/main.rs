@@ -35,4 +35,5 @@ mod stale_fills;
 mod failover;
 mod publish;
 mod demo;
+mod verify;
 mod faults;

@@ -13,6 +13,8 @@ use crate::kafka::KafkaError;
 use crate::migrate::MigrateError;
 use crate::publish::PublishError;
 use crate::run::RunError;
+use crate::sink::redis::CacheError;
+use crate::verify::VerifyError;
 use crate::{headers, postgres, redis};
 
 /// Exit code 1: it failed.
@@ -191,6 +193,28 @@ impl From<RunError> for Failure {
         match error {
             RunError::Connect(error) => error.into(),
             error => Failure::new(exit_code, error),
+        }
+    }
+}
+
+impl From<VerifyError> for Failure {
+    fn from(error: VerifyError) -> Failure {
+        match error {
+            VerifyError::Topic(error) => error.into(),
+            VerifyError::Connect(error) => error.into(),
+            VerifyError::Table(error) => error.into(),
+            VerifyError::Cache(CacheError::Connect(error)) => error.into(),
+            VerifyError::Cache(CacheError::NoAnswer(_)) => {
+                Failure::outage(error).hint("check the cache")
+            }
+            VerifyError::Silent { .. } | VerifyError::NotMended(_) => {
+                Failure::outage(error).hint("check the database, and verify again")
+            }
+            VerifyError::Output(error) => error.into(),
+            VerifyError::Database { .. }
+            | VerifyError::Cache(_)
+            | VerifyError::Workers(_)
+            | VerifyError::Interrupted => Failure::failed(error),
         }
     }
 }

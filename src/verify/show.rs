@@ -1,0 +1,87 @@
+//! What a verification has found, for people as a table, for machines as one JSON object a line.
+
+use std::io::{self, Write};
+
+use dataflows::record::Position;
+use serde_json::{Value, json};
+
+use super::{Compared, Difference, Plan};
+use crate::printable::{one_line, table};
+use crate::report::grouped;
+
+/// Writes the differences, and in the table how much was compared.
+pub(super) fn write(
+    differences: &[Difference],
+    compared: &Compared,
+    plan: &Plan,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    if plan.json {
+        return differences.iter().try_for_each(|difference| writeln!(out, "{}", line(difference)));
+    }
+    if !differences.is_empty() {
+        let shown: Vec<[String; 6]> = differences.iter().take(plan.limit).map(cells).collect();
+        table(["difference", "draft", "row", "topic", "mended", "what"], &shown, out)?;
+        if differences.len() > shown.len() {
+            let rest = differences.len() - shown.len();
+            writeln!(out, "… and {} more; --json has all of them", grouped(count(rest)))?;
+        }
+        writeln!(out)?;
+    }
+    let unmended = differences.iter().filter(|difference| difference.mended != Some(true)).count();
+    let left = match unmended {
+        _ if !plan.repair => "",
+        0 => "all of them mended",
+        _ => "not all of them mended",
+    };
+    let Compared { records, told, rows, cached } = *compared;
+    let numbers = [
+        ("records", records, "that must have reached their rows"),
+        ("drafts", told.drafts, "that these are about"),
+        ("rows", rows, "held against them"),
+        ("cached", cached, "held against their rows"),
+        ("differences", count(differences.len()), left),
+    ];
+    for (name, number, about) in numbers {
+        writeln!(out, "{}", format!("  {name:<14} {:>12}  {about}", grouped(number)).trim_end())?;
+    }
+    Ok(())
+}
+
+/// One difference for machines.
+fn line(difference: &Difference) -> Value {
+    let Difference { kind, draft, detail, row, topic, mended, remedy: _ } = difference;
+    json!({
+        "kind": kind.code(),
+        "draft": draft,
+        "message": detail,
+        "row": row.map(position),
+        "topic": topic.map(position),
+        "mendable": difference.is_mendable(),
+        "mended": mended,
+    })
+}
+
+fn position(Position { timestamp_ms, offset, partition }: Position) -> Value {
+    json!({ "timestamp": timestamp_ms, "offset": offset, "partition": partition })
+}
+
+fn count(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}
+
+fn cells(difference: &Difference) -> [String; 6] {
+    let Difference { kind, draft, detail, row, topic, mended, remedy: _ } = difference;
+    let place = |at: &Option<Position>| match at {
+        None => "-".to_owned(),
+        Some(Position { offset, partition, .. }) => format!("{partition}:{offset}"),
+    };
+    [
+        kind.code().to_owned(),
+        one_line(draft.as_bytes()),
+        place(row),
+        place(topic),
+        mended.map_or("-", |mended| if mended { "yes" } else { "no" }).to_owned(),
+        detail.clone(),
+    ]
+}
