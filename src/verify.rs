@@ -10,12 +10,14 @@
 //! The order is the proof, see `docs/decisions/0008-verify-beside-a-running-pipeline.md`. What the group has committed before the
 //! rows are read is in them; what is published later is lag, and no difference.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use dataflows::verify::cached::claims;
 use dataflows::verify::told::Held;
+use dataflows::verify::{Beginning, Claim};
 use tokio::runtime::Runtime;
 
 use crate::config::Config;
@@ -28,6 +30,7 @@ mod cache;
 mod workers;
 mod look;
 mod repair;
+mod watch;
 mod show;
 mod error;
 
@@ -64,6 +67,17 @@ pub struct Compared {
     pub cached: u64,
 }
 
+/// What has been read so far.
+#[derive(Default)]
+struct Sides {
+    /// Where the topic began at first.
+    beginning: Beginning,
+    /// Up to where the topic has been read.
+    read_to: BTreeMap<i32, i64>,
+    /// What the table has said, if it is to be read again.
+    said: Option<HashMap<Claim, isize>>,
+}
+
 /// A verification.
 pub struct Verify<'a> {
     config: &'a Config,
@@ -93,7 +107,7 @@ impl<'a> Verify<'a> {
     pub fn run(&self, out: &mut dyn Write) -> Result<bool, VerifyError> {
         let topic = Topic::open(self.config, self.plan.whole_topic)?;
         let mut workers = Workers::start(self.config.run.workers, self.table.draft_ids)?;
-        let compared = self.compare(&topic, &mut workers)?;
+        let compared = self.compare(&topic, &mut workers, &mut Sides::default())?;
         let suspects = workers.suspects();
         workers.finish();
         let mut differences = self.look(&topic, &suspects)?;
@@ -104,38 +118,77 @@ impl<'a> Verify<'a> {
         Ok(differences.iter().all(|difference| difference.mended == Some(true)))
     }
 
-    /// Feeds both sides.
-    fn compare(&self, topic: &Topic<'_>, workers: &mut Workers) -> Result<Compared, VerifyError> {
+    /// Feeds both sides with what is new.
+    fn compare(
+        &self,
+        topic: &Topic<'_>,
+        workers: &mut Workers,
+        sides: &mut Sides,
+    ) -> Result<Compared, VerifyError> {
         let settled = topic.settled()?;
+        if sides.read_to.is_empty() {
+            sides.beginning.clone_from(&settled.beginning);
+            sides.read_to.clone_from(&settled.beginning);
+        }
         let mut compared = Compared::default();
-        self.runtime.block_on(async {
-            let mut cache = self.cache().await?;
-            table::snapshot(&self.config.database, async |rows| {
-                let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
-                let cached = cache.get(&ids).await?;
-                compared.rows += u64::try_from(rows.len()).unwrap_or(0);
-                for (row, cached) in rows.iter().zip(cached) {
-                    if let Some(claim) = row.held.claim(&row.id, &settled.beginning) {
-                        workers.claim(claim, -1);
-                    }
-                    let Some(cached) = cached else { continue };
-                    compared.cached += 1;
-                    let [said, held] = claims(&row.id, &cached, &row.draft);
-                    workers.claim(said, 1);
-                    workers.claim(held, -1);
-                }
-                Ok(())
-            })
-            .await
-        })?;
-        topic.read(&settled.beginning, &settled.to, &self.stop, |message| {
+        match &mut sides.said {
+            None => {
+                let say = |claim, diff| workers.claim(claim, diff);
+                self.runtime.block_on(self.read_rows(&sides.beginning, &mut compared, say))?;
+            }
+            Some(said) => {
+                let mut now: HashMap<Claim, isize> = HashMap::new();
+                let say = |claim, diff| *now.entry(claim).or_default() += diff;
+                self.runtime.block_on(self.read_rows(&sides.beginning, &mut compared, say))?;
+                let before = |claim: &Claim| said.get(claim).copied().unwrap_or(0);
+                let changed = now.iter().map(|(claim, count)| (*claim, count - before(claim)));
+                changed
+                    .filter(|(_, diff)| *diff != 0)
+                    .for_each(|(claim, diff)| workers.claim(claim, diff));
+                let withdrawn = said.iter().filter(|(claim, _)| !now.contains_key(claim));
+                withdrawn.for_each(|(claim, count)| workers.claim(*claim, -count));
+                *said = now;
+            }
+        }
+        topic.read(&sides.read_to, &settled.to, &self.stop, |message| {
             compared.records += 1;
             if settled.has(message) {
                 workers.record(message);
             }
         })?;
+        for (partition, to) in settled.to {
+            let read_to = sides.read_to.entry(partition).or_insert(to);
+            *read_to = to.max(*read_to);
+        }
         compared.told = workers.end_round()?;
         Ok(compared)
+    }
+
+    /// Reads the table, and what is cached of it, and says what they claim: the table with a minus, the cache with a plus.
+    async fn read_rows(
+        &self,
+        beginning: &Beginning,
+        compared: &mut Compared,
+        mut say: impl FnMut(Claim, isize),
+    ) -> Result<(), VerifyError> {
+        let mut cache = self.cache().await?;
+        table::snapshot(&self.config.database, async |rows| {
+            let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+            let cached = cache.get(&ids).await?;
+            compared.rows += u64::try_from(rows.len()).unwrap_or(0);
+            for (row, cached) in rows.iter().zip(cached) {
+                if let Some(claim) = row.held.claim(&row.id, beginning) {
+                    say(claim, -1);
+                }
+                let Some(cached) = cached else { continue };
+                compared.cached += 1;
+                let [said, held] = claims(&row.id, &cached, &row.draft);
+                say(said, 1);
+                say(held, -1);
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn cache(&self) -> Result<Cached, CacheError> {

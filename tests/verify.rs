@@ -325,3 +325,31 @@ fn what_is_missing_is_named() {
     let usage = world.call(&["verify", "-w", "0"]);
     assert!(usage.failure(2).contains("run.workers"), "{}", usage.err);
 }
+
+#[test]
+fn a_watch_says_when_a_difference_appears_and_when_it_goes_and_calls_no_lag_one() {
+    let world = World::new("verify-watch");
+    let ids: Vec<String> = (0..50).map(|number| format!("d{number}")).collect();
+    world.drafts(&ids);
+    let publish = |job: i64| {
+        world.publish(ids.iter().map(|id| event(id, &format!("{id}-{job}")).at(job)));
+    };
+    publish(0);
+    world.run_until_caught_up();
+    let watch = world.start(&["verify", "--watch", "--interval", "0"]);
+    eventually("it watches", || watch.out().contains("watching 50 rows"));
+    let running = world.start_run();
+    (1..20).for_each(publish);
+    eventually("all is done", || world.committed() == world.ends());
+    world.database.sql("UPDATE event_drafts SET content_images = '{}' WHERE event_draft_id = 'd7'");
+    eventually("it appears", || watch.out().contains("appeared  images-differ  d7"));
+    // The next event brings new images.
+    world.publish([event("d7", "d7-last").at(99)]);
+    eventually("it goes", || watch.out().contains("gone      images-differ  d7"));
+    world.cache_again("d9");
+    eventually("it appears", || watch.out().contains("appeared  cached-unreadable  d9"));
+    running.stop().report();
+    let ended = watch.stop();
+    assert_eq!(ended.code(), Some(3), "{}", ended.err);
+    assert_eq!(ended.out.lines().count(), 4, "nothing else: {}", ended.out);
+}

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::runtime::Runtime;
@@ -27,6 +28,14 @@ pub struct VerifyArgs {
     /// Write into the rows what they should hold, and delete what is cached wrongly
     #[arg(long)]
     pub repair: bool,
+
+    /// Go on comparing while the pipeline works, and say when a difference appears or goes, until SIGINT or SIGTERM
+    #[arg(long, conflicts_with = "repair")]
+    pub watch: bool,
+
+    /// How often to read the table again
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, requires = "watch")]
+    pub interval: u64,
 
     /// Also what the group has not committed must be in the rows; for when nothing is under way
     #[arg(long)]
@@ -75,6 +84,11 @@ pub(super) fn run(
     let &VerifyArgs { repair, whole_topic, json, limit, .. } = args;
     let plan = Plan { repair, whole_topic, json, limit };
     let table = runtime.block_on(Table::look_up(config))?;
-    let agrees = Verify::new(config, runtime, table, plan, stop).run(out)?;
+    let verify = Verify::new(config, runtime, table, plan, stop);
+    let agrees = if args.watch {
+        verify.watch(Duration::from_secs(args.interval), out)?
+    } else {
+        verify.run(out)?
+    };
     Ok(if agrees { ExitCode::SUCCESS } else { ExitCode::from(DIFFERENCES) })
 }

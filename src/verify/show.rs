@@ -48,6 +48,43 @@ pub(super) fn write(
     Ok(())
 }
 
+/// Says that it watches, and what.
+pub(super) fn beginning(compared: &Compared, plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
+    if plan.json {
+        return Ok(());
+    }
+    let [rows, drafts, cached] =
+        [compared.rows, compared.told.drafts, compared.cached].map(grouped);
+    writeln!(out, "watching {rows} rows, {drafts} drafts with events, {cached} cached drafts")
+}
+
+/// Writes what has appeared and what has gone, a line each.
+pub(super) fn changes(
+    old: &[Difference],
+    new: &[Difference],
+    plan: &Plan,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let not_in = |others: &[Difference], one: &Difference| {
+        !others.iter().any(|other| (other.kind, &other.draft) == (one.kind, &one.draft))
+    };
+    let appeared = new.iter().filter(|one| not_in(old, one)).map(|one| ("appeared", one));
+    let gone = old.iter().filter(|one| not_in(new, one)).map(|one| ("gone", one));
+    for (what, difference) in gone.chain(appeared) {
+        if plan.json {
+            let mut line = line(difference);
+            line["change"] = what.into();
+            writeln!(out, "{line}")?;
+            continue;
+        }
+        let Difference { kind, draft, detail, .. } = difference;
+        let (kind, draft) = (kind.code(), one_line(draft.as_bytes()));
+        let now = jiff::Timestamp::now();
+        writeln!(out, "{now:.0}  {what:<8}  {kind}  {draft}  {detail}")?;
+    }
+    Ok(())
+}
+
 /// One difference for machines.
 fn line(difference: &Difference) -> Value {
     let Difference { kind, draft, detail, row, topic, mended, remedy: _ } = difference;

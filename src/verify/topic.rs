@@ -115,7 +115,8 @@ impl<'a> Topic<'a> {
             .iter()
             .map(|(partition, to)| {
                 let from = from.get(partition).copied().unwrap_or(0);
-                (*partition, Stretch { from, to: *to })
+                // A group that was set back has nothing new.
+                (*partition, Stretch { from, to: from.max(*to) })
             })
             .collect();
         let records = |stretch: &Stretch| u64::try_from(stretch.to - stretch.from).unwrap_or(0);
