@@ -178,6 +178,36 @@ fn what_cannot_be_mended_stays_and_is_said() {
 }
 
 #[test]
+fn a_repair_never_moves_a_row_back_behind_what_came_meanwhile() {
+    let world = World::new("verify-meanwhile");
+    world.drafts(["d1"]);
+    world.publish([event("d1", "job-1").on(0)]);
+    world.run_until_caught_up();
+    world.database.sql("UPDATE event_drafts SET content_images = '{}' WHERE event_draft_id = 'd1'");
+    // Another one is writing the next event just when the repair comes.
+    world.publish([event("d1", "job-2").on(0).at(5)]);
+    let writer = world.database.session();
+    writer.sql("BEGIN");
+    let ms = 1_500_000_000_005_u64;
+    writer.sql(&format!(
+        "UPDATE event_drafts SET content_images = '{}', content_job_id = 'job-2', content_event_offset = 1,
+             content_event_at = to_timestamp({ms} / 1000.0),
+             content_recent_jobs = 'job-2'::text || content_recent_jobs,
+             content_recent_positions = ARRAY[{ms}, 1, 0] || content_recent_positions",
+        images("job-2")
+    ));
+    let repair = world.start(&["verify", "--repair", "--json"]);
+    eventually("the repair waits for the row", || world.database.somebody_waits());
+    writer.sql("COMMIT");
+    let row = world.row("d1");
+    let ended = repair.wait();
+    assert_eq!(ended.code(), Some(0), "{}\n{}", ended.out, ended.err);
+    assert_eq!(lines(&ended).len(), 1, "{}", ended.out);
+    assert_eq!((row.job(), row.images()), (Some("job-2"), &images("job-2")));
+    assert_eq!(world.row("d1"), row);
+}
+
+#[test]
 fn lag_is_no_difference_but_a_wrong_row_is_one_also_when_newer_events_wait() {
     let world = World::new("verify-lag");
     let ids: Vec<String> = (0..20).map(|number| format!("d{number}")).collect();
@@ -186,6 +216,8 @@ fn lag_is_no_difference_but_a_wrong_row_is_one_also_when_newer_events_wait() {
     world.run_until_caught_up();
     world.publish(ids.iter().map(|id| event(id, &format!("{id}-second")).at(9)));
     assert_eq!(differences(&world), found([]));
+    let all = world.call(&["verify", "--whole-topic", "--json"]);
+    assert_eq!(lines(&all).len(), 20, "with nothing under way, they should be there");
     // Written and not committed, as when a run is killed in between.
     let group = ["run", "--until-caught-up", "--group", "another"];
     world.call(&group).success();

@@ -9,15 +9,15 @@ use dataflows::accept::sort;
 use dataflows::change::Change;
 use dataflows::record::{Chunk, Position};
 use dataflows::row::RowMemory;
-use dataflows::verify::cached::{Disagreement, disagreement};
 use dataflows::verify::judge::{self, Finding, Kind, judge};
 use dataflows::verify::{About, DraftKey};
 use rdkafka::message::Message;
 
-use super::table::{Stored, again, snapshot};
+use super::table::{Stored, snapshot};
 use super::topic::{Settled, Topic, copy, stamp};
 use super::{Verify, VerifyError};
-use crate::retry::Backoff;
+
+mod cached;
 
 /// One thing that is not as it should be.
 #[derive(Clone, Debug)]
@@ -156,58 +156,7 @@ impl Verify<'_> {
         })?;
         Ok(reading)
     }
-
-    /// The cached drafts that disagree with their rows, also after a while: whoever changes a row needs a moment to delete its key.
-    async fn cached_differences(
-        &self,
-        rows: &[Stored],
-        settled: &Settled,
-    ) -> Result<Vec<Difference>, VerifyError> {
-        // The key of an event is deleted before its offset is committed.
-        let is_settled = |stored: &&Stored| {
-            stored.held.applied.is_none_or(|at| settled.is_below(at.partition, at.offset))
-        };
-        let mut suspects: Vec<Stored> = rows.iter().filter(is_settled).cloned().collect();
-        let mut found = Vec::new();
-        if suspects.is_empty() {
-            return Ok(found);
-        }
-        let mut cache = self.cache().await?;
-        let client = crate::postgres::connect(&self.config.database).await?;
-        let mut backoff = Backoff::new(self.config.run.retry_backoff);
-        for _look in 0..LOOKS {
-            let ids: Vec<&str> = suspects.iter().map(|stored| stored.id.as_str()).collect();
-            let cached = cache.get(&ids).await?;
-            // Read after the cached draft: if the row has not changed, it was the same all the time.
-            let rows = again(&self.config.database, self.table.id_type, &client, &ids).await?;
-            let versions: HashMap<&str, &Stored> =
-                rows.iter().map(|stored| (stored.id.as_str(), stored)).collect();
-            found = suspects
-                .iter()
-                .zip(cached)
-                .filter(|(stored, _)| {
-                    versions
-                        .get(stored.id.as_str())
-                        .is_some_and(|now| now.version == stored.version)
-                })
-                .filter_map(|(stored, cached)| {
-                    let how = disagreement(&cached?, &stored.draft)?;
-                    Some(cached_difference(stored, &how))
-                })
-                .collect();
-            let left: HashSet<&String> = found.iter().map(|difference| &difference.draft).collect();
-            suspects.retain(|stored| left.contains(&stored.id));
-            if suspects.is_empty() {
-                break;
-            }
-            backoff.wait().await;
-        }
-        Ok(found)
-    }
 }
-
-/// How often a cached draft must be found to disagree, with waits in between.
-const LOOKS: u32 = 3;
 
 /// The places in the topic that a row claims to have events from.
 fn claimed(stored: &Stored) -> Vec<(i32, i64)> {
@@ -236,26 +185,4 @@ fn difference(stored: Stored, events: &[Change], finding: Finding) -> Difference
     let is_known = winner.is_some() || kind == Kind::MemoryDiffers;
     let remedy = is_known.then_some(Remedy { version: stored.version, winner, memory });
     Difference { kind, draft: stored.id, detail, row, topic, mended: None, remedy }
-}
-
-fn cached_difference(stored: &Stored, how: &Disagreement) -> Difference {
-    let (kind, detail) = match how {
-        Disagreement::NotADraft => {
-            (Kind::CachedUnreadable, "what is cached is no JSON object".to_owned())
-        }
-        Disagreement::Column { name, is_older } => {
-            let older = if *is_older { ", and it is older" } else { "" };
-            (Kind::CachedDiffers, format!("the cached {name} is not that of the row{older}"))
-        }
-    };
-    let row = stored.held.applied;
-    Difference {
-        kind,
-        draft: stored.id.clone(),
-        detail,
-        row,
-        topic: None,
-        mended: None,
-        remedy: None,
-    }
 }

@@ -36,7 +36,7 @@ pub(super) fn write(
     };
     let Compared { records, told, rows, cached } = *compared;
     let numbers = [
-        ("records", records, "that must have reached their rows"),
+        ("records", records, "read, to where everything must be in its row"),
         ("drafts", told.drafts, "that these are about"),
         ("rows", rows, "held against them"),
         ("cached", cached, "held against their rows"),

@@ -328,6 +328,21 @@ fn what_the_topic_has_forgotten_is_no_difference() {
 }
 
 #[test]
+fn an_event_that_can_have_been_in_the_topic_is_no_unknown_one() {
+    let (_, row) = story(3);
+    let kind = |oldest_ms, is_gap: &dyn Fn(i32, i64) -> bool| {
+        let topic = Topic { beginning: &Beginning::from([(0, 0)]), oldest_ms, is_gap };
+        judge(&row, &[], &[], &topic).map(|finding| finding.kind)
+    };
+    assert_eq!(kind(0, &|_, _| false), Some(Kind::UnknownEvent));
+    // The topic was made again, or compacted.
+    assert_eq!(kind(3, &|_, _| false), None);
+    assert_eq!(kind(0, &|partition, offset| (partition, offset) <= (0, 2)), None);
+    // Only the newest is not known: with what the row remembers, nobody can say what it should hold.
+    assert_eq!(kind(2, &|_, _| false), Some(Kind::UnknownEvent));
+}
+
+#[test]
 fn the_memory_grows_with_the_drafts_and_not_with_the_events() {
     let held = |events: i64| {
         let records: Vec<_> = (0..events)
