@@ -222,6 +222,7 @@ fn lag_is_no_difference_but_a_wrong_row_is_one_also_when_newer_events_wait() {
     let group = ["run", "--until-caught-up", "--group", "another"];
     world.call(&group).success();
     assert_eq!(world.row("d3").images(), &images("d3-second"));
+    world.publish(ids.iter().map(|id| event(id, &format!("{id}-third")).at(11)));
     assert_eq!(differences(&world), found([]));
 
     world.database.sql("UPDATE event_drafts SET content_images = '{}' WHERE event_draft_id = 'd3'");
@@ -316,7 +317,9 @@ fn a_pipeline_at_work_beside_it_gives_no_false_difference() {
         bad: 0.02,
         ..Mix::default()
     };
-    let world = World::new("verify-busy");
+    let mut world = World::new("verify-busy");
+    // So that a draft's row has some of its events while others wait.
+    world.set("run.epoch_records", 100);
     world.load(mix.clone());
     world.cache.connection().del::<_, ()>("event:draft:draft-0000001").unwrap();
     world.slow_down(20);
