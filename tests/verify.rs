@@ -4,10 +4,13 @@
 use std::collections::BTreeSet;
 
 use contentflow::generate::Mix;
+use dataflows::verify::judge::Kind;
 use redis::Commands;
 use serde_json::Value;
 
-use crate::world::{Ended, World, body, event, eventually, images, record};
+use crate::world::{
+    Ended, PARTITIONS, World, body, create_topic, delete_topic, event, eventually, images, record,
+};
 
 /// Differences as (kind, draft).
 type Found = BTreeSet<(String, String)>;
@@ -48,6 +51,14 @@ fn a_clean_world_agrees_and_one_wrong_row_is_named() {
     let table = world.call(&["verify"]);
     assert_eq!(table.code(), Some(3), "{}", table.err);
     assert!(table.out.contains("images-differ  d1"), "{}", table.out);
+}
+
+#[test]
+fn the_readme_knows_every_kind_of_difference() {
+    let readme = include_str!("../README.md");
+    for kind in Kind::ALL {
+        assert!(readme.contains(&format!("`{}`", kind.code())), "{kind:?}");
+    }
 }
 
 #[test]
@@ -266,6 +277,26 @@ fn a_topic_that_retention_has_cut_is_held_against_what_it_still_has() {
     world.publish([numbered(24)]);
     world.run_until_caught_up();
     assert_eq!(differences(&world), found([]));
+}
+
+#[test]
+fn a_topic_that_is_made_again_says_nothing_of_what_was_before_it() {
+    let world = World::new("verify-again");
+    world.drafts(["d1", "d2", "d3"]);
+    world.publish((0..9).map(|at| event("d1", &format!("old-{at}")).on(0).at(at)));
+    world.publish([event("d2", "old").on(0).at(9), event("d3", "old").on(1).at(9)]);
+    world.run_until_caught_up();
+    delete_topic(world.topic());
+    create_topic(world.topic(), PARTITIONS, &[]);
+    world.delete_group();
+    world.publish([event("d2", "new").on(0).at(1_000)]);
+    world.run_until_caught_up();
+    assert_eq!(differences(&world), found([]));
+    // But of what is in it, everything.
+    world
+        .database
+        .sql("UPDATE event_drafts SET content_event_offset = 3 WHERE event_draft_id = 'd2'");
+    assert_eq!(differences(&world), found([("unknown-event", "d2")]));
 }
 
 #[test]
