@@ -20,6 +20,7 @@ pub mod logging;
 pub mod publish;
 pub mod replay;
 pub mod run;
+pub mod verify;
 
 use failure::Failure;
 
@@ -27,7 +28,7 @@ const AFTER_HELP: &str = "\
 Settings come from defaults, the configuration file, the environment (CONTENTFLOW_SECTION__KEY, DATABASE_URL, REDIS_URL, \
 KAFKA_BROKERS) and flags; the later wins. contentflow.example.toml shows them all.
 
-Exit codes: 0 done, 1 failed, 2 usage or configuration, 75 a server is away.";
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 verify found differences, 75 a server is away.";
 
 /// Kafka ContentCreated events into PostgreSQL and Redis
 #[derive(Debug, Parser)]
@@ -60,6 +61,8 @@ pub enum Command {
     Migrate(MigrateArgs),
     /// Check configuration, brokers, topics, table and cache, and say what to do
     Check,
+    /// Prove that every row holds what the topic says, and every cached draft what its row says
+    Verify(verify::VerifyArgs),
     /// Publish events: one, many from standard input, or synthetic ones
     Publish(publish::PublishArgs),
     /// Read a draft through the cache, create one, list them
@@ -137,6 +140,10 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<ExitCode, Failure> {
             let config = load(args.overrides())?;
             replay::execute(config, file.as_deref(), &args, &runtime()?, out)?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Verify(args) => {
+            let config = load(args.overrides())?;
+            verify::run(&config, &args, &runtime()?, out)
         }
         Command::Publish(args) => {
             let config = load(args.overrides())?;

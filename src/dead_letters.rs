@@ -20,7 +20,7 @@ use crate::printable::hex;
 
 pub mod header;
 mod entry;
-mod scan;
+pub(crate) mod scan;
 mod list;
 mod replay;
 mod original;

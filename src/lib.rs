@@ -31,5 +31,6 @@ pub mod lease;
 pub mod drafts;
 pub mod generate;
 pub mod publish;
+pub mod verify;
 pub mod demo;
 pub mod printable;

@@ -36,4 +36,5 @@ mod failover;
 mod publish;
 mod replay;
 mod demo;
+mod verify;
 mod faults;

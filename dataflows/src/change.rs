@@ -213,7 +213,7 @@ fn position(record: RecordView<'_>) -> Position {
 }
 
 /// SipHash with fixed keys: the same text has the same hash on every worker. Never stored.
-fn hash(text: &str) -> u64 {
+pub fn hash(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     hasher.finish()

@@ -33,4 +33,5 @@ pub mod effect;
 pub mod outcome;
 pub mod graph;
 pub mod ledger;
+pub mod verify;
 pub mod planted;

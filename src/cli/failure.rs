@@ -14,6 +14,8 @@ use crate::migrate::MigrateError;
 use crate::publish::PublishError;
 use crate::replay::ReplayError;
 use crate::run::RunError;
+use crate::sink::redis::CacheError;
+use crate::verify::VerifyError;
 use crate::{headers, postgres, redis};
 
 /// Exit code 1: it failed.
@@ -219,6 +221,28 @@ impl From<ReplayError> for Failure {
             ReplayError::Interrupted { source, next: _ } => {
                 Failure::from(RunError::Source(source))
             }
+        }
+    }
+}
+
+impl From<VerifyError> for Failure {
+    fn from(error: VerifyError) -> Failure {
+        match error {
+            VerifyError::Topic(error) => error.into(),
+            VerifyError::Connect(error) => error.into(),
+            VerifyError::Table(error) => error.into(),
+            VerifyError::Cache(CacheError::Connect(error)) => error.into(),
+            VerifyError::Cache(CacheError::NoAnswer(_)) => {
+                Failure::outage(error).hint("check the cache")
+            }
+            VerifyError::Silent { .. } | VerifyError::NotMended(_) => {
+                Failure::outage(error).hint("check the database, and verify again")
+            }
+            VerifyError::Output(error) => error.into(),
+            VerifyError::Database { .. }
+            | VerifyError::Cache(_)
+            | VerifyError::Workers(_)
+            | VerifyError::Interrupted => Failure::failed(error),
         }
     }
 }

@@ -20,7 +20,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Reads topics without being a member of a group, committed transactions only.
-pub(super) struct Reader {
+pub(crate) struct Reader {
     consumer: BaseConsumer<kafka::Complaints>,
     /// Knows better than the consumer why no broker answers.
     admin: kafka::Admin,
@@ -28,19 +28,19 @@ pub(super) struct Reader {
 
 /// A stretch of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stretch {
+pub(crate) struct Stretch {
     /// The first offset to read.
-    pub(super) from: i64,
+    pub(crate) from: i64,
     /// The first offset not to read.
-    pub(super) to: i64,
+    pub(crate) to: i64,
 }
 
 /// What to read of a topic, by partition.
-pub(super) type Stretches = BTreeMap<i32, Stretch>;
+pub(crate) type Stretches = BTreeMap<i32, Stretch>;
 
 impl Reader {
     /// A reader; nothing is sent yet.
-    pub(super) fn new(config: &config::Kafka) -> Result<Reader, DlqError> {
+    pub(crate) fn new(config: &config::Kafka) -> Result<Reader, DlqError> {
         let mut client = kafka::client_config(config);
         // The group's name is for access rights: the reader neither joins it nor commits for it.
         client.set("group.id", &config.group);
@@ -49,6 +49,8 @@ impl Reader {
         client.set("isolation.level", "read_committed");
         // At the end of a partition the broker holds back its answer for so long, in case something comes.
         client.set("fetch.wait.max.ms", "20");
+        // The default of a second lets a fast consumer starve when its queue has run low.
+        client.set("fetch.queue.backoff.ms", "5");
         // What retention deletes while it is being read is gone; the walk goes on with what is there.
         client.set("auto.offset.reset", "earliest");
         let consumer = client
@@ -58,22 +60,52 @@ impl Reader {
     }
 
     /// All that the topic holds now. A partition without records is left out.
-    pub(super) fn everything(&self, topic: &str) -> Result<Stretches, DlqError> {
-        let mut stretches = Stretches::new();
-        let partitions = i32::try_from(self.partitions(topic)?).unwrap_or(i32::MAX);
-        for partition in 0..partitions {
-            let watermarks =
-                self.consumer.fetch_watermarks(topic, partition, kafka::METADATA_TIMEOUT);
-            let (from, to) = watermarks.map_err(|source| unreadable(topic, source))?;
-            if from < to {
-                stretches.insert(partition, Stretch { from, to });
-            }
-        }
+    pub(crate) fn everything(&self, topic: &str) -> Result<Stretches, DlqError> {
+        let mut stretches = self.watermarks(topic)?;
+        stretches.retain(|_, stretch| stretch.from < stretch.to);
         Ok(stretches)
     }
 
+    /// Where each partition begins and ends now.
+    pub(crate) fn watermarks(&self, topic: &str) -> Result<Stretches, DlqError> {
+        let partitions = i32::try_from(self.partitions(topic)?).unwrap_or(i32::MAX);
+        let watermarks = (0..partitions).map(|partition| {
+            let watermarks =
+                self.consumer.fetch_watermarks(topic, partition, kafka::METADATA_TIMEOUT);
+            let (from, to) = watermarks.map_err(|source| unreadable(topic, source))?;
+            Ok((partition, Stretch { from, to }))
+        });
+        watermarks.collect()
+    }
+
+    /// What the group has committed for these partitions, of those for which it has.
+    pub(crate) fn committed(
+        &self,
+        topic: &str,
+        partitions: impl Iterator<Item = i32>,
+    ) -> Result<BTreeMap<i32, i64>, DlqError> {
+        let mut list = TopicPartitionList::new();
+        partitions.for_each(|partition| {
+            list.add_partition(topic, partition);
+        });
+        let committed = self
+            .consumer
+            .committed_offsets(list, kafka::METADATA_TIMEOUT)
+            .map_err(|source| unreadable(topic, source))?;
+        let known = committed.elements().into_iter().filter_map(|element| {
+            let Offset::Offset(offset) = element.offset() else { return None };
+            Some((element.partition(), offset))
+        });
+        Ok(known.collect())
+    }
+
+    /// How many processes are in the group.
+    pub(crate) fn group_members(&self, group: &str) -> Result<usize, DlqError> {
+        Ok(self.admin.group_members(group)?)
+    }
+
     /// How many partitions the topic has.
-    pub(super) fn partitions(&self, topic: &str) -> Result<usize, DlqError> {
+    pub(crate) fn partitions(&self, topic: &str) -> Result<usize, DlqError> {
         Ok(self.admin.partitions(topic, kafka::METADATA_TIMEOUT)?)
     }
 
@@ -82,7 +114,7 @@ impl Reader {
     ///
     /// Offsets are not counted: aborted and control records leave gaps. A partition is over when a record at or past its
     /// end is seen, or when the client reports that there is nothing more to read.
-    pub(super) fn walk(
+    pub(crate) fn walk(
         &self,
         topic: &str,
         stretches: &Stretches,
@@ -130,7 +162,7 @@ impl Reader {
     }
 
     /// Shows one record to `visit`; `None` if there is no committed record at that place.
-    pub(super) fn at<T>(
+    pub(crate) fn at<T>(
         &self,
         topic: &str,
         place: Place,

@@ -127,6 +127,11 @@ impl Running {
         self.err.text()
     }
 
+    /// What it has written to standard output so far.
+    pub(crate) fn out(&self) -> String {
+        self.out.text()
+    }
+
     /// Whether it has said so of some partitions, and not only of none.
     pub(crate) fn says_partitions(&self, what: &str) -> bool {
         let said = format!("{what} partitions=");

@@ -14,7 +14,7 @@ use super::table::{Amendment, Table};
 use crate::config::Database;
 
 /// How long the client waits beyond the server's own statement timeout: a frozen server enforces nothing.
-const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// A lane's connection, made when it is needed.
 pub struct Session {
@@ -256,7 +256,7 @@ fn row_memory(row: &Row) -> RowMemory {
 }
 
 /// An array literal of texts. Every element is quoted; a quote or a backslash in it is escaped.
-fn jobs_literal(recent: &[Remembered]) -> String {
+pub(crate) fn jobs_literal(recent: &[Remembered]) -> String {
     let quoted = recent.iter().map(|known| {
         let escaped = known.job_id.replace('\\', "\\\\").replace('"', "\\\"");
         format!("\"{escaped}\"")
@@ -265,7 +265,7 @@ fn jobs_literal(recent: &[Remembered]) -> String {
 }
 
 /// An array literal of numbers, three for each job.
-fn positions_literal(recent: &[Remembered]) -> String {
+pub(crate) fn positions_literal(recent: &[Remembered]) -> String {
     let numbers = recent.iter().map(|Remembered { position, .. }| {
         format!("{},{},{}", position.timestamp_ms, position.offset, position.partition)
     });

@@ -1,0 +1,52 @@
+//! The cached drafts, read without a lease and without filling anything in.
+
+use redis::aio::MultiplexedConnection;
+use redis::{Pipeline, Value};
+
+use crate::config;
+use crate::sink::redis::CacheError;
+
+/// A connection to the cache.
+pub(super) struct Cached {
+    config: config::Cache,
+    connection: MultiplexedConnection,
+}
+
+impl Cached {
+    /// Connects.
+    pub(super) async fn connect(config: &config::Cache) -> Result<Cached, CacheError> {
+        let connection = crate::redis::connect(config).await?;
+        Ok(Cached { config: config.clone(), connection })
+    }
+
+    /// What is cached of each of these drafts. What is no text is shown as far as it is one: it is no draft.
+    pub(super) async fn get(&mut self, ids: &[&str]) -> Result<Vec<Option<String>>, CacheError> {
+        let mut values = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(self.config.batch_keys) {
+            let mut pipeline = Pipeline::with_capacity(ids.len());
+            for id in ids {
+                pipeline.cmd("GET").arg(self.config.key.key(id));
+            }
+            let deadline = self.config.timeout;
+            let replies = self.connection.send_packed_commands(&pipeline, 0, ids.len());
+            let replies = tokio::time::timeout(deadline, replies)
+                .await
+                .map_err(|_elapsed| CacheError::NoAnswer(deadline))??;
+            for reply in replies {
+                values.push(text(reply)?);
+            }
+        }
+        Ok(values)
+    }
+}
+
+fn text(reply: Value) -> Result<Option<String>, CacheError> {
+    match reply.extract_error() {
+        Ok(Value::Nil) => Ok(None),
+        Ok(Value::BulkString(bytes)) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Ok(other) => Ok(Some(format!("{other:?}"))),
+        // A list or a hash under the key of a draft.
+        Err(error) if error.code() == Some("WRONGTYPE") => Ok(Some(error.to_string())),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,180 @@
+//! repair: writes into the rows what they should hold, and deletes what is cached of them.
+//!
+//! A row is written only while it is as it was judged: whatever has changed it meanwhile was newer, and wins. So a repair can
+//! run beside the pipeline.
+
+use std::collections::{BTreeSet, HashSet};
+
+use dataflows::change::hash;
+use dataflows::record::Position;
+use dataflows::verify::{About, DraftKey};
+use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
+
+use super::look::{Difference, Remedy};
+use super::table::within;
+use super::topic::Topic;
+use super::{Verify, VerifyError};
+use crate::postgres;
+use crate::sink::postgres::failure::{DatabaseError, Failure};
+use crate::sink::postgres::session::{GRACE, jobs_literal, positions_literal};
+use crate::sink::redis::{Connection, Keys};
+
+/// How often what is touched is looked at again: others may have changed a row in between.
+const ROUNDS: u32 = 3;
+
+/// A row to write.
+struct Rewrite<'a> {
+    draft: &'a str,
+    remedy: &'a Remedy,
+}
+
+impl Verify<'_> {
+    /// Mends the differences, looks again, and notes on each whether it is gone. What is found wrong in the course of it is added.
+    pub(super) fn repair(
+        &self,
+        topic: &Topic<'_>,
+        mut differences: Vec<Difference>,
+    ) -> Result<Vec<Difference>, VerifyError> {
+        let touched: HashSet<(DraftKey, About)> = differences
+            .iter()
+            .map(|difference| DraftKey::of(&difference.draft))
+            .flat_map(|draft| [(draft, About::Row), (draft, About::Cached)])
+            .collect();
+        let mut left = differences.clone();
+        for _round in 0..ROUNDS {
+            self.runtime.block_on(self.mend(&left))?;
+            left = self.look(topic, &touched)?;
+            if left.iter().all(|difference| !difference.is_mendable()) {
+                break;
+            }
+        }
+        for difference in &mut differences {
+            let is_same = |other: &Difference| {
+                other.draft == difference.draft && other.kind == difference.kind
+            };
+            difference.mended = Some(!left.iter().any(is_same));
+        }
+        for new in left {
+            let is_same = |other: &Difference| other.draft == new.draft && other.kind == new.kind;
+            if !differences.iter().any(is_same) {
+                differences.push(Difference { mended: Some(false), ..new });
+            }
+        }
+        Ok(differences)
+    }
+
+    /// The rows first, then the keys: as the pipeline does.
+    async fn mend(&self, differences: &[Difference]) -> Result<(), VerifyError> {
+        let mut rewrites: Vec<Rewrite<'_>> = differences
+            .iter()
+            .filter_map(|difference| {
+                let remedy = difference.remedy.as_ref()?;
+                Some(Rewrite { draft: &difference.draft, remedy })
+            })
+            .collect();
+        // In the order in which the pipeline locks rows.
+        rewrites.sort_by_key(|rewrite| (hash(rewrite.draft), rewrite.draft));
+        let client = postgres::connect(&self.config.database).await?;
+        let setup = client.batch_execute(
+            "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off",
+        );
+        within(self.config.database.statement_timeout, WRITE, setup).await?;
+        let (whole, memory): (Vec<_>, Vec<_>) =
+            rewrites.into_iter().partition(|rewrite| rewrite.remedy.winner.is_some());
+        for rewrites in [whole, memory] {
+            for batch in rewrites.chunks(self.config.database.batch_rows) {
+                self.write(&client, batch).await?;
+            }
+        }
+        let drafts: BTreeSet<&str> =
+            differences.iter().map(|difference| difference.draft.as_str()).collect();
+        let mut keys = Connection::new(self.config.cache.clone());
+        let drafts: Vec<&str> = drafts.into_iter().collect();
+        for drafts in drafts.chunks(self.config.cache.batch_keys) {
+            keys.delete(&drafts.iter().copied().collect()).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes rows, cutting around what the database refuses: that is left as it is, and found again.
+    async fn write(&self, client: &Client, batch: &[Rewrite<'_>]) -> Result<(), VerifyError> {
+        let mut parts = vec![batch];
+        while let Some(part) = parts.pop() {
+            match self.try_write(client, part).await {
+                Ok(()) => {}
+                Err(Failure::Out(error)) => return Err(VerifyError::NotMended(error)),
+                Err(_) if part.len() > 1 => {
+                    let (left, right) = part.split_at(part.len() / 2);
+                    parts.extend([right, left]);
+                }
+                Err(Failure::Refused { fault, .. }) => {
+                    tracing::warn!(draft = part[0].draft, "not mended: {}", fault.message);
+                }
+                Err(Failure::Contended(error) | Failure::Locked(error)) => {
+                    tracing::warn!(draft = part[0].draft, "not mended: {error}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn try_write(&self, client: &Client, part: &[Rewrite<'_>]) -> Result<(), Failure> {
+        let Some(first) = part.first() else { return Ok(()) };
+        let drafts: Vec<&str> = part.iter().map(|rewrite| rewrite.draft).collect();
+        let of = |text: fn(&Remedy) -> String| -> Vec<String> {
+            part.iter().map(|rewrite| text(rewrite.remedy)).collect()
+        };
+        let versions = of(|remedy| remedy.version.clone());
+        let jobs = of(|remedy| jobs_literal(&remedy.memory.recent));
+        let positions = of(|remedy| positions_literal(&remedy.memory.recent));
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&drafts, &versions, &jobs, &positions];
+        let winners: Vec<_> =
+            part.iter().filter_map(|rewrite| rewrite.remedy.winner.as_ref()).collect();
+        let images: Vec<&str> = winners.iter().map(|winner| winner.images()).collect();
+        let job_ids: Vec<&str> = winners.iter().map(|winner| winner.job_id()).collect();
+        let at: Vec<Position> = winners.iter().map(|winner| winner.position()).collect();
+        let timestamps: Vec<i64> = at.iter().map(|at| at.timestamp_ms).collect();
+        let offsets: Vec<i64> = at.iter().map(|at| at.offset).collect();
+        let partitions: Vec<i32> = at.iter().map(|at| at.partition).collect();
+        let is_whole = first.remedy.winner.is_some();
+        if is_whole {
+            let event: [&(dyn ToSql + Sync); 5] =
+                [&images, &job_ids, &timestamps, &offsets, &partitions];
+            parameters.extend(event);
+        }
+        let sql = self.sql(is_whole);
+        let answer = client.execute(&sql, &parameters);
+        let deadline = self.config.database.statement_timeout + GRACE;
+        match tokio::time::timeout(deadline, answer).await {
+            Ok(answer) => answer.map(drop).map_err(Failure::of),
+            Err(_elapsed) => Err(Failure::Out(DatabaseError::NoAnswer(deadline))),
+        }
+    }
+
+    /// The version of a row changes with everything that is written into it.
+    fn sql(&self, is_whole: bool) -> String {
+        let (set, more, columns) = if is_whole {
+            (
+                "content_images = b.images::jsonb, updated_at = now(), content_job_id = b.job,
+                 content_event_at = timestamptz 'epoch' + b.ms * interval '1 millisecond',
+                 content_event_offset = b.event_offset, content_event_partition = b.event_partition,",
+                ", $5::text[], $6::text[], $7::int8[], $8::int8[], $9::int4[]",
+                ", images, job, ms, event_offset, event_partition",
+            )
+        } else {
+            ("", "", "")
+        };
+        format!(
+            "UPDATE {table} AS d
+             SET {set} content_recent_jobs = b.jobs::text[], content_recent_positions = b.positions::int8[]
+             FROM unnest($1::text[]::{id_type}[], $2::text[], $3::text[], $4::text[]{more})
+                  AS b (draft, version, jobs, positions{columns})
+             WHERE d.event_draft_id = b.draft AND d.xmin::text = b.version",
+            table = self.config.database.table.sql(),
+            id_type = self.table.id_type,
+        )
+    }
+}
+
+const WRITE: &str = "prepare the repair";

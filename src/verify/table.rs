@@ -1,0 +1,119 @@
+//! The table: a snapshot of it, a few thousand rows at a time.
+
+use std::time::Duration;
+
+use dataflows::record::Position;
+use dataflows::verify::held::Held;
+use tokio_postgres::{Client, IsolationLevel, Row};
+
+use super::VerifyError;
+use crate::config;
+use crate::drafts::BOOKKEEPING;
+use crate::postgres;
+
+/// Rows in one answer: some megabytes.
+const FETCH_ROWS: i32 = 5_000;
+
+/// Beyond the server's own limit for a statement; then it is frozen or gone.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A row as it was read.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    /// The draft's id, as the column spells it.
+    pub(super) id: String,
+    /// Which version of the row it is. Another one after each change.
+    pub(super) version: String,
+    /// What contentflow has written.
+    pub(super) held: Held,
+    /// The draft as services see it, JSON.
+    pub(super) draft: String,
+}
+
+/// Reads the whole table as it is at one moment, and hands it over in parts.
+pub(super) async fn snapshot(
+    config: &config::Database,
+    mut visit: impl AsyncFnMut(Vec<Stored>) -> Result<(), VerifyError>,
+) -> Result<(), VerifyError> {
+    let mut client = postgres::connect(config).await?;
+    let deadline = config.statement_timeout + GRACE;
+    let transaction = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start();
+    let transaction = within(deadline, READ, transaction).await?;
+    let sql = select(config, "");
+    let portal = within(deadline, READ, transaction.bind(&sql, &[])).await?;
+    loop {
+        let rows = within(deadline, READ, transaction.query_portal(&portal, FETCH_ROWS)).await?;
+        if rows.is_empty() {
+            break;
+        }
+        visit(rows.iter().map(stored).collect()).await?;
+    }
+    within(deadline, READ, transaction.commit()).await
+}
+
+/// Reads these drafts' rows again, as they are now.
+pub(super) async fn again(
+    config: &config::Database,
+    id_type: &str,
+    client: &Client,
+    ids: &[&str],
+) -> Result<Vec<Stored>, VerifyError> {
+    let which = format!("WHERE event_draft_id = ANY ($1::text[]::{id_type}[])");
+    let (sql, deadline) = (select(config, &which), config.statement_timeout + GRACE);
+    let rows = within(deadline, READ, client.query(&sql, &[&ids])).await?;
+    Ok(rows.iter().map(stored).collect())
+}
+
+const READ: &str = "read the table";
+
+/// A time that is infinite has no milliseconds; arrays become JSON, so that nothing in them is a surprise.
+fn select(config: &config::Database, which: &str) -> String {
+    let table = config.table.sql();
+    let bookkeeping = BOOKKEEPING.map(|name| format!("'{name}'")).join(", ");
+    format!(
+        "SELECT event_draft_id::text AS id, xmin::text AS version,
+                CASE WHEN isfinite(content_event_at) THEN (extract(epoch FROM content_event_at) * 1000)::int8
+                     WHEN content_event_at > '-infinity' THEN 9223372036854775807 END AS event_ms,
+                content_event_offset, content_event_partition, content_job_id, content_images::text AS images,
+                to_jsonb(content_recent_jobs)::text AS jobs, to_jsonb(content_recent_positions)::text AS positions,
+                (to_jsonb(d) - ARRAY[{bookkeeping}])::text AS draft
+         FROM {table} AS d {which}"
+    )
+}
+
+fn stored(row: &Row) -> Stored {
+    let applied = row.get::<_, Option<i64>>("event_ms").map(|timestamp_ms| Position {
+        timestamp_ms,
+        offset: row.get::<_, Option<i64>>("content_event_offset").unwrap_or(-1),
+        partition: row.get::<_, Option<i32>>("content_event_partition").unwrap_or(-1),
+    });
+    let list = |name: &str| row.get::<_, Option<String>>(name).unwrap_or_default();
+    let recent_jobs = serde_json::from_str(&list("jobs"));
+    // What is no list of positions fits no list of jobs.
+    let recent_positions = serde_json::from_str(&list("positions")).unwrap_or(vec![0]);
+    let recent_positions = if recent_jobs.is_ok() { recent_positions } else { vec![0] };
+    let held = Held {
+        applied,
+        job_id: row.get("content_job_id"),
+        images: row.get("images"),
+        recent_jobs: recent_jobs.unwrap_or_default(),
+        recent_positions,
+    };
+    Stored { id: row.get("id"), version: row.get("version"), held, draft: row.get("draft") }
+}
+
+/// A frozen server keeps a connection and answers nothing: every wait has an end.
+pub(super) async fn within<T>(
+    deadline: Duration,
+    doing: &'static str,
+    answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, VerifyError> {
+    match tokio::time::timeout(deadline, answer).await {
+        Ok(answer) => answer.map_err(|source| VerifyError::Database { doing, source }),
+        Err(_) => Err(VerifyError::Silent { doing, within: deadline }),
+    }
+}

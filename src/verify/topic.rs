@@ -1,0 +1,167 @@
+//! The topic, read beside the consumer group: how far the group has come, and every record.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dataflows::change::Stage;
+use dataflows::record::{Chunk, RawRecord};
+use dataflows::verify::Beginning;
+use rdkafka::message::{BorrowedMessage, Message, Timestamp};
+
+use super::VerifyError;
+use crate::config::Config;
+use crate::dead_letters::Entry;
+use crate::dead_letters::scan::{Reader, Stretch, Stretches};
+use crate::headers;
+use crate::progress_bar::Bar;
+
+/// The topic and its dead letters.
+pub(super) struct Topic<'a> {
+    config: &'a Config,
+    reader: Reader,
+    whole_topic: bool,
+}
+
+/// Events that must have reached their rows: those below these offsets that no dead letter stands for.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    /// Where each partition begins.
+    pub(super) beginning: Beginning,
+    /// The first offset of each partition that nothing is promised of.
+    pub(super) to: BTreeMap<i32, i64>,
+    /// The timestamps of records with a dead letter from the database, by partition and offset. Most of them never reached their row,
+    /// but a crash between the dead letter and the commit, or a replay, may have tried them again.
+    letters: HashMap<(i32, i64), i64>,
+}
+
+impl Settled {
+    /// Whether what is at that place must have reached its row.
+    pub(super) fn has(&self, message: &BorrowedMessage<'_>) -> bool {
+        let place = (message.partition(), message.offset());
+        let (timestamp_ms, stamped_by_topic) = stamp(message);
+        // The letter has the first timestamp of a record that was replayed. One of another time is from an earlier topic.
+        let is_letter = |letter: &i64| stamped_by_topic || *letter == timestamp_ms;
+        self.is_below(place.0, place.1) && !self.letters.get(&place).is_some_and(is_letter)
+    }
+
+    /// Whether an event at that place is settled, or as old as that.
+    pub(super) fn is_below(&self, partition: i32, offset: i64) -> bool {
+        self.to.get(&partition).is_some_and(|to| offset < *to)
+    }
+}
+
+impl<'a> Topic<'a> {
+    /// Nothing is read yet. `whole_topic`: also what the group has not committed must have reached its row.
+    pub(super) fn open(config: &'a Config, whole_topic: bool) -> Result<Topic<'a>, VerifyError> {
+        Ok(Topic { config, reader: Reader::new(&config.kafka)?, whole_topic })
+    }
+
+    fn name(&self) -> &str {
+        &self.config.kafka.topic
+    }
+
+    /// How far everything is settled now. Whatever is read of the table after this must hold it.
+    pub(super) fn settled(&self) -> Result<Settled, VerifyError> {
+        let watermarks = self.reader.watermarks(self.name())?;
+        let committed = self.reader.committed(self.name(), watermarks.keys().copied())?;
+        // A group without offsets and without members is not behind: the topic has been replayed into the table, or never was.
+        let whole_topic = self.whole_topic
+            || (committed.is_empty() && self.reader.group_members(&self.config.kafka.group)? == 0);
+        let settled = |(partition, stretch): (&i32, &Stretch)| {
+            let to = if whole_topic { Some(stretch.to) } else { committed.get(partition).copied() };
+            // Committed offsets past the end are those of a topic that was deleted.
+            (*partition, to.unwrap_or(stretch.from).clamp(stretch.from, stretch.to))
+        };
+        Ok(Settled {
+            beginning: watermarks.iter().map(|(partition, at)| (*partition, at.from)).collect(),
+            to: watermarks.iter().map(settled).collect(),
+            // After the offsets: a dead letter is acknowledged before its offset is committed.
+            letters: self.letters()?,
+        })
+    }
+
+    fn letters(&self) -> Result<HashMap<(i32, i64), i64>, VerifyError> {
+        let topic = &self.config.dead_letters.topic;
+        let mut letters = HashMap::new();
+        self.reader.walk(topic, &self.reader.everything(topic)?, |message| {
+            if let Entry::Letter(letter) = Entry::read(message)
+                && letter.stage == Stage::Write.name()
+                && letter.origin.topic == self.name()
+            {
+                let origin = letter.origin;
+                letters.insert((origin.partition, origin.offset), origin.timestamp_ms);
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(letters)
+    }
+
+    /// Where each partition ends now.
+    pub(super) fn ends(&self) -> Result<BTreeMap<i32, i64>, VerifyError> {
+        let watermarks = self.reader.watermarks(self.name())?;
+        Ok(watermarks.into_iter().map(|(partition, stretch)| (partition, stretch.to)).collect())
+    }
+
+    /// Shows every record between these offsets to `visit`, with a progress bar.
+    pub(super) fn read(
+        &self,
+        from: &BTreeMap<i32, i64>,
+        to: &BTreeMap<i32, i64>,
+        stop: &AtomicBool,
+        mut visit: impl FnMut(&BorrowedMessage<'_>),
+    ) -> Result<(), VerifyError> {
+        let stretches: Stretches = to
+            .iter()
+            .map(|(partition, to)| {
+                let from = from.get(partition).copied().unwrap_or(0);
+                // A group that was set back has nothing new.
+                (*partition, Stretch { from, to: from.max(*to) })
+            })
+            .collect();
+        let records = |stretch: &Stretch| u64::try_from(stretch.to - stretch.from).unwrap_or(0);
+        let mut bar = Bar::new("records", stretches.values().map(records).sum());
+        let mut read = 0;
+        let walked = self.reader.walk(self.name(), &stretches, |message| {
+            visit(message);
+            read += 1;
+            if read % 1_000 == 0 {
+                bar.set(read);
+                if stop.load(Ordering::Relaxed) {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        });
+        bar.finish();
+        walked?;
+        if stop.load(Ordering::Relaxed) { Err(VerifyError::Interrupted) } else { Ok(()) }
+    }
+}
+
+/// Copies a record to the end of a chunk.
+pub(super) fn copy(message: &BorrowedMessage<'_>, chunk: &mut Chunk) {
+    let (timestamp_ms, stamped_by_topic) = stamp(message);
+    let record = RawRecord {
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms,
+        stamped_by_topic,
+        key: message.key(),
+        value: message.payload(),
+    };
+    let headers = headers::of(message).map(|header| match header {
+        Ok(header) => (header.key.as_bytes(), header.value),
+        Err(headers::Unreadable) => (headers::UNREADABLE_NAME, None),
+    });
+    chunk.push_named(record, headers);
+}
+
+/// A record's timestamp, and whether the topic has set it.
+pub(super) fn stamp(message: &BorrowedMessage<'_>) -> (i64, bool) {
+    match message.timestamp() {
+        Timestamp::NotAvailable => (-1, false),
+        Timestamp::CreateTime(ms) => (ms, false),
+        Timestamp::LogAppendTime(ms) => (ms, true),
+    }
+}
