@@ -92,6 +92,8 @@ struct Draft {
     images: String,
     /// The newest event whose job had not been seen when it came.
     latest: Position,
+    /// Where that event stands in the log.
+    latest_at: usize,
     /// Every event: its place and its job.
     log: Vec<u8>,
     events: usize,
@@ -115,6 +117,7 @@ impl Draft {
             id: change.draft_id().into(),
             images: change.images().to_owned(),
             latest: change.position(),
+            latest_at: 0,
             log: Vec::new(),
             events: 0,
         };
@@ -123,10 +126,17 @@ impl Draft {
     }
 
     fn add(&mut self, change: &Change) {
-        let is_newer = change.position() > self.latest;
-        let is_first = || self.log.len() > LOG_SEARCHED_MAX || !self.has_seen(change.job_id());
-        if is_newer && is_first() {
-            self.latest = change.position();
+        let (position, job) = (change.position(), change.job_id());
+        let latest_job = log::read(&self.log[self.latest_at..]).next().map(|event| event.job);
+        // Chunks overtake one another: the first delivery of a job may come after the second.
+        let wins = if latest_job == Some(job) {
+            comes_first(position, self.latest)
+        } else {
+            position > self.latest && (self.log.len() > LOG_SEARCHED_MAX || !self.has_seen(job))
+        };
+        if wins {
+            self.latest = position;
+            self.latest_at = self.log.len();
             self.images.clear();
             self.images.reserve_exact(change.images().len());
             self.images.push_str(change.images());
@@ -156,6 +166,11 @@ impl Draft {
     fn bytes(&self) -> usize {
         self.id.len() + self.images.capacity() + self.log.capacity() + 3 * ALLOCATION
     }
+}
+
+/// Of two events of one job, whether the one at `a` stands for it, as far as these two can tell: see [`crate::row::judge`].
+fn comes_first(a: Position, b: Position) -> bool {
+    if a.partition == b.partition { a.offset < b.offset } else { a < b }
 }
 
 impl Drafts {

@@ -45,12 +45,30 @@ fn the_newest_keeps_its_images_and_every_event_its_place_and_job() {
     assert_eq!((record.record().offset(), record.record().value()), (2, None));
 }
 
+/// Else each of these drafts would have to be read again.
 #[test]
-fn a_job_that_comes_again_takes_no_images_with_it() {
-    let events = [change((0, 0), 5, "a", "d"), change((0, 1), 9, "a", "d")];
-    let groups = drafts(&Held::default(), &events).take(1);
-    let judgement = judge(&RowMemory::default(), &groups[0].events);
-    assert!(groups[0].events[judgement.winner.unwrap()].has_images());
+fn where_a_job_comes_again_the_event_that_counts_has_its_images_in_whatever_order_they_come() {
+    let stories = [
+        // A retry, stamped later.
+        vec![change((0, 0), 5, "a", "d"), change((0, 1), 9, "a", "d")],
+        // A retry that takes another partition.
+        vec![change((0, 0), 5, "a", "d"), change((1, 0), 9, "a", "d")],
+        // Stamped earlier, and after another job.
+        vec![change((0, 0), 1, "b", "d"), change((0, 1), 5, "a", "d"), change((0, 2), 3, "a", "d")],
+    ];
+    for story in stories {
+        for reversed in [false, true] {
+            let mut events = story.clone();
+            if reversed {
+                events.reverse();
+            }
+            let groups = drafts(&Held::default(), &events).take(1);
+            let judgement = judge(&RowMemory::default(), &groups[0].events);
+            let winner = &groups[0].events[judgement.winner.unwrap()];
+            assert!(winner.has_images(), "{reversed}: {story:?}");
+            assert_eq!(winner.images(), events[judgement.winner.unwrap()].images());
+        }
+    }
 }
 
 #[test]
