@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! topic of events, table of drafts
-//!   -> for each round: consume, delete, parse, dataflow, bare UPDATE, end to end, rival, latency
+//!   -> for each round: consume, delete, parse, dataflow, bare UPDATE, end to end, rival, latency,
+//!      replay
 //!   -> medians, ratios
 //! ```
 //!
 //! Rates of different runs, let alone of different machines, cannot be compared: the ratio to the bare UPDATE of the
-//! same round can. `BENCH_EVENTS` (1,000,000) and `BENCH_RUNS` (3) say how much is measured; KAFKA_BROKERS, DATABASE_URL
-//! and REDIS_URL where. `BENCH_ONLY=poison` measures the pipeline on a database that refuses some of the rows. The
+//! same round can. `BENCH_EVENTS` (1,000,000), `BENCH_RUNS` (3) and `REPLAY_EVENTS` (2,000,000, ten a draft) say how much is
+//! measured; KAFKA_BROKERS, DATABASE_URL and REDIS_URL where. `BENCH_ONLY=poison` measures the pipeline on a database that refuses some of the rows. The
 //! numbers also go to `bench.json` in the target directory.
 
 use std::io::{self, Write};
@@ -25,6 +26,7 @@ mod bare_update;
 mod end_to_end;
 mod rival;
 mod latency;
+mod replay;
 mod process;
 mod results;
 
@@ -109,12 +111,15 @@ fn measure(servers: &mut Servers, settings: &Settings) -> anyhow::Result<Results
     say(&format!("publishing {count} events"));
     servers.publish(count)?;
     let events = Events::generate(count)?;
+    say(&format!("publishing {} events for the replay", settings.replay_events));
+    replay::publish(servers, settings.replay_events)?;
     let mut results = Results::new(settings, servers);
     for round in 1..=rounds {
         say(&format!("round {round} of {rounds}"));
         measure_limits(servers, &events, &mut results)?;
         measure_whole(servers, &events, round, &mut results)?;
         measure_latency(servers, &mut results)?;
+        measure_replay(servers, settings, &mut results)?;
     }
     Ok(results)
 }
@@ -169,6 +174,21 @@ fn measure_whole(
     results.note("peak_rss_mb", whole.peak_rss_mb);
     let one = end_to_end::measure(servers, events.len(), 1)?;
     results.note("end_to_end_per_s_w1", one.events_per_s);
+    Ok(())
+}
+
+fn measure_replay(
+    servers: &Servers,
+    settings: &Settings,
+    results: &mut Results,
+) -> anyhow::Result<()> {
+    let [first, again] = replay::measure(servers, settings.replay_events)?;
+    let limit = results.last("consume_per_s");
+    results.note("replay_per_s", first.events_per_s);
+    results.note("replay_ratio", first.events_per_s / limit);
+    results.note("replay_again_per_s", again.events_per_s);
+    results.note("replay_again_ratio", again.events_per_s / limit);
+    results.note("replay_peak_rss_mb", first.peak_rss_mb.max(again.peak_rss_mb));
     Ok(())
 }
 

@@ -46,7 +46,7 @@ const fn cost(
 }
 
 /// In the order of the table.
-const METRICS: [Metric; 28] = [
+const METRICS: [Metric; 33] = [
     rate("consume_per_s", "Kafka client alone", "records/s"),
     rate("delete_per_s", "DELs alone, two a draft", "drafts/s"),
     rate("parse_per_s", "JSON parser alone, 1 thread", "events/s"),
@@ -75,6 +75,11 @@ const METRICS: [Metric; 28] = [
     cost("latency_ratio", "1,000 events/s / by hand, p99", "", 2),
     cost("latency_10000_p50_ms", "10,000 events/s: p50", "ms", 2),
     cost("latency_10000_p99_ms", "10,000 events/s: p99", "ms", 2),
+    rate("replay_per_s", "replay, ten events a draft", "events/s"),
+    share("replay_ratio", "replay / Kafka client"),
+    rate("replay_again_per_s", "the same, nothing to change", "events/s"),
+    share("replay_again_ratio", "the same / Kafka client"),
+    cost("replay_peak_rss_mb", "memory at its peak, replay", "MiB", 0),
 ];
 
 /// What was measured, and under which conditions.
@@ -111,6 +116,12 @@ impl Results {
         let line = format!("  {about:<31} {:>12} {unit}", shown(value, *digits));
         say(line.trim_end());
         self.rounds.entry(name).or_default().push(value);
+    }
+
+    /// What this round has measured.
+    pub(crate) fn last(&self, name: &str) -> f64 {
+        let last = self.rounds.get(name).and_then(|values| values.last());
+        *last.expect("it was measured before")
     }
 
     /// Writes the table, and the file for machines.

@@ -88,6 +88,11 @@ impl Servers {
         latency_topic(&self.config)
     }
 
+    /// A topic with many events a draft.
+    pub(crate) fn replay_topic(&self) -> String {
+        replay_topic(&self.config)
+    }
+
     /// A name for a consumer group that has read nothing yet.
     pub(crate) fn new_group(&mut self) -> String {
         let group = format!("{}-{}", self.config.kafka.group, self.groups.len());
@@ -139,9 +144,10 @@ impl Servers {
     /// Deletes everything that was made.
     pub(crate) fn clear(&self) -> anyhow::Result<()> {
         let Config { kafka, dead_letters, database, .. } = &self.config;
-        let latency = self.latency_topic();
+        let others = [self.latency_topic(), self.replay_topic()];
+        let [latency, replay] = &others;
         self.runtime.block_on(async {
-            let topics = [kafka.topic.as_str(), dead_letters.topic.as_str(), latency.as_str()];
+            let topics = [&kafka.topic, &dead_letters.topic, latency, replay].map(String::as_str);
             let topics = Admin::new(kafka)?.delete_topics(&topics).await;
             let groups = self.delete_groups().await;
             let client = self.connect().await?;
@@ -168,12 +174,17 @@ fn latency_topic(config: &Config) -> String {
     format!("{}-latency", config.kafka.topic)
 }
 
+fn replay_topic(config: &Config) -> String {
+    format!("{}-replay", config.kafka.topic)
+}
+
 async fn make(config: &Config) -> anyhow::Result<String> {
     migrate::run(config, &mut std::io::sink()).await?;
     let admin = Admin::new(&config.kafka)?;
     admin.ensure_topic(&config.kafka.topic, PARTITIONS).await?;
     admin.ensure_topic(&config.dead_letters.topic, 1).await?;
     admin.ensure_topic(&latency_topic(config), PARTITIONS).await?;
+    admin.ensure_topic(&replay_topic(config), PARTITIONS).await?;
     let client = postgres::connect(&config.database).await?;
     let version: String = client.query_one("SHOW server_version", &[]).await?.try_get(0)?;
     Ok(version.split(' ').next().unwrap_or_default().to_owned())

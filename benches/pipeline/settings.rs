@@ -10,6 +10,8 @@ pub(crate) const WORKERS: usize = 2;
 pub(crate) struct Settings {
     /// How many events; as many drafts.
     pub(crate) events: u64,
+    /// How many events there are to replay.
+    pub(crate) replay_events: u64,
     /// How many rounds.
     pub(crate) rounds: u64,
     /// A corner of the servers that nobody else uses.
@@ -23,6 +25,7 @@ impl Settings {
     pub(crate) fn read() -> anyhow::Result<Settings> {
         let events = number("BENCH_EVENTS", 1_000_000)?;
         let rounds = number("BENCH_RUNS", 3)?;
+        let replay_events = number("REPLAY_EVENTS", 2_000_000)?;
         let unique = format!("contentflow-bench-{:08x}", fastrand::u32(..));
         let mut environment = Vec::new();
         for name in ["KAFKA_BROKERS", "DATABASE_URL", "REDIS_URL"] {
@@ -40,7 +43,7 @@ impl Settings {
         let none = std::path::Path::new("");
         let config = Config::load_from(None, none, environment.clone(), Overrides::default())
             .map_err(|error| anyhow::anyhow!("{error}"))?;
-        Ok(Settings { events, rounds, config, environment })
+        Ok(Settings { events, replay_events, rounds, config, environment })
     }
 }
 

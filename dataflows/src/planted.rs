@@ -1,6 +1,7 @@
 //! Bugs that a test can switch on, one at a time, to show that the simulation would find them.
 //!
-//! Without the feature `planted-bugs`, which only tests ask for, [`is_planted`] is `false` at compile time and nothing of this is left.
+//! Without the feature `planted-bugs`, which only tests ask for, or without debug assertions, [`is_planted`] is `false` at compile time
+//! and nothing of this is left.
 
 /// A bug that programs of this kind have had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,43 +77,58 @@ impl Bug {
     ];
 }
 
+/// In a build with the feature, and without optimisation: what is measured has no bug in it, not even one that is switched off.
+#[cfg(all(feature = "planted-bugs", debug_assertions))]
+mod switches {
+    use super::Bug;
+
+    thread_local! {
+        static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+    }
+
+    /// Switches a bug on for this thread, and any other off.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+
+    /// Whether the bug is switched on.
+    pub fn is_planted(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+
+    /// Panics on the job that `PLANTED_PANIC` names: the one bug that a process of its own is to show.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test that starts a process has no other way to tell it"
+    )]
+    pub fn panic_on(job: &str) {
+        static JOB: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+        let planted = JOB.get_or_init(|| std::env::var("PLANTED_PANIC").ok());
+        assert!(planted.as_deref() != Some(job), "planted");
+    }
+}
+
+#[cfg(not(all(feature = "planted-bugs", debug_assertions)))]
+mod switches {
+    use super::Bug;
+
+    /// There is nothing to switch on.
+    #[cfg(feature = "planted-bugs")]
+    pub fn plant(bug: Option<Bug>) {
+        assert_eq!(bug, None, "bugs can be planted only in a build with debug assertions");
+    }
+
+    /// Whether the bug is switched on: never.
+    #[inline(always)]
+    pub const fn is_planted(_: Bug) -> bool {
+        false
+    }
+
+    /// Panics on no job.
+    #[inline(always)]
+    pub const fn panic_on(_: &str) {}
+}
+
 #[cfg(feature = "planted-bugs")]
-thread_local! {
-    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
-}
-
-/// Switches a bug on for this thread, and any other off.
-#[cfg(feature = "planted-bugs")]
-pub fn plant(bug: Option<Bug>) {
-    PLANTED.set(bug);
-}
-
-/// Whether the bug is switched on.
-#[cfg(feature = "planted-bugs")]
-pub fn is_planted(bug: Bug) -> bool {
-    PLANTED.get() == Some(bug)
-}
-
-/// Panics on the job that `PLANTED_PANIC` names: the one bug that a process of its own is to show.
-#[cfg(feature = "planted-bugs")]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test that starts a process has no other way to tell it"
-)]
-pub fn panic_on(job: &str) {
-    static JOB: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
-    let planted = JOB.get_or_init(|| std::env::var("PLANTED_PANIC").ok());
-    assert!(planted.as_deref() != Some(job), "planted");
-}
-
-/// Panics on no job.
-#[cfg(not(feature = "planted-bugs"))]
-#[inline(always)]
-pub const fn panic_on(_: &str) {}
-
-/// Whether the bug is switched on: never.
-#[cfg(not(feature = "planted-bugs"))]
-#[inline(always)]
-pub const fn is_planted(_: Bug) -> bool {
-    false
-}
+pub use switches::plant;
+pub use switches::{is_planted, panic_on};
