@@ -40,7 +40,7 @@ pub(crate) struct Latency {
 
 /// The pipeline at a rate of events a second.
 pub(crate) fn measure(servers: &mut Servers, rate: u64) -> anyhow::Result<Latency> {
-    let kafka = latency_topic(servers, 0);
+    let kafka = latency_topic(servers)?;
     let running = Running::start(servers, &kafka)?;
     let publisher = Publisher::new(&kafka)?;
     let cache = Cache::watch(&servers.config)?;
@@ -73,7 +73,7 @@ pub(crate) fn measure(servers: &mut Servers, rate: u64) -> anyhow::Result<Latenc
 
 /// The bare sequence, one event at a time: produce, consume, one UPDATE, one DEL.
 pub(crate) fn measure_bare(servers: &mut Servers) -> anyhow::Result<Latency> {
-    let kafka = latency_topic(servers, 0);
+    let kafka = latency_topic(servers)?;
     let publisher = Publisher::new(&kafka)?;
     let consumer: BaseConsumer =
         consumer_config(&Kafka { group: servers.new_group(), ..kafka.clone() }).create()?;
@@ -117,12 +117,12 @@ pub(crate) fn measure_bare(servers: &mut Servers) -> anyhow::Result<Latency> {
     Ok(percentiles(latencies))
 }
 
-/// The topic of this measurement: what others have published to the large one is not in the way.
-fn latency_topic(servers: &Servers, linger_ms: u32) -> Kafka {
-    let mut kafka = servers.config.kafka.clone();
-    kafka.topic = servers.latency_topic();
-    kafka.properties.insert("linger.ms".to_owned(), linger_ms.to_string());
-    kafka
+/// A new topic for each measurement: an older event of a draft would delete its key too early.
+fn latency_topic(servers: &mut Servers) -> anyhow::Result<Kafka> {
+    let topic = servers.new_topic()?;
+    let mut kafka = Kafka { topic, ..servers.config.kafka.clone() };
+    kafka.properties.insert("linger.ms".to_owned(), "0".to_owned());
+    Ok(kafka)
 }
 
 /// New events for drafts that exist, newer than all others.

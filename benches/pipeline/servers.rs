@@ -28,6 +28,7 @@ pub(crate) struct Servers {
     pub(crate) runtime: Runtime,
     pub(crate) postgres_version: String,
     groups: Vec<String>,
+    topics: Vec<String>,
     drafts: u64,
     rounds: u64,
 }
@@ -50,6 +51,7 @@ impl Servers {
             runtime,
             postgres_version: String::new(),
             groups: Vec::new(),
+            topics: Vec::new(),
             drafts: settings.events,
             rounds: 0,
         };
@@ -83,9 +85,13 @@ impl Servers {
         self.rounds
     }
 
-    /// A topic for a few events.
-    pub(crate) fn latency_topic(&self) -> String {
-        latency_topic(&self.config)
+    /// Makes one more topic.
+    pub(crate) fn new_topic(&mut self) -> anyhow::Result<String> {
+        let topic = format!("{}-{}", self.config.kafka.topic, self.topics.len());
+        let admin = Admin::new(&self.config.kafka)?;
+        self.runtime.block_on(admin.ensure_topic(&topic, PARTITIONS))?;
+        self.topics.push(topic.clone());
+        Ok(topic)
     }
 
     /// A topic with many events a draft.
@@ -144,10 +150,10 @@ impl Servers {
     /// Deletes everything that was made.
     pub(crate) fn clear(&self) -> anyhow::Result<()> {
         let Config { kafka, dead_letters, database, .. } = &self.config;
-        let others = [self.latency_topic(), self.replay_topic()];
-        let [latency, replay] = &others;
+        let mut topics = vec![kafka.topic.clone(), dead_letters.topic.clone(), self.replay_topic()];
+        topics.extend_from_slice(&self.topics);
         self.runtime.block_on(async {
-            let topics = [&kafka.topic, &dead_letters.topic, latency, replay].map(String::as_str);
+            let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
             let topics = Admin::new(kafka)?.delete_topics(&topics).await;
             let groups = self.delete_groups().await;
             let client = self.connect().await?;
@@ -170,10 +176,6 @@ impl Servers {
     }
 }
 
-fn latency_topic(config: &Config) -> String {
-    format!("{}-latency", config.kafka.topic)
-}
-
 fn replay_topic(config: &Config) -> String {
     format!("{}-replay", config.kafka.topic)
 }
@@ -183,7 +185,6 @@ async fn make(config: &Config) -> anyhow::Result<String> {
     let admin = Admin::new(&config.kafka)?;
     admin.ensure_topic(&config.kafka.topic, PARTITIONS).await?;
     admin.ensure_topic(&config.dead_letters.topic, 1).await?;
-    admin.ensure_topic(&latency_topic(config), PARTITIONS).await?;
     admin.ensure_topic(&replay_topic(config), PARTITIONS).await?;
     let client = postgres::connect(&config.database).await?;
     let version: String = client.query_one("SHOW server_version", &[]).await?.try_get(0)?;
