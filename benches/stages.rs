@@ -15,7 +15,7 @@ use dataflows::dedupe::Memory;
 use dataflows::latest::group;
 use dataflows::ledger::Ledger;
 use dataflows::outcome::Tally;
-use dataflows::record::{Chunk, RawRecord};
+use dataflows::record::Chunk;
 use dataflows::row::{RowMemory, judge};
 use dataflows::validate::{self, DraftIdType};
 
@@ -31,16 +31,11 @@ static CHUNKS: LazyLock<Vec<Chunk>> = LazyLock::new(|| {
     let chunks = generated.chunks(CHUNK).zip(0..).map(|(events, number)| {
         let mut chunk = Chunk::default();
         for (event, offset) in events.iter().zip(i64::from(number) * 512..) {
-            let record = RawRecord {
-                partition: 0,
-                offset,
-                timestamp_ms: event.timestamp_ms,
-                stamped_by_topic: false,
-                key: Some(event.key.as_bytes()),
-                value: event.value.as_deref(),
-            };
             let headers = event.headers.iter();
-            chunk.push(record, headers.map(|(name, value)| (*name, Some(value.as_bytes()))));
+            chunk.push(
+                event.record_at(0, offset),
+                headers.map(|(name, value)| (*name, Some(value.as_bytes()))),
+            );
         }
         chunk
     });

@@ -8,6 +8,7 @@
 //! draft, so a million drafts cost it no memory: the next draft is the next step of a walk that visits every draft
 //! once before it visits one again.
 
+use dataflows::record::RawRecord;
 use dataflows::reject::Reason;
 use fastrand::Rng;
 use std::collections::VecDeque;
@@ -83,6 +84,20 @@ pub struct GeneratedEvent {
     pub timestamp_ms: i64,
     /// What it is meant to be.
     pub kind: Kind,
+}
+
+impl GeneratedEvent {
+    /// The record that it becomes at that place of a topic.
+    pub fn record_at(&self, partition: i32, offset: i64) -> RawRecord<'_> {
+        RawRecord {
+            partition,
+            offset,
+            timestamp_ms: self.timestamp_ms,
+            stamped_by_topic: false,
+            key: Some(self.key.as_bytes()),
+            value: self.value.as_deref(),
+        }
+    }
 }
 
 /// A job of the generator: its content follows from the seed and these numbers.

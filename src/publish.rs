@@ -186,12 +186,7 @@ pub fn publish_generated(
             }
         }
         *by_kind.entry(event.kind.name()).or_default() += 1;
-        publisher.send(&Event {
-            key: &event.key,
-            value: event.value.as_deref(),
-            headers: event.headers,
-            timestamp_ms: event.timestamp_ms,
-        })?;
+        publisher.send(&Event::from(&event))?;
         if index % 256 == 0 {
             sent(index);
         }

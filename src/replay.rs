@@ -43,6 +43,9 @@ pub mod reader;
 mod recall;
 pub mod report;
 
+/// How many events of a draft there may be in a replay before its pipelines of DELs are shorter than those of a run.
+const EVENTS_A_KEY: usize = 10;
+
 /// What a replay does besides reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -136,8 +139,12 @@ pub fn replay(
     let (progress, watch) = progress();
     let progress = Arc::new(progress);
     let held = Held::default();
-    let rules =
-        Rules { compaction: Some(compaction(config, &held)), ..rules(config, table.draft_ids) };
+    let rules = Rules {
+        compaction: Some(compaction(config, &held)),
+        // Many events have one key; the sink sends no more of them at once than a run.
+        keys_max: EVENTS_A_KEY * config.cache.batch_keys,
+        ..rules(config, table.draft_ids)
+    };
     let Workers { entrances, guards } =
         start(config.run.workers, rules, effects, &progress).map_err(RunError::Start)?;
     // Never waited for: the replay ends when the ledger says so. A worker that panics takes the process with it.

@@ -30,7 +30,7 @@ use crate::sink::postgres::Retry;
 use crate::sink::postgres::session::Session;
 use crate::sink::redis::Connection;
 use crate::sink::redis::second_delete::SecondDeletes;
-use crate::sink::{Lane, dead_letter, postgres, redis, remote};
+use crate::sink::{Lane, Remote, dead_letter, postgres, redis, remote};
 use crate::source::assignment::State;
 use crate::source::client::{Context, KafkaClient};
 use crate::source::{SourceError, Until, poll};
@@ -112,14 +112,7 @@ pub(crate) struct Servers {
 
 impl MakeEffects for Servers {
     fn write(&self, waker: Waker) -> impl Effect<Request = Group, Answer = Written> + 'static {
-        let (effect, lanes) = remote(self.config.database.connections, &waker);
-        let retry =
-            Retry { retries: self.config.run.retries, backoff: self.config.run.retry_backoff };
-        for lane in lanes {
-            let session = Session::new(self.config.database.clone(), self.table.id_type);
-            self.runtime.spawn(postgres::serve(lane, session, retry, self.policy.clone()));
-        }
-        effect
+        self.write_through(&waker, |session| session)
     }
 
     fn invalidate(
@@ -142,6 +135,22 @@ impl MakeEffects for Servers {
 }
 
 impl Servers {
+    /// Writes through tables that are made of sessions, one for each lane.
+    pub(crate) fn write_through<T: postgres::table::Table + 'static>(
+        &self,
+        waker: &Waker,
+        table: impl Fn(Session) -> T,
+    ) -> Remote<Group, Written> {
+        let Servers { runtime, config, policy, .. } = self;
+        let (effect, lanes) = remote(config.database.connections, waker);
+        let retry = Retry { retries: config.run.retries, backoff: config.run.retry_backoff };
+        for lane in lanes {
+            let session = Session::new(config.database.clone(), self.table.id_type);
+            runtime.spawn(postgres::serve(lane, table(session), retry, policy.clone()));
+        }
+        effect
+    }
+
     /// Has a lane delete its keys.
     pub(crate) fn serve_deletes(&self, lane: Lane<Settled, Invalidated>) {
         let connection = Connection::new(self.config.cache.clone());

@@ -1,12 +1,10 @@
 //! The whole program, as it is installed: another process, which reads the topic from its beginning to its end.
 
-use std::io::{Read, Seek};
-use std::process::{Command, Stdio};
-
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use serde::Deserialize;
 
-use super::process::{Usage, wait};
+use super::process::Usage;
+use super::program;
 use super::results::{ratio, us_per_event};
 use super::servers::Servers;
 use super::settings::WORKERS;
@@ -56,23 +54,11 @@ fn run(
     refused: u64,
 ) -> anyhow::Result<EndToEnd> {
     let group = servers.new_group();
-    let mut log = tempfile::tempfile()?;
-    let child = Command::new(env!("CARGO_BIN_EXE_contentflow"))
-        .args(["run", "--until-caught-up", "--report", "json", "--group", &group])
-        .args(["--workers", &workers.to_string()])
-        .envs(servers.environment.iter().map(|(name, value)| (name, value)))
-        .env("RUST_LOG", "warn")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log.try_clone()?)
-        .spawn()
-        .context("the program does not start")?;
-    let (output, Usage { cpu, peak_rss_kb }) = wait(child)?;
-    let mut logged = String::new();
-    log.rewind()?;
-    log.read_to_string(&mut logged)?;
-    ensure!(output.status.success(), "the program failed: {}", logged.trim());
-    let report: Report = serde_json::from_slice(&output.stdout).context("the report")?;
+    let workers = workers.to_string();
+    let arguments =
+        ["run", "--until-caught-up", "--report", "json", "--group", &group, "--workers", &workers];
+    let (report, Usage { cpu, peak_rss_kb }, logged) =
+        program::run(servers, &servers.config.kafka.topic, &arguments)?;
     let Report { applied, rejected, records_per_s } = report;
     ensure!(
         (applied, rejected) == (events - refused, refused),

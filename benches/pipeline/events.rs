@@ -1,7 +1,7 @@
 //! The events in memory, in the order of their publication.
 
 use contentflow::generate::Generator;
-use dataflows::record::{Chunk, RawRecord};
+use dataflows::record::Chunk;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -41,16 +41,11 @@ impl Events {
         let mut chunks = Vec::new();
         let mut chunk = Chunk::default();
         for (offset, event) in (0..).zip(Generator::new(mix(count))?) {
-            let record = RawRecord {
-                partition: 0,
-                offset,
-                timestamp_ms: event.timestamp_ms,
-                stamped_by_topic: false,
-                key: Some(event.key.as_bytes()),
-                value: event.value.as_deref(),
-            };
             let headers = event.headers.iter();
-            chunk.push(record, headers.map(|(name, value)| (*name, Some(value.as_bytes()))));
+            chunk.push(
+                event.record_at(0, offset),
+                headers.map(|(name, value)| (*name, Some(value.as_bytes()))),
+            );
             if chunk.len() == BATCH_ROWS {
                 chunks.push(std::mem::take(&mut chunk));
             }

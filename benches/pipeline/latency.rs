@@ -4,7 +4,7 @@
 //! counts from the time at which the rate wants it published, so that a publisher that falls behind hides nothing.
 
 use std::collections::HashMap;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::bare_update::Connection;
 use super::events::{Batch, parse};
+use super::program;
 use super::results::ratio;
 use super::servers::{PARTITIONS, Servers, mix};
 use super::settings::WORKERS;
@@ -135,12 +136,7 @@ fn events(servers: &mut Servers, count: u64) -> anyhow::Result<Vec<GeneratedEven
 }
 
 fn publish(publisher: &Publisher, event: &GeneratedEvent) -> anyhow::Result<()> {
-    publisher.send(&Event {
-        key: &event.key,
-        value: event.value.as_deref(),
-        headers: event.headers,
-        timestamp_ms: event.timestamp_ms,
-    })?;
+    publisher.send(&Event::from(event))?;
     publisher.idle(Duration::ZERO);
     Ok(())
 }
@@ -160,14 +156,9 @@ struct Running(Child);
 impl Running {
     fn start(servers: &mut Servers, kafka: &Kafka) -> anyhow::Result<Running> {
         let group = servers.new_group();
-        let child = Command::new(env!("CARGO_BIN_EXE_contentflow"))
-            .args(["run", "--group", &group, "--workers", &WORKERS.to_string()])
-            .envs(servers.environment.iter().map(|(name, value)| (name, value)))
-            .env("CONTENTFLOW_KAFKA__TOPIC", &kafka.topic)
-            .env("CONTENTFLOW_DEAD_LETTERS__TOPIC", &servers.config.dead_letters.topic)
-            .env("RUST_LOG", "warn")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
+        let workers = WORKERS.to_string();
+        let arguments = ["run", "--group", &group, "--workers", &workers];
+        let child = program::command(servers, &kafka.topic, &arguments)
             .spawn()
             .context("the program does not start")?;
         Ok(Running(child))

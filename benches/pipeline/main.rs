@@ -23,6 +23,7 @@ mod delete;
 mod parse;
 mod dataflow;
 mod bare_update;
+mod program;
 mod end_to_end;
 mod rival;
 mod latency;

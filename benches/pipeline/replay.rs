@@ -1,16 +1,13 @@
 //! A replay of a topic with ten events a draft, as a process of its own: first over a table without images, then once more, when there is
 //! nothing to change.
 
-use std::io::{Read, Seek};
-use std::process::{Command, Stdio};
-
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use contentflow::config::Kafka;
 use contentflow::generate::Mix;
 use contentflow::publish;
 use serde::Deserialize;
 
-use super::process::{Usage, wait};
+use super::program;
 use super::results::ratio;
 use super::servers::{Servers, mix};
 use super::settings::WORKERS;
@@ -58,26 +55,11 @@ fn topic(servers: &Servers) -> Kafka {
 }
 
 fn run(servers: &Servers, events: u64) -> anyhow::Result<(Replayed, u64)> {
-    let mut log = tempfile::tempfile()?;
-    let child = Command::new(env!("CARGO_BIN_EXE_contentflow"))
-        .args(["replay", "--report", "json", "--workers", &WORKERS.to_string()])
-        .envs(servers.environment.iter().map(|(name, value)| (name, value)))
-        .env("CONTENTFLOW_KAFKA__TOPIC", &topic(servers).topic)
-        .env("CONTENTFLOW_DEAD_LETTERS__TOPIC", &servers.config.dead_letters.topic)
-        .env("RUST_LOG", "warn")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log.try_clone()?)
-        .spawn()
-        .context("the program does not start")?;
-    let (output, Usage { peak_rss_kb, .. }) = wait(child)?;
-    let mut logged = String::new();
-    log.rewind()?;
-    log.read_to_string(&mut logged)?;
-    ensure!(output.status.success(), "the program failed: {}", logged.trim());
-    let report: Report = serde_json::from_slice(&output.stdout).context("the report")?;
+    let workers = WORKERS.to_string();
+    let arguments = ["replay", "--report", "json", "--workers", &workers];
+    let (report, usage, _log) = program::run(servers, &topic(servers).topic, &arguments)?;
     let Report { read, rows_written, records_per_s } = report;
     ensure!(read == events, "{read} of {events} events are read");
-    let peak_rss_mb = ratio(peak_rss_kb, 1024);
+    let peak_rss_mb = ratio(usage.peak_rss_kb, 1024);
     Ok((Replayed { events_per_s: records_per_s, peak_rss_mb }, rows_written))
 }

@@ -13,7 +13,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
 use super::PublishError;
 use crate::config::Kafka;
-use crate::generate::Headers;
+use crate::generate::{GeneratedEvent, Headers};
 use crate::kafka;
 
 /// How long an event may wait for its acknowledgement. A healthy cluster takes milliseconds; a new leader, seconds.
@@ -55,6 +55,13 @@ pub struct Event<'a> {
     pub headers: Headers,
     /// The record's timestamp, milliseconds since the epoch.
     pub timestamp_ms: i64,
+}
+
+impl<'a> From<&'a GeneratedEvent> for Event<'a> {
+    fn from(event: &'a GeneratedEvent) -> Event<'a> {
+        let GeneratedEvent { key, value, headers, timestamp_ms, .. } = event;
+        Event { key, value: value.as_deref(), headers, timestamp_ms: *timestamp_ms }
+    }
 }
 
 /// What the brokers have acknowledged.

@@ -17,9 +17,7 @@ use super::Options;
 use super::recall::Recall;
 use crate::run::Servers;
 use crate::sink::postgres::failure::Failure;
-use crate::sink::postgres::session::Session;
 use crate::sink::postgres::table::{Amendment, Table};
-use crate::sink::postgres::{self, Retry};
 use crate::sink::{Job, Lane, remote};
 use crate::worker::MakeEffects;
 
@@ -35,22 +33,14 @@ pub(super) struct Effects {
 
 impl MakeEffects for Effects {
     fn write(&self, waker: Waker) -> impl Effect<Request = Group, Answer = Written> + 'static {
-        let Servers { runtime, config, table, policy, .. } = &self.servers;
-        let (effect, lanes) = remote(config.database.connections, &waker);
-        let retry = Retry { retries: config.run.retries, backoff: config.run.retry_backoff };
-        for lane in lanes {
-            let session = Session::new(config.database.clone(), table.id_type);
-            let (options, counted) = (self.options, Arc::clone(&self.rows));
-            let table = Rows {
-                table: session,
-                options,
-                counted,
-                recall: self.recall.clone(),
-                would_have: HashMap::new(),
-            };
-            runtime.spawn(postgres::serve(lane, table, retry, policy.clone()));
-        }
-        effect
+        let Effects { options, rows, recall, .. } = self;
+        self.servers.write_through(&waker, |table| Rows {
+            table,
+            options: *options,
+            counted: Arc::clone(rows),
+            recall: recall.clone(),
+            would_have: HashMap::new(),
+        })
     }
 
     fn invalidate(

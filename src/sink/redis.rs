@@ -93,12 +93,17 @@ impl Connection {
     }
 
     async fn try_delete(&mut self, drafts: &BTreeSet<&str>) -> Result<u64, CacheError> {
-        if drafts.is_empty() {
-            return Ok(0);
-        }
         let keys: Vec<String> = drafts.iter().map(|draft| self.config.key.key(draft)).collect();
+        let mut existed = 0;
+        for keys in keys.chunks(self.config.batch_keys) {
+            existed += self.delete_keys(keys).await?;
+        }
+        Ok(existed)
+    }
+
+    async fn delete_keys(&mut self, keys: &[String]) -> Result<u64, CacheError> {
         if !self.one_by_one {
-            match self.send(lease::invalidation_together(&keys)).await?.as_slice() {
+            match self.send(lease::invalidation_together(keys)).await?.as_slice() {
                 [Ok(_leases), Ok(existed)] => return Ok(*existed),
                 _refused => self.one_by_one = true,
             }

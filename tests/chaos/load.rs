@@ -109,12 +109,7 @@ fn publish(
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        publisher.send(&Event {
-            key: &event.key,
-            value: event.value.as_deref(),
-            headers: event.headers,
-            timestamp_ms: event.timestamp_ms,
-        })?;
+        publisher.send(&Event::from(&event))?;
         *published.entry(event.kind).or_default() += 1;
         let mut hot = hot.lock().unwrap();
         hot.push_front(event.key);
