@@ -113,15 +113,14 @@ pub struct Run {
     pub on_outage: OnOutage,
     /// `run.on_data_loss`. Default stop: lost records are a decision for a person.
     pub on_data_loss: OnDataLoss,
-    /// `run.epoch_records`: an epoch closes with this many. Default 40,000: eight full batches for the database, each with
-    /// neighbouring ids.
+    /// `run.epoch_records`: an epoch closes with this many. Default 20,000: four full batches for the database.
     pub epoch_records: usize,
-    /// `run.epoch_bytes`: an epoch closes with this many. Default 16 MiB: as many records of 400 bytes; large records
+    /// `run.epoch_bytes`: an epoch closes with this many. Default 16 MiB: 20,000 records of 800 bytes; large records
     /// close it earlier, so that memory stays bounded.
     pub epoch_bytes: usize,
     /// `run.linger_ms`: an epoch that is not empty closes after this long. Default 5 ms: below a commit's own latency.
     pub linger: Duration,
-    /// `run.epochs_in_flight`, at most. Default 3: one each in dataflow, database and cache, besides the one that is open.
+    /// `run.epochs_in_flight`, at most. Default 4: one each in poll, dataflow, database and cache.
     pub epochs_in_flight: usize,
     /// `run.dedupe_jobs`: jobs remembered by this process. Default 1,000,000: 16 bytes each plus the table, some 40 MB.
     pub dedupe_jobs: usize,
