@@ -244,7 +244,7 @@ pub fn run(
     }
 
     let mut state = consumer.context().state();
-    state.committer.close();
+    state.leave();
     let (read, totals) = (state.ingest.read(), state.ingest.totals());
     let report = Report::new(
         read,

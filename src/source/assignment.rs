@@ -38,6 +38,7 @@ pub struct State {
     drain: Duration,
     partitions: BTreeMap<i32, Owned>,
     assigned_once: bool,
+    is_leaving: bool,
 }
 
 /// A partition that is ours.
@@ -59,7 +60,29 @@ impl State {
         drain: Duration,
     ) -> State {
         let partitions = BTreeMap::new();
-        State { ingest, committer, abort, on_data_loss, drain, partitions, assigned_once: false }
+        let (assigned_once, is_leaving) = (false, false);
+        State {
+            ingest,
+            committer,
+            abort,
+            on_data_loss,
+            drain,
+            partitions,
+            assigned_once,
+            is_leaving,
+        }
+    }
+
+    /// Ends the work of this member: it commits nothing more but what it hands over, and asks for nothing more. Partitions can
+    /// still come in while it leaves the group, but the group answers it no questions any more.
+    pub fn leave(&mut self) {
+        self.committer.close();
+        self.is_leaving = true;
+    }
+
+    /// Whether the member is leaving the group.
+    pub fn is_leaving(&self) -> bool {
+        self.is_leaving
     }
 
     /// Notes that everything there is of a partition has been read.

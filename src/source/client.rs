@@ -113,8 +113,12 @@ impl Context {
     }
 
     fn assigned(&self, client: &KafkaClient, partitions: &[i32]) -> KafkaResult<()> {
-        let starts = self.state().assigned(client, partitions)?;
-        let starts = list(&self.topic, starts)?;
+        let mut state = self.state();
+        let starts = if state.is_leaving() {
+            names(&self.topic, partitions)
+        } else {
+            list(&self.topic, state.assigned(client, partitions)?)?
+        };
         match client.rebalance_protocol() {
             RebalanceProtocol::Cooperative => client.incremental_assign(&starts),
             RebalanceProtocol::Eager | RebalanceProtocol::None => client.assign(&starts),
