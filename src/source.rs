@@ -82,8 +82,9 @@ pub enum Turn {
 #[derive(Debug)]
 enum Stage {
     Reading,
-    /// Reading has ended; what was read is being finished.
-    Draining(Instant),
+    /// Reading has ended; what was read is being finished. How long that may take counts from the signal to stop: where none has
+    /// come, nobody waits for the end but for its own sake.
+    Draining(Option<Instant>),
     /// All that was read is durable.
     Committing(Instant),
 }
@@ -129,7 +130,7 @@ impl Source {
             Stage::Reading if self.is_to_end(state) => {
                 state.ingest.end();
                 client.pause(&state.owned())?;
-                self.stage = Stage::Draining(Instant::now());
+                self.stage = Stage::Draining(None);
                 Ok(Turn::Tend(Duration::ZERO))
             }
             Stage::Reading => self.read(state, client),
@@ -137,10 +138,14 @@ impl Source {
                 self.stage = Stage::Committing(Instant::now());
                 Ok(Turn::Tend(Duration::ZERO))
             }
-            Stage::Draining(since) if since.elapsed() > self.drain_timeout => {
-                Err(SourceError::Drain(self.drain_timeout))
+            Stage::Draining(ref mut since) => {
+                if self.stop.load(Ordering::Relaxed)
+                    && since.get_or_insert_with(Instant::now).elapsed() > self.drain_timeout
+                {
+                    return Err(SourceError::Drain(self.drain_timeout));
+                }
+                Ok(Turn::Tend(Duration::from_millis(5)))
             }
-            Stage::Draining(_) => Ok(Turn::Tend(Duration::from_millis(5))),
             Stage::Committing(since)
                 if state.committer.is_even() || since.elapsed() > LAST_COMMIT =>
             {

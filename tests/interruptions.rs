@@ -47,6 +47,31 @@ fn a_stop_in_the_middle_of_a_load_drains_and_the_next_run_does_the_rest() {
 }
 
 #[test]
+fn a_run_until_caught_up_finishes_however_long_it_takes_unless_it_is_told_to_stop() {
+    let mut world = World::new("no-hurry");
+    world.set("run.drain_timeout_s", 1);
+    world.set("database.lock_timeout_ms", 50);
+    world.drafts(["d1"]);
+    world.publish([event("d1", "job-1").on(0)]);
+    let blocker = world.database.session();
+    blocker.sql("BEGIN; SELECT FROM event_drafts WHERE event_draft_id = 'd1' FOR UPDATE");
+    let run = ["run", "--until-caught-up", "--report", "json"];
+
+    let mut running = world.start(&run);
+    // Long enough to start, to read, and to wait for longer than a stop may take.
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(!running.has_ended(), "{}", running.err());
+    let error = running.stop();
+    assert!(error.failure(1).contains("not drained"), "{error:?}");
+
+    let mut running = world.start(&run);
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(!running.has_ended(), "{}", running.err());
+    blocker.sql("COMMIT");
+    assert_eq!(running.wait().report().outcomes(), [1, 1, 0, 0, 0, 0]);
+}
+
+#[test]
 fn a_stop_that_cannot_drain_says_so_and_commits_nothing_of_it() {
     let mut world = World::new("no-drain");
     let wire = world.wire_to_database();
