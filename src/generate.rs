@@ -93,9 +93,9 @@ impl GeneratedEvent {
             partition,
             offset,
             timestamp_ms: self.timestamp_ms,
-            stamped_by_topic: false,
             key: Some(self.key.as_bytes()),
             value: self.value.as_deref(),
+            ..RawRecord::default()
         }
     }
 }

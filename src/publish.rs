@@ -210,14 +210,7 @@ pub fn now_ms() -> i64 {
 /// The draft's id, if a consumer would take the value for a ContentCreated and accept it.
 fn checked(value: &[u8]) -> Result<String, Fault> {
     let mut chunk = Chunk::default();
-    let record = RawRecord {
-        partition: 0,
-        offset: 0,
-        timestamp_ms: 0,
-        stamped_by_topic: false,
-        key: None,
-        value: Some(value),
-    };
+    let record = RawRecord { value: Some(value), ..RawRecord::default() };
     // Without the header that it is published with: that one would make a ContentCreated of any other type.
     chunk.push(record, []);
     match decode(chunk.record(0), DraftIdType::Text { max_chars: None }) {

@@ -75,9 +75,8 @@ impl Oracle {
             partition: position.partition,
             offset: position.offset,
             timestamp_ms: position.timestamp_ms,
-            stamped_by_topic: false,
-            key: None,
             value: message.payload(),
+            ..RawRecord::default()
         };
         let mut chunk = Chunk::with_capacity(1024);
         let headers = message.headers().into_iter().flat_map(Headers::iter);

@@ -38,8 +38,8 @@ impl Span {
     }
 }
 
-/// One record to copy into a chunk, borrowed from the client library.
-#[derive(Clone, Copy, Debug)]
+/// One record to copy into a chunk, borrowed from the client library. The default is a tombstone without a key, first of partition 0.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct RawRecord<'a> {
     /// The partition that the record was read from.
     pub partition: i32,

@@ -4,19 +4,18 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 use tokio::runtime::Runtime;
 
 use super::failure::{Failure, give_hint};
-use super::run::{ReportFormat, write_report};
-use crate::check::{self, Needs};
+use super::run::{ReportFormat, ready, write_report};
+use crate::check::Needs;
 use crate::commit::Offsets;
 use crate::config::{Config, Overrides};
 use crate::replay::plan::{self, From, Scope};
 use crate::replay::{Options, ReplayError, replay};
-use crate::run::{RunError, stop_on_signals};
+use crate::run::RunError;
 
 /// `contentflow replay`
 #[derive(Clone, Debug, Args)]
@@ -170,12 +169,7 @@ pub(super) fn execute(
 ) -> Result<(), Failure> {
     let &ReplayArgs { dead_letters, rewrite, dry_run, .. } = args;
     let needs = Needs { dead_letters, cache: !dry_run };
-    let problems = runtime.block_on(check::problems(&config, needs));
-    if !problems.is_empty() {
-        return Err(Failure::problems(problems));
-    }
-    let stop = Arc::new(AtomicBool::new(false));
-    stop_on_signals(runtime, Arc::clone(&stop));
+    let stop = ready(&config, needs, runtime)?;
     let options = Options { dead_letters, rewrite, dry_run };
     let go_on = |next: &Offsets| format!("to go on: {}", args.resumed(file, next));
     match replay(&Arc::new(config), &args.scope(), options, &stop, runtime) {

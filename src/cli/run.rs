@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use super::failure::Failure;
-use crate::check;
+use crate::check::{self, Needs};
 use crate::config::{Config, Overrides};
 use crate::run::{consume, stop_on_signals};
 use crate::source::Until;
@@ -66,16 +66,26 @@ pub(super) fn execute(
     runtime: &Runtime,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
-    let problems = runtime.block_on(check::problems(&config, check::Needs::ALL));
+    let stop = ready(&config, Needs::ALL, runtime)?;
+    let until = Until { stop, caught_up: args.until_caught_up };
+    let report = consume(&Arc::new(config), &until, runtime)?;
+    write_report(&report, args.report, out)?;
+    Ok(())
+}
+
+/// Checks that everything is there. Returns what a signal sets.
+pub(super) fn ready(
+    config: &Config,
+    needs: Needs,
+    runtime: &Runtime,
+) -> Result<Arc<AtomicBool>, Failure> {
+    let problems = runtime.block_on(check::problems(config, needs));
     if !problems.is_empty() {
         return Err(Failure::problems(problems));
     }
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signals(runtime, Arc::clone(&stop));
-    let until = Until { stop, caught_up: args.until_caught_up };
-    let report = consume(&Arc::new(config), &until, runtime)?;
-    write_report(&report, args.report, out)?;
-    Ok(())
+    Ok(stop)
 }
 
 pub(super) fn write_report(

@@ -2,17 +2,16 @@
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
 use tokio::runtime::Runtime;
 
 use super::failure::Failure;
-use crate::check;
+use super::run::ready;
+use crate::check::Needs;
 use crate::config::{Config, Overrides};
-use crate::run::{Table, stop_on_signals};
+use crate::run::Table;
 use crate::verify::{Plan, Verify};
 
 /// Exit code 3: there are differences.
@@ -75,12 +74,7 @@ pub(super) fn run(
     runtime: &Runtime,
     out: &mut impl Write,
 ) -> Result<ExitCode, Failure> {
-    let problems = runtime.block_on(check::problems(config, check::Needs::ALL));
-    if !problems.is_empty() {
-        return Err(Failure::problems(problems));
-    }
-    let stop = Arc::new(AtomicBool::new(false));
-    stop_on_signals(runtime, Arc::clone(&stop));
+    let stop = ready(config, Needs::ALL, runtime)?;
     let &VerifyArgs { repair, whole_topic, json, limit, .. } = args;
     let plan = Plan { repair, whole_topic, json, limit };
     let table = runtime.block_on(Table::look_up(config))?;

@@ -1,5 +1,5 @@
 use dataflows::decode::{Decoded, decode};
-use dataflows::record::{Chunk, RawRecord};
+use dataflows::record::Chunk;
 use dataflows::validate::DraftIdType;
 
 use super::*;
@@ -141,15 +141,10 @@ fn impossible_mixes_are_refused_with_what_is_wrong() {
 /// What the consumer makes of an event.
 fn decoded(event: &GeneratedEvent, column: DraftIdType) -> Result<&'static str, Reason> {
     let mut chunk = Chunk::default();
-    let record = RawRecord {
-        partition: 0,
-        offset: 0,
-        timestamp_ms: event.timestamp_ms,
-        stamped_by_topic: false,
-        key: Some(event.key.as_bytes()),
-        value: event.value.as_deref(),
-    };
-    chunk.push(record, event.headers.iter().map(|(key, value)| (*key, Some(value.as_bytes()))));
+    chunk.push(
+        event.record_at(0, 0),
+        event.headers.iter().map(|(key, value)| (*key, Some(value.as_bytes()))),
+    );
     match decode(chunk.record(0), column) {
         Decoded::Event(decoded) => {
             assert_eq!(decoded.draft_id, event.key);

@@ -269,11 +269,7 @@ impl<T: Table> Writer<T> {
                 Verdict::Incomplete => self.incomplete.push((pending, None)),
                 Verdict::Undecided if pending.comparisons_lost >= COMPARISONS_LOST_MAX => {
                     let fault = Fault::new(Reason::DatabaseRefused, UNCHANGED);
-                    if self.table.wants_records() && self.lacks(&pending) {
-                        self.incomplete.push((pending, Some(fault)));
-                    } else {
-                        self.reject(pending, &fault);
-                    }
+                    self.give_up(pending, fault);
                 }
                 Verdict::Undecided => {
                     self.try_later(Pending {
@@ -286,11 +282,7 @@ impl<T: Table> Writer<T> {
                     let message =
                         format!("no row has this eventDraftId, after {} tries", pending.attempts);
                     let fault = Fault::new(Reason::UnknownDraft, message);
-                    if self.table.wants_records() && self.lacks(&pending) {
-                        self.incomplete.push((pending, Some(fault)));
-                    } else {
-                        self.reject(pending, &fault);
-                    }
+                    self.give_up(pending, fault);
                 }
                 Verdict::NoSuchRow => {
                     let others =
@@ -316,6 +308,15 @@ impl<T: Table> Writer<T> {
         let refused = Written::Refused { change, fault: fault.clone(), attempts: pending.attempts };
         self.book.enter(ticket, refused);
         (!pending.group.events.is_empty()).then_some(pending)
+    }
+
+    /// Rejects all events of a group, once it has the records that its dead letters need.
+    fn give_up(&mut self, pending: Pending, fault: Fault) {
+        if self.table.wants_records() && self.lacks(&pending) {
+            self.incomplete.push((pending, Some(fault)));
+        } else {
+            self.reject(pending, &fault);
+        }
     }
 
     /// Rejects all events of a group.

@@ -14,8 +14,9 @@ use dataflows::verify::{About, DraftKey};
 use rdkafka::message::Message;
 
 use super::table::{Stored, snapshot};
-use super::topic::{Settled, Topic, copy, stamp};
+use super::topic::{Settled, Topic, copy};
 use super::{Verify, VerifyError};
+use crate::source::record_of;
 
 mod cached;
 
@@ -141,7 +142,7 @@ impl Verify<'_> {
         let ends = reading.ends.clone();
         topic.read(&settled.beginning, &ends, &self.stop, |message| {
             let place = (message.partition(), message.offset());
-            reading.oldest_ms = reading.oldest_ms.min(stamp(message).0);
+            reading.oldest_ms = reading.oldest_ms.min(record_of(message).timestamp_ms);
             if claimed.contains(&place) {
                 reading.found.insert(place);
             }

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use dataflows::change::Stage;
 use dataflows::record::{Chunk, RawRecord};
 use dataflows::verify::Beginning;
-use rdkafka::message::{BorrowedMessage, Message, Timestamp};
+use rdkafka::message::{BorrowedMessage, Message};
 
 use super::VerifyError;
 use crate::config::Config;
 use crate::dead_letters::Entry;
 use crate::dead_letters::scan::{Reader, Stretch, Stretches};
-use crate::headers;
 use crate::progress_bar::Bar;
+use crate::source::{headers_of, record_of};
 
 /// The topic and its dead letters.
 pub(super) struct Topic<'a> {
@@ -39,7 +39,7 @@ impl Settled {
     /// Whether what is at that place must have reached its row.
     pub(super) fn has(&self, message: &BorrowedMessage<'_>) -> bool {
         let place = (message.partition(), message.offset());
-        let (timestamp_ms, stamped_by_topic) = stamp(message);
+        let RawRecord { timestamp_ms, stamped_by_topic, .. } = record_of(message);
         // The letter has the first timestamp of a record that was replayed. One of another time is from an earlier topic.
         let is_letter = |letter: &i64| stamped_by_topic || *letter == timestamp_ms;
         self.is_below(place.0, place.1) && !self.letters.get(&place).is_some_and(is_letter)
@@ -141,27 +141,5 @@ impl<'a> Topic<'a> {
 
 /// Copies a record to the end of a chunk.
 pub(super) fn copy(message: &BorrowedMessage<'_>, chunk: &mut Chunk) {
-    let (timestamp_ms, stamped_by_topic) = stamp(message);
-    let record = RawRecord {
-        partition: message.partition(),
-        offset: message.offset(),
-        timestamp_ms,
-        stamped_by_topic,
-        key: message.key(),
-        value: message.payload(),
-    };
-    let headers = headers::of(message).map(|header| match header {
-        Ok(header) => (header.key.as_bytes(), header.value),
-        Err(headers::Unreadable) => (headers::UNREADABLE_NAME, None),
-    });
-    chunk.push_named(record, headers);
-}
-
-/// A record's timestamp, and whether the topic has set it.
-pub(super) fn stamp(message: &BorrowedMessage<'_>) -> (i64, bool) {
-    match message.timestamp() {
-        Timestamp::NotAvailable => (-1, false),
-        Timestamp::CreateTime(ms) => (ms, false),
-        Timestamp::LogAppendTime(ms) => (ms, true),
-    }
+    chunk.push_named(record_of(message), headers_of(message));
 }

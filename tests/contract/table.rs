@@ -138,12 +138,10 @@ fn odd(job: &str) -> Change {
         r#"{{"jobId":{quoted},"eventDraftId":"d1","imageUrls":{{"simple":"http://s/s/odd","fancy":"http://f","trendy":"http://t"}}}}"#
     );
     let record = dataflows::record::RawRecord {
-        partition: 0,
         offset: 2,
         timestamp_ms: 6,
-        stamped_by_topic: false,
-        key: None,
         value: Some(value.as_bytes()),
+        ..Default::default()
     };
     let mut chunk = Chunk::default();
     chunk.push(record, []);

@@ -62,9 +62,8 @@ impl Record {
             partition,
             offset,
             timestamp_ms: self.timestamp_ms,
-            stamped_by_topic: false,
-            key: None,
             value: Some(&self.value),
+            ..RawRecord::default()
         }
     }
 }

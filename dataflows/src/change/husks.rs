@@ -46,14 +46,7 @@ impl Husks {
     pub fn push(&mut self, position: Position, job: &str, replayed: bool) {
         let draft = self.draft.expect("a draft is begun before its events");
         let Position { timestamp_ms, offset, partition } = position;
-        let record = RawRecord {
-            partition,
-            offset,
-            timestamp_ms,
-            stamped_by_topic: false,
-            key: None,
-            value: None,
-        };
+        let record = RawRecord { partition, offset, timestamp_ms, ..RawRecord::default() };
         self.chunk.push(record, []);
         let job_hash = hash(job);
         let job = self.append(job);

@@ -27,14 +27,7 @@ type Headers<'a> = &'a [(&'a str, Option<&'a [u8]>)];
 
 fn outcome(value: Option<&[u8]>, headers: Headers<'_>, draft_ids: DraftIdType) -> Outcome {
     let mut chunk = Chunk::default();
-    let record = RawRecord {
-        partition: 0,
-        offset: 0,
-        timestamp_ms: 0,
-        stamped_by_topic: false,
-        key: None,
-        value,
-    };
+    let record = RawRecord { value, ..RawRecord::default() };
     chunk.push(record, headers.iter().copied());
     match decode(chunk.record(0), draft_ids) {
         Decoded::Event(event) => Outcome::Event {
@@ -120,14 +113,7 @@ fn a_plain_event_borrows_everything_from_its_chunk() {
     let mut chunk = Chunk::default();
     let value = event(r#""job-1""#, r#""0e37df36-f698-11e6-8dd4-cb9ced3df976""#, IMAGES);
     let value = Some(value.as_bytes());
-    let record = RawRecord {
-        partition: 0,
-        offset: 0,
-        timestamp_ms: 0,
-        stamped_by_topic: false,
-        key: None,
-        value,
-    };
+    let record = RawRecord { value, ..RawRecord::default() };
     chunk.push(record, []);
     for column in [TEXT, DraftIdType::Text { max_chars: Some(36) }, DraftIdType::Uuid] {
         let Decoded::Event(event) = decode(chunk.record(0), column) else {

@@ -42,14 +42,7 @@ impl Published {
             url("t")
         );
         let value = Some(value.as_bytes());
-        let record = RawRecord {
-            partition,
-            offset,
-            timestamp_ms,
-            stamped_by_topic: false,
-            key: None,
-            value,
-        };
+        let record = RawRecord { partition, offset, timestamp_ms, value, ..RawRecord::default() };
         chunk.push(record, []);
     }
 
