@@ -10,7 +10,8 @@
 //! Rates of different runs, let alone of different machines, cannot be compared: the ratio to the bare UPDATE of the
 //! same round can. `BENCH_EVENTS` (1,000,000), `BENCH_RUNS` (3) and `REPLAY_EVENTS` (2,000,000, ten a draft) say how much is
 //! measured; KAFKA_BROKERS, DATABASE_URL and REDIS_URL where. `BENCH_ONLY=poison` measures the pipeline on a database that refuses some of the rows. The
-//! numbers also go to `bench.json` in the target directory.
+//! numbers also go to `bench.json` in the target directory. `BENCH_ONLY=replay,latency` measures only these of `limits`, `whole`,
+//! `latency` and `replay`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -41,9 +42,11 @@ fn main() -> ExitCode {
     if !std::env::args().any(|argument| argument == "--bench") {
         return ExitCode::SUCCESS;
     }
-    let is_poisoned = std::env::var("BENCH_ONLY").is_ok_and(|only| only == "poison");
-    let bench = if is_poisoned { poisoned } else { bench };
-    match Settings::read().and_then(|settings| bench(&settings)) {
+    let measured = Settings::read().and_then(|settings| match settings.is_poisoned() {
+        true => poisoned(&settings),
+        false => bench(&settings),
+    });
+    match measured {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("error: {error:#}"));
@@ -112,15 +115,27 @@ fn measure(servers: &mut Servers, settings: &Settings) -> anyhow::Result<Results
     say(&format!("publishing {count} events"));
     servers.publish(count)?;
     let events = Events::generate(count)?;
-    say(&format!("publishing {} events for the replay", settings.replay_events));
-    replay::publish(servers, settings.replay_events)?;
+    if settings.measures("replay") {
+        say(&format!("publishing {} events for the replay", settings.replay_events));
+        replay::publish(servers, settings.replay_events)?;
+    }
     let mut results = Results::new(settings, servers);
     for round in 1..=rounds {
         say(&format!("round {round} of {rounds}"));
-        measure_limits(servers, &events, &mut results)?;
-        measure_whole(servers, &events, round, &mut results)?;
-        measure_latency(servers, &mut results)?;
-        measure_replay(servers, settings, &mut results)?;
+        let consume = consume::measure(servers, events.len())?;
+        results.note("consume_per_s", consume);
+        if settings.measures("limits") {
+            measure_limits(servers, &events, consume, &mut results)?;
+        }
+        if settings.measures("whole") {
+            measure_whole(servers, &events, round, &mut results)?;
+        }
+        if settings.measures("latency") {
+            measure_latency(servers, &mut results)?;
+        }
+        if settings.measures("replay") {
+            measure_replay(servers, settings, consume, &mut results)?;
+        }
     }
     Ok(results)
 }
@@ -129,10 +144,9 @@ fn measure(servers: &mut Servers, settings: &Settings) -> anyhow::Result<Results
 fn measure_limits(
     servers: &mut Servers,
     events: &Events,
+    consume: f64,
     results: &mut Results,
 ) -> anyhow::Result<()> {
-    let consume = consume::measure(servers, events.len())?;
-    results.note("consume_per_s", consume);
     results.note("delete_per_s", delete::measure(servers, events.len())?);
     results.note("parse_per_s", parse::measure(events)?);
     let [one, two] = [1, 2].map(|workers| dataflow::measure(&servers.config, events, workers));
@@ -181,19 +195,20 @@ fn measure_whole(
 fn measure_replay(
     servers: &Servers,
     settings: &Settings,
+    consume: f64,
     results: &mut Results,
 ) -> anyhow::Result<()> {
     let [first, again] = replay::measure(servers, settings.replay_events)?;
-    let limit = results.last("consume_per_s");
     results.note("replay_per_s", first.events_per_s);
-    results.note("replay_ratio", first.events_per_s / limit);
+    results.note("replay_ratio", first.events_per_s / consume);
     results.note("replay_again_per_s", again.events_per_s);
-    results.note("replay_again_ratio", again.events_per_s / limit);
+    results.note("replay_again_ratio", again.events_per_s / consume);
     results.note("replay_peak_rss_mb", first.peak_rss_mb.max(again.peak_rss_mb));
     Ok(())
 }
 
 fn measure_latency(servers: &mut Servers, results: &mut Results) -> anyhow::Result<()> {
+    servers.refill(servers.drafts())?;
     let bare = latency::measure_bare(servers)?;
     results.note("bare_p50_ms", bare.p50_ms);
     results.note("bare_p99_ms", bare.p99_ms);

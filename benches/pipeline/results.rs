@@ -118,12 +118,6 @@ impl Results {
         self.rounds.entry(name).or_default().push(value);
     }
 
-    /// What this round has measured.
-    pub(crate) fn last(&self, name: &str) -> f64 {
-        let last = self.rounds.get(name).and_then(|values| values.last());
-        *last.expect("it was measured before")
-    }
-
     /// Writes the table, and the file for machines.
     pub(crate) fn write(&self, out: &mut impl Write) -> anyhow::Result<()> {
         let text = |name: &str| match &self.conditions[name] {
@@ -148,8 +142,7 @@ impl Results {
             text("profile"),
         )?;
         writeln!(out, "  {:<31} {:>12} {:>12}", "", "median", "best")?;
-        for Metric { name, about, unit, better, digits } in &METRICS {
-            let values = &self.rounds[name];
+        for (Metric { about, unit, better, digits, .. }, values) in self.measured() {
             let (median, best) = (median(values), best(values, *better));
             let (median, best) = (shown(median, *digits), shown(best, *digits));
             writeln!(
@@ -164,12 +157,16 @@ impl Results {
         Ok(())
     }
 
+    /// What was measured, in the order of the table.
+    fn measured(&self) -> impl Iterator<Item = (&Metric, &[f64])> {
+        METRICS.iter().filter_map(|metric| Some((metric, self.rounds.get(metric.name)?.as_slice())))
+    }
+
     /// The medians by their names, and beside them the best ones, every round, and the conditions.
     fn json(&self) -> Value {
         let mut all = Map::new();
         let mut bests = Map::new();
-        for Metric { name, better, .. } in &METRICS {
-            let values = &self.rounds[name];
+        for (Metric { name, better, .. }, values) in self.measured() {
             all.insert((*name).to_owned(), json!(median(values)));
             bests.insert((*name).to_owned(), json!(best(values, *better)));
         }

@@ -14,6 +14,8 @@ pub(crate) struct Settings {
     pub(crate) replay_events: u64,
     /// How many rounds.
     pub(crate) rounds: u64,
+    /// What to measure, by name; nothing is all but `poison`.
+    only: Vec<String>,
     /// A corner of the servers that nobody else uses.
     pub(crate) config: Config,
     /// The same for another process: its environment.
@@ -21,11 +23,27 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// Whether this is to be measured.
+    pub(crate) fn measures(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == name)
+    }
+
+    /// Whether the database is to refuse some of the rows.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.only.iter().any(|only| only == "poison")
+    }
+
     /// Reads them from the environment.
     pub(crate) fn read() -> anyhow::Result<Settings> {
         let events = number("BENCH_EVENTS", 1_000_000)?;
         let rounds = number("BENCH_RUNS", 3)?;
         let replay_events = number("REPLAY_EVENTS", 2_000_000)?;
+        let only = std::env::var("BENCH_ONLY").unwrap_or_default();
+        let only: Vec<String> = only.split_terminator(',').map(str::to_owned).collect();
+        for name in &only {
+            let known = ["limits", "whole", "latency", "replay", "poison"];
+            ensure!(known.contains(&name.as_str()), "BENCH_ONLY={name:?} is none of {known:?}");
+        }
         let unique = format!("contentflow-bench-{:08x}", fastrand::u32(..));
         let mut environment = Vec::new();
         for name in ["KAFKA_BROKERS", "DATABASE_URL", "REDIS_URL"] {
@@ -43,7 +61,7 @@ impl Settings {
         let none = std::path::Path::new("");
         let config = Config::load_from(None, none, environment.clone(), Overrides::default())
             .map_err(|error| anyhow::anyhow!("{error}"))?;
-        Ok(Settings { events, replay_events, rounds, config, environment })
+        Ok(Settings { events, replay_events, rounds, only, config, environment })
     }
 }
 

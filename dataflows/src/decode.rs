@@ -8,6 +8,7 @@
 
 mod images;
 mod json;
+mod plain;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -85,7 +86,19 @@ fn event_of<'a>(
     if by_header == EventType::Other {
         return Ok(None);
     }
-    let top = Members::parse(text::parseable(record.value())?, &TOP_KEYS)?;
+    if let Some(event) = record.value().and_then(|value| plain::event(value, draft_ids)) {
+        return Ok(Some(event));
+    }
+    event_by_grammar(record.value(), by_header, draft_ids)
+}
+
+/// [`event_of`] without the short cut, of a value whose headers name that type.
+fn event_by_grammar(
+    value: Option<&[u8]>,
+    by_header: EventType,
+    draft_ids: DraftIdType,
+) -> Result<Option<ContentCreated<'_>>, Fault> {
+    let top = Members::parse(text::parseable(value)?, &TOP_KEYS)?;
     let by_top = by_header
         .or_else(|| type_at(&top, TYPE_IN_BODY))?
         .or_else(|| type_at(&top, CLOUD_EVENTS_TYPE))?;

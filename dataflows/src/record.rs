@@ -230,7 +230,8 @@ impl<'a> RecordView<'a> {
 
     /// The value of the last header of that name, as Kafka's own clients read it; an absent or null one is `None`.
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
-        self.headers().filter(|(key, _)| *key == name).last().and_then(|(_, value)| value)
+        let named = self.named_headers().filter(|(key, _)| *key == name.as_bytes());
+        named.last().and_then(|(_, value)| value)
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use proptest::prelude::*;
 
-use super::{DraftIdType, draft_id, excerpt, is_plain, url, url_by_grammar};
+use super::{DraftIdType, draft_id, excerpt, is_plain_url, url, url_by_grammar};
 
 fn check_draft_id(column: DraftIdType, text: &str, expected: Option<&str>) {
     let spelt = draft_id("eventDraftId", Cow::Borrowed(text), column).ok();
@@ -278,11 +278,11 @@ fn an_excerpt_is_short_and_on_one_line() {
 
 #[test]
 fn most_urls_are_plain() {
-    assert!(is_plain("https://images.example/d-1/simple_2~.png"));
+    assert!(is_plain_url("https://images.example/d-1/simple_2~.png"));
     for other in
         ["https://", "https:///d1", "https://h:80/", "https://u@h/", "ftp://h/", "https://h/?a"]
     {
-        assert!(!is_plain(other), "{other}");
+        assert!(!is_plain_url(other), "{other}");
     }
 }
 
@@ -291,7 +291,7 @@ proptest! {
 
     #[test]
     fn what_is_plain_keeps_the_grammar(text in "(https?://)?[a-zA-Z0-9./_~:@?#%\\[\\] -]{0,12}") {
-        if is_plain(&text) {
+        if is_plain_url(&text) {
             prop_assert!(url_by_grammar(&"url", &text).is_ok(), "{text}");
         }
     }

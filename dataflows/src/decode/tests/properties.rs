@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::{IMAGES, Outcome, TEXT, outcome, word};
+use crate::decode::{EventType, event_by_grammar, plain};
 use crate::validate::{DraftIdType, STYLES};
 
 fn config() -> ProptestConfig {
@@ -181,11 +182,46 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
     let valid = format!(
         r#"{{"type":"ContentCreated","data":{{"jobId":"j\u00e9","eventDraftId":12,"imageUrls":{IMAGES},"n":[1e9,{{}}]}}}}"#
     );
+    prop_oneof![damaged(Just(valid), 1..4), damaged(plain(), 1..4)]
+}
+
+/// An event of the plainest shape.
+fn plain() -> impl Strategy<Value = String> {
+    nearly_plain("[!#-\\[\\]-~]{1,9}")
+}
+
+/// The same with such ids.
+fn nearly_plain(id: &'static str) -> impl Strategy<Value = String> {
+    let urls = ["s", "f", "t"].map(|style| format!("\"https://cdn/{style}.png\""));
+    let images: Vec<_> = STYLES.into_iter().zip(urls).collect();
+    let space = || proptest::sample::select(vec!["", " ", "\n\t"]);
+    let object = |members: Vec<(&str, String)>, space: &str| {
+        let members: Vec<_> = members
+            .into_iter()
+            .map(|(name, value)| format!("{space}\"{name}\"{space}:{space}{value}{space}"))
+            .collect();
+        format!("{space}{{{}}}{space}", members.join(","))
+    };
+    let id = || id.prop_map(|id| format!("\"{id}\""));
+    ([id(), id()], Just(images).prop_shuffle(), space(), space()).prop_flat_map(
+        move |([job, draft], images, outer, inner)| {
+            let images = object(images, inner);
+            let fields = vec![("jobId", job), ("eventDraftId", draft), ("imageUrls", images)];
+            Just(fields).prop_shuffle().prop_map(move |fields| object(fields, outer))
+        },
+    )
+}
+
+/// A text that a few bytes are changed in.
+fn damaged(
+    valid: impl Strategy<Value = String>,
+    edits: std::ops::Range<usize>,
+) -> impl Strategy<Value = Vec<u8>> {
     let interesting = proptest::sample::select(br#"{}[]",:\/ud8e019-.+ntf"#.to_vec());
     let byte = prop_oneof![3 => interesting, 1 => any::<u8>()];
     let edit = (any::<proptest::sample::Index>(), proptest::option::of(byte), any::<bool>());
-    proptest::collection::vec(edit, 1..4).prop_map(move |edits| {
-        let mut value = valid.clone().into_bytes();
+    (valid, proptest::collection::vec(edit, edits)).prop_map(move |(valid, edits)| {
+        let mut value = valid.into_bytes();
         for (index, byte, insert) in edits {
             let at = index.index(value.len());
             match byte {
@@ -242,6 +278,23 @@ proptest! {
     #[test]
     fn any_damaged_event_has_an_outcome(value in mutated(), draft_ids in draft_ids()) {
         check_promises(&value, draft_ids)?;
+    }
+
+    /// What the short cut takes, the long way takes too; and it takes what it is for.
+    #[test]
+    fn the_short_cut_comes_to_where_the_long_way_does(
+        whole in plain(),
+        odd in nearly_plain("[ -~\u{e9}\n\\\\\\\\]{0,4}"),
+        value in damaged(plain(), 0..4),
+        draft_ids in draft_ids(),
+    ) {
+        for value in [whole.as_bytes(), odd.as_bytes(), &value] {
+            if let Some(event) = plain::event(value, draft_ids) {
+                let by_grammar = event_by_grammar(Some(value), EventType::Unnamed, draft_ids);
+                prop_assert_eq!(by_grammar, Ok(Some(event)));
+            }
+        }
+        prop_assert!(plain::event(whole.as_bytes(), TEXT).is_some(), "{whole}");
     }
 
     /// serde_json's tree is strict about all of a text, also where we skip; but it cannot hold numbers like 1e999.
