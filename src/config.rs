@@ -122,7 +122,7 @@ pub struct Run {
     pub linger: Duration,
     /// `run.epochs_in_flight`, at most. Default 4: one each in poll, dataflow, database and cache.
     pub epochs_in_flight: usize,
-    /// `run.dedupe_jobs`: jobs remembered by this process. Default 1,000,000: 16 bytes each plus the table, some 40 MB.
+    /// `run.dedupe_jobs`: jobs remembered by this process. Default 1,000,000: 24 to 32 bytes each, so 32 MB at most.
     pub dedupe_jobs: usize,
     /// `run.retries` of contention and of a draft that does not exist yet. Default 3.
     pub retries: u32,

@@ -142,7 +142,7 @@ fn measure(servers: &mut Servers, settings: &Settings) -> anyhow::Result<Results
 
 /// What each part can do alone.
 fn measure_limits(
-    servers: &mut Servers,
+    servers: &Servers,
     events: &Events,
     consume: f64,
     results: &mut Results,

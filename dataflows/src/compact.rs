@@ -126,7 +126,7 @@ impl Draft {
     }
 
     fn add(&mut self, change: &Change) {
-        let (position, job) = (change.position(), change.job_id());
+        let (position, job) = (change.position(), change.job_id().as_bytes());
         let latest_job = log::read(&self.log[self.latest_at..]).next().map(|event| event.job);
         // Chunks overtake one another: the first delivery of a job may come after the second.
         let wins = if latest_job == Some(job) {
@@ -144,14 +144,14 @@ impl Draft {
         self.note(change);
     }
 
-    fn has_seen(&self, job: &str) -> bool {
+    fn has_seen(&self, job: &[u8]) -> bool {
         log::read(&self.log).any(|event| event.job == job)
     }
 
     fn note(&mut self, change: &Change) {
         let entry = log::Entry {
             position: change.position(),
-            job: change.job_id(),
+            job: change.job_id().as_bytes(),
             replayed: change.replayed(),
         };
         let needed = entry.size_max();
@@ -240,7 +240,7 @@ fn groups(drafts: &[Draft]) -> Vec<Group> {
     for draft in drafts {
         husks.begin(&draft.id, draft.hash, draft.latest, &draft.images);
         for log::Entry { position, job, replayed } in log::read(&draft.log) {
-            husks.push(position, job, replayed);
+            husks.push(position, str::from_utf8(job).expect("written as a text"), replayed);
         }
     }
     let mut changes = husks.finish().into_iter();

@@ -6,7 +6,7 @@ use crate::record::Position;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry<'a> {
     pub(super) position: Position,
-    pub(super) job: &'a str,
+    pub(super) job: &'a [u8],
     pub(super) replayed: bool,
 }
 
@@ -24,7 +24,7 @@ pub(super) fn append(log: &mut Vec<u8>, entry: &Entry<'_>) {
     write(log, zigzag(i64::from(partition)));
     write(log, zigzag(offset));
     write(log, zigzag(timestamp_ms));
-    log.extend_from_slice(entry.job.as_bytes());
+    log.extend_from_slice(entry.job);
 }
 
 pub(super) fn read(log: &[u8]) -> impl Iterator<Item = Entry<'_>> {
@@ -41,7 +41,6 @@ pub(super) fn read(log: &[u8]) -> impl Iterator<Item = Entry<'_>> {
         let length = usize::try_from(head >> 1).expect("written as a length");
         let (job, after) = rest.split_at(length);
         rest = after;
-        let job = std::str::from_utf8(job).expect("written as a text");
         let position = Position { timestamp_ms, offset, partition };
         Some(Entry { position, job, replayed: head & 1 == 1 })
     })

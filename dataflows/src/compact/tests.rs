@@ -129,7 +129,7 @@ proptest! {
         entries in proptest::collection::vec((any::<(i64, i64, i32, bool)>(), "\\PC{0,60}"), 0..20)
     ) {
         let entry = |((timestamp_ms, offset, partition, replayed), job): &'_ ((i64, i64, i32, bool), String)| {
-            (Position { timestamp_ms: *timestamp_ms, offset: *offset, partition: *partition }, job.clone(), *replayed)
+            (Position { timestamp_ms: *timestamp_ms, offset: *offset, partition: *partition }, job.clone().into_bytes(), *replayed)
         };
         let written: Vec<_> = entries.iter().map(entry).collect();
         let mut bytes = Vec::new();
