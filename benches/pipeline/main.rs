@@ -11,7 +11,7 @@
 //! same round can. `BENCH_EVENTS` (1,000,000), `BENCH_RUNS` (3) and `REPLAY_EVENTS` (2,000,000, ten a draft) say how much is
 //! measured; KAFKA_BROKERS, DATABASE_URL and REDIS_URL where. `BENCH_ONLY=poison` measures the pipeline on a database that refuses some of the rows. The
 //! numbers also go to `bench.json` in the target directory. `BENCH_ONLY=replay,latency` measures only these of `limits`, `whole`,
-//! `latency` and `replay`.
+//! `latency` and `replay`. `BENCH_ONLY=flat` puts `FLAT_EVENTS` (10,000,000) through one process, `BENCH_EVENTS` at a time.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -28,6 +28,7 @@ mod program;
 mod end_to_end;
 mod rival;
 mod latency;
+mod flat;
 mod replay;
 mod process;
 mod results;
@@ -42,9 +43,14 @@ fn main() -> ExitCode {
     if !std::env::args().any(|argument| argument == "--bench") {
         return ExitCode::SUCCESS;
     }
-    let measured = Settings::read().and_then(|settings| match settings.is_poisoned() {
-        true => poisoned(&settings),
-        false => bench(&settings),
+    let measured = Settings::read().and_then(|settings| {
+        if settings.is_poisoned() {
+            poisoned(&settings)
+        } else if settings.is_flat() {
+            on_servers(&settings, measure_flat)
+        } else {
+            bench(&settings)
+        }
     });
     match measured {
         Ok(()) => ExitCode::SUCCESS,
@@ -87,6 +93,25 @@ fn poisoned(settings: &Settings) -> anyhow::Result<()> {
         writeln!(out, "| {of_5000} | {rate:.0} | {ratio:.2} |")?;
     }
     Ok(())
+}
+
+/// One process for many events, slice by slice.
+fn measure_flat(servers: &mut Servers, settings: &Settings) -> anyhow::Result<()> {
+    let Settings { events: slice, flat_events, .. } = *settings;
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "| events until then | events/s | CPU, us/event | memory, MiB | table and index, MiB | HOT updates |\n\
+         |---:|---:|---:|---:|---:|---:|"
+    )?;
+    flat::measure(servers, slice, flat_events.div_ceil(slice), |it| {
+        let flat::Slice { events, events_per_s, cpu_us_per_event, rss_mb, table_mb, hot } = it;
+        let line = format!(
+            "| {events} | {events_per_s:.0} | {cpu_us_per_event:.2} | {rss_mb:.0} | {table_mb:.0} | {hot:.3} |"
+        );
+        // Nobody reads it: no reason to stop.
+        drop(writeln!(out, "{line}"));
+    })
 }
 
 type Rates = (u64, Vec<f64>, Vec<f64>);

@@ -27,10 +27,25 @@ pub(crate) fn wait(child: Child) -> std::io::Result<(Output, Usage)> {
         if state == "Z" {
             break;
         }
-        usage.peak_rss_kb = peak_rss_kb(id).unwrap_or(usage.peak_rss_kb);
+        usage.peak_rss_kb = memory_kb(id, "VmHWM:").unwrap_or(usage.peak_rss_kb);
         std::thread::sleep(LOOK);
     }
     Ok((child.wait_with_output()?, usage))
+}
+
+/// A process at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Snapshot {
+    /// Its time on the CPUs until now.
+    pub(crate) cpu: Duration,
+    /// The memory that it has.
+    pub(crate) rss_kb: u64,
+}
+
+/// Looks at a process; `None` when it is gone.
+pub(crate) fn snapshot(id: u32) -> Option<Snapshot> {
+    let (_state, cpu) = stat(id)?;
+    Some(Snapshot { cpu, rss_kb: memory_kb(id, "VmRSS:")? })
 }
 
 /// The CPU time of this process until now.
@@ -47,8 +62,9 @@ fn stat(id: u32) -> Option<(String, Duration)> {
     Some((fields.first()?.to_string(), TICK * ticks))
 }
 
-fn peak_rss_kb(id: u32) -> Option<u64> {
+/// What the system says of the process's memory under that name.
+fn memory_kb(id: u32, name: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix(" kB")?.parse().ok()
 }

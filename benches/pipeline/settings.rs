@@ -12,9 +12,11 @@ pub(crate) struct Settings {
     pub(crate) events: u64,
     /// How many events there are to replay.
     pub(crate) replay_events: u64,
+    /// How many events go through one process.
+    pub(crate) flat_events: u64,
     /// How many rounds.
     pub(crate) rounds: u64,
-    /// What to measure, by name; nothing is all but `poison`.
+    /// What to measure, by name; nothing is all but `poison` and `flat`.
     only: Vec<String>,
     /// A corner of the servers that nobody else uses.
     pub(crate) config: Config,
@@ -33,15 +35,21 @@ impl Settings {
         self.only.iter().any(|only| only == "poison")
     }
 
+    /// Whether one process is to take very many events.
+    pub(crate) fn is_flat(&self) -> bool {
+        self.only.iter().any(|only| only == "flat")
+    }
+
     /// Reads them from the environment.
     pub(crate) fn read() -> anyhow::Result<Settings> {
         let events = number("BENCH_EVENTS", 1_000_000)?;
         let rounds = number("BENCH_RUNS", 3)?;
         let replay_events = number("REPLAY_EVENTS", 2_000_000)?;
+        let flat_events = number("FLAT_EVENTS", 10_000_000)?;
         let only = std::env::var("BENCH_ONLY").unwrap_or_default();
         let only: Vec<String> = only.split_terminator(',').map(str::to_owned).collect();
         for name in &only {
-            let known = ["limits", "whole", "latency", "replay", "poison"];
+            let known = ["limits", "whole", "latency", "replay", "poison", "flat"];
             ensure!(known.contains(&name.as_str()), "BENCH_ONLY={name:?} is none of {known:?}");
         }
         let unique = format!("contentflow-bench-{:08x}", fastrand::u32(..));
@@ -61,7 +69,7 @@ impl Settings {
         let none = std::path::Path::new("");
         let config = Config::load_from(None, none, environment.clone(), Overrides::default())
             .map_err(|error| anyhow::anyhow!("{error}"))?;
-        Ok(Settings { events, replay_events, rounds, only, config, environment })
+        Ok(Settings { events, replay_events, flat_events, rounds, only, config, environment })
     }
 }
 
