@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 mod cache;
+mod certificates;
 mod cluster;
 mod event;
 mod load;
@@ -24,10 +25,11 @@ mod slow_wire;
 mod topic;
 
 pub(crate) use cache::CacheDb;
+pub(crate) use certificates::certificates;
 pub(crate) use cluster::Cluster;
 pub(crate) use event::{Record, body, event, images, record};
 pub(crate) use load::Load;
-pub(crate) use private_kafka::PrivateKafka;
+pub(crate) use private_kafka::{PrivateKafka, SECRET};
 pub(crate) use program::{Ended, Report, Running};
 pub(crate) use proxy::Proxy;
 pub(crate) use raw_produce::{RawRecord, produce_raw};

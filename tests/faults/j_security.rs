@@ -4,39 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use tempfile::TempDir;
-
 use crate::interruptions::mixed;
 use crate::world::private::{Postgres, Redis, free_port};
-use crate::world::{World, eventually};
-
-/// A local authority with certificates for this host, for another, and for this one until yesterday.
-fn certificates() -> TempDir {
-    let directory = TempDir::new().unwrap();
-    let openssl = |arguments: String| {
-        let mut openssl = Command::new("openssl");
-        let output = openssl.args(arguments.split(' ')).current_dir(directory.path()).output();
-        let output = output.unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "openssl {arguments}: {said}");
-    };
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    openssl(format!("req -x509 {key} -keyout ca.key -out ca.crt -days 2 -subj /CN=authority"));
-    for (name, host, days) in [
-        ("good", "IP:127.0.0.1", 2),
-        ("other", "DNS:other.example", 2),
-        ("expired", "IP:127.0.0.1", -1),
-    ] {
-        openssl(format!("req {key} -keyout {name}.key -out {name}.csr -subj /CN={name}"));
-        let extensions = directory.path().join("extensions");
-        fs::write(extensions, format!("subjectAltName={host}")).unwrap();
-        openssl(format!(
-            "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out {name}.crt -days {days} \
-             -extfile extensions"
-        ));
-    }
-    directory
-}
+use crate::world::{PrivateKafka, SECRET, World, certificates, eventually, record};
 
 /// Has the server use that certificate for new connections.
 fn serve(server: &Postgres, world: &World, certificates: &Path, name: &str) {
@@ -173,4 +143,96 @@ fn j6_the_least_rights_are_enough_for_a_whole_load() {
     let refused = world.call(&["run", "--until-caught-up"]);
     assert!(refused.failure(1).contains("UPDATE (updated_at)"), "{}", refused.err);
     world.database.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+}
+
+/// What the program is told to speak TLS with, and who it is.
+fn speak_tls(world: &mut World, kafka: &PrivateKafka) {
+    let ca = kafka.authority();
+    world.set("kafka.brokers", &kafka.secure_address);
+    for (name, value) in [
+        ("security.protocol", "SASL_SSL"),
+        ("ssl.ca.location", &ca),
+        ("sasl.mechanism", "PLAIN"),
+        ("sasl.username", "app"),
+        ("sasl.password", SECRET),
+    ] {
+        world.set(&format!("kafka.properties.{name}"), value);
+    }
+}
+
+/// An operation, on what, and the name of it.
+type Right = [String; 3];
+
+fn least_rights(world: &World) -> [Right; 3] {
+    [
+        ["Read", "--topic", world.topic()],
+        ["Read", "--group", &world.name],
+        ["Write", "--topic", world.dead_letter_topic()],
+    ]
+    .map(|right| right.map(str::to_owned))
+}
+
+fn change_rights(kafka: &PrivateKafka, change: &str, [operation, kind, name]: &Right) {
+    let who = ["--allow-principal", "User:app", "--force"];
+    kafka.acl(&[&[change], &who[..], &["--operation", operation, kind, name]].concat());
+}
+
+#[test]
+fn b11_kafka_is_spoken_to_over_tls_with_a_password_or_the_mistake_is_named() {
+    let kafka = PrivateKafka::lease();
+    let mut world = kafka.world("b11");
+    speak_tls(&mut world, &kafka);
+    least_rights(&world).iter().for_each(|right| change_rights(&kafka, "--add", right));
+    world.set("run.retry_backoff_ms", 5);
+    world.call(&["check"]).success();
+    let load = world.load(mixed(7, 2_000));
+    assert_eq!(world.run_until_caught_up().read, load.events());
+    world.assert_done(&load);
+
+    let elsewhere = certificates();
+    let stranger = elsewhere.path().join("ca.crt").display().to_string();
+    let plain = "SASL_PLAINTEXT";
+    for (name, wrong, named) in [
+        ("sasl.password", "not the password", "sasl.password"),
+        ("ssl.ca.location", stranger.as_str(), "ssl.ca.location"),
+        ("security.protocol", plain, "security.protocol"),
+    ] {
+        speak_tls(&mut world, &kafka);
+        world.set(&format!("kafka.properties.{name}"), wrong);
+        let ended = world.call(&["-v", "run", "--until-caught-up"]);
+        assert!(matches!(ended.code(), Some(1 | 75)), "{name}: {ended:?}");
+        let said = format!("{}{}", ended.out, ended.err);
+        // To a listener that speaks TLS, plain text is a broken line like any other.
+        assert!(said.contains(named) || wrong == plain, "{name}: {said}");
+        assert!(!said.contains(SECRET) && !said.contains("not the password"), "{name}: {said}");
+    }
+}
+
+#[test]
+fn j6_the_least_rights_on_kafka_are_enough_for_a_whole_load() {
+    let kafka = PrivateKafka::lease();
+    let mut world = kafka.world("j6-kafka");
+    speak_tls(&mut world, &kafka);
+    world.set("run.retry_backoff_ms", 5);
+    let rights = least_rights(&world);
+    let change = |change: &str, right: &Right| change_rights(&kafka, change, right);
+    rights.iter().for_each(|right| change("--add", right));
+
+    world.call(&["check"]).success();
+    let load = world.load(mixed(8, 2_000));
+    let report = world.run_until_caught_up();
+    assert_eq!(report.read, load.events());
+    assert!(report.rejected > 0, "{report:?}");
+    world.assert_done(&load);
+
+    // And they are the least: without one of them nothing is read, and it says what is refused.
+    world.publish([record("{").on(0)]);
+    for right in &rights {
+        change("--remove", right);
+        let refused = world.call(&["run", "--until-caught-up"]);
+        let error = refused.failure(1).to_lowercase();
+        assert!(error.contains("authoriz") || error.contains("grant"), "{right:?}: {error}");
+        change("--add", right);
+    }
+    assert_eq!(world.run_until_caught_up().outcomes(), [1, 0, 0, 0, 0, 1]);
 }

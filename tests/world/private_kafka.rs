@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::cluster::Cluster;
 use super::slow_wire::Slowness;
-use super::{Proxy, World, eventually};
+use super::{Proxy, World, certificates, eventually};
 
 /// What the broker's settings have that those of the shared one have not: whatever takes minutes takes seconds here.
 const HASTY: &str = "\
@@ -29,6 +29,9 @@ log.segment.delete.delay.ms=500
 /// Small and soon up. Without the level its log, which tells when it has started, would be empty.
 const JAVA_FLAGS: [&str; 5] =
     ["-Xms256m", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dlog4j2.level=INFO"];
+
+/// The password of the user `app`.
+pub(crate) const SECRET: &str = "sentinel-of-kafka";
 
 /// Obeys one word a line. At the end of its input, which is the end of this process, it cleans up.
 const KEEPER: &str = r#"
@@ -83,6 +86,8 @@ pub(crate) struct PrivateKafka {
     pub(crate) slowness: Slowness,
     /// The address to give to the program.
     pub(crate) wire_address: String,
+    /// Where TLS is spoken, to the user `app`, who may do what [`acl`](PrivateKafka::acl) allows. Elsewhere everybody may do everything.
+    pub(crate) secure_address: String,
     keeper: Mutex<Keeper>,
     log: PathBuf,
 }
@@ -107,7 +112,8 @@ impl PrivateKafka {
     }
 
     fn start() -> PrivateKafka {
-        let [port, wired_port, controller_port] = free_ports();
+        let [port, wired_port, secure_port, controller_port] = free_ports();
+        let secure_address = format!("127.0.0.1:{secure_port}");
         let slowness = Slowness::default();
         let slow = slowness.before(format!("127.0.0.1:{wired_port}"));
         let (wire, url) = Proxy::before(&format!("kafka://{slow}/"));
@@ -115,25 +121,30 @@ impl PrivateKafka {
         let home = TempDir::new().unwrap().keep();
         let (properties, data) = (home.join("server.properties"), home.join("data"));
         let data = data.display();
+        let certificates = certificates();
+        let file = |name: &str| std::fs::read_to_string(certificates.path().join(name)).unwrap();
+        let identity = home.join("identity.pem");
+        std::fs::write(&identity, file("good.key") + &file("good.crt")).unwrap();
+        std::fs::write(home.join("ca.crt"), file("ca.crt")).unwrap();
         let settings = format!(
             "process.roles=broker,controller\nnode.id=1\n\
-             listeners=DIRECT://127.0.0.1:{port},WIRED://127.0.0.1:{wired_port},CONTROLLER://127.0.0.1:{controller_port}\n\
-             advertised.listeners=DIRECT://127.0.0.1:{port},WIRED://{wire_address}\n\
-             listener.security.protocol.map=DIRECT:PLAINTEXT,WIRED:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             listeners=DIRECT://127.0.0.1:{port},WIRED://127.0.0.1:{wired_port},SECURE://{secure_address},CONTROLLER://127.0.0.1:{controller_port}\n\
+             advertised.listeners=DIRECT://127.0.0.1:{port},WIRED://{wire_address},SECURE://{secure_address}\n\
+             listener.security.protocol.map=DIRECT:PLAINTEXT,WIRED:PLAINTEXT,SECURE:SASL_SSL,CONTROLLER:PLAINTEXT\n\
              inter.broker.listener.name=DIRECT\ncontroller.listener.names=CONTROLLER\n\
              controller.quorum.voters=1@127.0.0.1:{controller_port}\nlog.dirs={data}\n\
              auto.create.topics.enable=false\nlog.retention.ms=-1\ngroup.initial.rebalance.delay.ms=0\n\
              offsets.topic.num.partitions=1\noffsets.topic.replication.factor=1\n\
              transaction.state.log.num.partitions=1\ntransaction.state.log.replication.factor=1\n\
-             transaction.state.log.min.isr=1\nlog.cleaner.dedupe.buffer.size=16777216\n{HASTY}"
+             transaction.state.log.min.isr=1\nlog.cleaner.dedupe.buffer.size=16777216\n\
+             sasl.enabled.mechanisms=PLAIN\nssl.keystore.type=PEM\nssl.keystore.location={}\n\
+             listener.name.secure.plain.sasl.jaas.config=\
+             org.apache.kafka.common.security.plain.PlainLoginModule required user_app=\"{SECRET}\";\n\
+             authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+             super.users=User:ANONYMOUS\n{HASTY}",
+            identity.display()
         );
         std::fs::write(&properties, settings).unwrap();
-        let java = |main: &str| {
-            let mut java = vec![java(), "-cp".to_owned(), classpath()];
-            java.extend(JAVA_FLAGS.map(str::to_owned));
-            java.extend([main.to_owned()]);
-            java
-        };
         let format = java("kafka.tools.StorageTool");
         let arguments = ["format", "--cluster-id", "contentflow-tests-0000", "--config"];
         let formatted =
@@ -151,11 +162,29 @@ impl PrivateKafka {
             wire,
             slowness,
             wire_address,
+            secure_address,
             keeper: Mutex::new(Keeper { shell, answers, life: Life::Gone }),
             log: home.join("log"),
         };
         broker.restart();
         broker
+    }
+
+    /// Who may trust the broker.
+    pub(crate) fn authority(&self) -> String {
+        self.log.with_file_name("ca.crt").display().to_string()
+    }
+
+    /// Changes what the users may do, with the broker's own tool.
+    pub(crate) fn acl(&self, arguments: &[&str]) {
+        let command = java("org.apache.kafka.tools.AclCommand");
+        let mut tool = Command::new(&command[0]);
+        tool.args(&command[1..])
+            .args(["--bootstrap-server", &self.cluster.brokers])
+            .args(arguments);
+        let output = tool.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Starts it again after it was stopped or killed, with the data that it had.
@@ -238,8 +267,14 @@ fn free_ports<const N: usize>() -> [u16; N] {
     free.take(N).collect::<Vec<_>>().try_into().unwrap()
 }
 
-fn java() -> String {
-    std::env::var("JAVA_HOME").map_or("java".to_owned(), |home| format!("{home}/bin/java"))
+/// The command that runs that class.
+fn java(main: &str) -> Vec<String> {
+    let java =
+        std::env::var("JAVA_HOME").map_or("java".to_owned(), |home| format!("{home}/bin/java"));
+    let mut command = vec![java, "-cp".to_owned(), classpath()];
+    command.extend(JAVA_FLAGS.map(str::to_owned));
+    command.push(main.to_owned());
+    command
 }
 
 /// Where `dev/stack` has found Kafka.
