@@ -118,7 +118,8 @@ pub struct Run {
     /// `run.epoch_bytes`: an epoch closes with this many. Default 16 MiB: 20,000 records of 800 bytes; large records
     /// close it earlier, so that memory stays bounded.
     pub epoch_bytes: usize,
-    /// `run.linger_ms`: an epoch that is not empty closes after this long. Default 5 ms: below a commit's own latency.
+    /// `run.linger_ms`: while others are under way, an epoch that is not empty closes after this long; else at once, when there is
+    /// nothing more to read. Default 5 ms: below a commit's own latency.
     pub linger: Duration,
     /// `run.epochs_in_flight`, at most. Default 4: one each in poll, dataflow, database and cache.
     pub epochs_in_flight: usize,

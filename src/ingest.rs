@@ -1,7 +1,7 @@
 //! ingest: from polled records to fed epochs, with a bound on what is in flight.
 //!
-//! Owned by the poll thread. Records are copied into chunks, chunks go to the worker with the shortest queue, and the open epoch is closed by size
-//! or by linger: small when it is quiet, for latency; large when the sinks are busy, for throughput.
+//! Owned by the poll thread. Records are copied into chunks, chunks go to the worker with the shortest queue, and the open epoch is closed by size,
+//! by linger, or because there is nothing else to do: small when it is quiet, for latency; large when the sinks are busy, for throughput.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -127,6 +127,13 @@ impl Ingest {
         if (self.epoch_is_full() || lingered || cut)
             && self.closed_epochs() < self.limits.epochs_in_flight
         {
+            self.close_epoch();
+        }
+    }
+
+    /// Closes the open epoch if nothing is in flight: while the sinks are idle, waiting for more would gain nothing.
+    pub fn close_if_idle(&mut self) {
+        if self.closed_epochs() == 0 {
             self.close_epoch();
         }
     }

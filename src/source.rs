@@ -217,7 +217,10 @@ pub fn poll(
 /// Takes in a run of records: one that comes within the patience, and what has been fetched already.
 fn read(client: &KafkaClient, config: &Config, mut patience: Duration) -> Result<(), SourceError> {
     for _ in 0..RUN {
-        let Some(message) = next(client, config, patience)? else { break };
+        let Some(message) = next(client, config, patience)? else {
+            client.context().state().ingest.close_if_idle();
+            break;
+        };
         let ingest = &mut client.context().state().ingest;
         take_in(ingest, &message);
         if ingest.epoch_is_full() {
