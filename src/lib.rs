@@ -18,6 +18,7 @@ pub mod run;
 pub mod source;
 pub mod ingest;
 pub mod worker;
+pub mod busy;
 pub mod sink;
 pub mod progress;
 pub mod commit;
