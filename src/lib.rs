@@ -33,5 +33,6 @@ pub mod drafts;
 pub mod generate;
 pub mod publish;
 pub mod verify;
+pub mod tune;
 pub mod demo;
 pub mod printable;
