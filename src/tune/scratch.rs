@@ -17,7 +17,7 @@ use crate::postgres::{self, ConnectError};
 const DEADLINE: Duration = Duration::from_secs(300);
 
 /// How long a lock is waited for: what a killed process was doing ends with its statement.
-const LOCK_WAIT: Duration = Duration::from_secs(20);
+const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// Drafts that are copied with one statement.
 const COPIED_AT_ONCE: usize = 10_000;
@@ -107,6 +107,7 @@ impl Scratch {
         let mut scratch = Scratch { database, client, original, copy, rows, columns };
         scratch.lock().await?;
         scratch.clear_leftovers().await?;
+        scratch.warn_of_triggers(oid).await?;
         scratch.columns = scratch.read_columns(oid).await?;
         let options = scratch.options(oid).await?;
         match scratch.make(&options).await {
@@ -159,6 +160,18 @@ impl Scratch {
             }
             self.execute(&format!("DROP TABLE {}", table.sql())).await?;
             tracing::info!(%table, "dropped what a tune that was killed had left behind");
+        }
+        Ok(())
+    }
+
+    /// Triggers stay behind: what they do elsewhere is none of our business.
+    async fn warn_of_triggers(&self, oid: u32) -> Result<(), ScratchError> {
+        let sql = "SELECT count(*) FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal";
+        let row = self.within(self.client.query_one(sql, &[&oid])).await?;
+        let triggers: i64 = row.get(0);
+        if triggers > 0 {
+            let table = &self.original;
+            tracing::warn!(%table, triggers, "the copy has no triggers: what they cost is not measured");
         }
         Ok(())
     }
