@@ -2,7 +2,7 @@
 # others.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test race bench stages poison million chaos freeze lint up down clean
+.PHONY: help demo test race bench stages poison tune million chaos freeze lint up down clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ stages: ## the pure stages one by one, on one thread
 poison: ## throughput where the database refuses some of the rows, beside a clean run
 	dev/stack deps
 	BENCH_ONLY=poison BENCH_EVENTS=$${BENCH_EVENTS:-200000} dev/stack run -- cargo bench --locked --bench pipeline
+
+tune: ## how close the search of `contentflow tune` comes to the best of its grid (BENCH_EVENTS=, BENCH_RUNS= searches, TUNE= its flags)
+	dev/stack deps
+	BENCH_ONLY=tune BENCH_EVENTS=$${BENCH_EVENTS:-400000} dev/stack run -- cargo bench --locked --bench pipeline
 
 chaos: ## two instances while everything around them fails, then the proof (DURATION= seconds of faults, SEED=)
 	dev/stack deps

@@ -14,41 +14,41 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dataflows::change::Rejected;
-use dataflows::effect::{Effect, Waker};
-use dataflows::graph::{Invalidated, Written};
-use dataflows::latest::Group;
-use dataflows::outcome::{Settled, Tally};
+use dataflows::outcome::Tally;
 use dataflows::validate::DraftIdType;
 use tokio::runtime::Runtime;
 
+use self::effects::{Collecting, Writing, unread};
+use self::error::TuneError;
 use self::limit::Shares;
 use self::report::{Measured, TuneReport};
-use self::scratch::{Scratch, ScratchError};
+use self::scratch::Scratch;
 use self::search::Search;
 use self::settings::{Grid, Settings};
 use self::trial::{Course, Trial};
-use crate::config::{Config, KeyTemplate, OnOutage};
-use crate::progress_bar::Bar;
-use crate::replay::ReplayError;
+use self::watch::Watch;
+use crate::config::{Config, OnOutage};
 use crate::replay::plan::{From, Plan, Scope, plan};
 use crate::replay::reader::reader;
 use crate::run::{RunError, Servers, Table};
 use crate::sink::dead_letter::{self, DeadLetterProducer};
-use crate::sink::nothing::{AtOnce, Nothing, applied};
+use crate::sink::nothing::Nothing;
 use crate::sink::outage::OutagePolicy;
 use crate::sink::redis::second_delete::SecondDeletes;
-use crate::worker::MakeEffects;
 
-pub mod chart;
-pub mod limit;
-pub mod report;
-mod sample;
-pub mod scratch;
-pub mod search;
 pub mod settings;
 pub mod statistics;
+pub mod search;
+mod sample;
+pub mod scratch;
+mod effects;
 mod trial;
+mod watch;
+pub mod limit;
+pub mod report;
+mod show;
+pub mod chart;
+pub mod error;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -65,52 +65,6 @@ pub struct Plans {
     pub exhaustive: bool,
     /// For the order of the trials.
     pub seed: u64,
-}
-
-/// Why nothing was measured.
-#[derive(Debug, thiserror::Error)]
-pub enum TuneError {
-    /// What the topic holds cannot be found out.
-    #[error(transparent)]
-    Plan(#[from] ReplayError),
-    /// A trial failed, or what it needs is not there.
-    #[error(transparent)]
-    Run(#[from] RunError),
-    /// There is no copy of the table.
-    #[error(transparent)]
-    Scratch(#[from] ScratchError),
-    /// There is nothing to measure with.
-    #[error("the topic {0} has no records")]
-    Empty(String),
-    /// What there is would all be rejected or skipped.
-    #[error("none of the newest {records} records of {topic} is a valid event")]
-    NoEvent {
-        /// The topic.
-        topic: String,
-        /// How many were looked at.
-        records: u64,
-    },
-    /// No event has a row.
-    #[error(
-        "the table {table} has no row for any of the {drafts} drafts that the events are about"
-    )]
-    NoRow {
-        /// The table.
-        table: String,
-        /// How many drafts.
-        drafts: usize,
-    },
-    /// Not even one trial.
-    #[error("one trial takes {took_s:.1} s, the budget is {budget_s} s")]
-    Budget {
-        /// Seconds that the warm-up took.
-        took_s: f64,
-        /// Seconds that were given.
-        budget_s: u64,
-    },
-    /// A signal came before anything was measured.
-    #[error("stopped before anything was measured")]
-    Stopped,
 }
 
 /// Measures, and reports.
@@ -303,134 +257,5 @@ impl Ground<'_> {
             elapsed: began.elapsed(),
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         })
-    }
-}
-
-/// The budget, and how much of it is used.
-struct Watch {
-    began: Instant,
-    budget: Option<Duration>,
-    /// The longest trial so far, with its preparation.
-    longest: Duration,
-    last: Instant,
-    bar: Option<Bar>,
-}
-
-impl Watch {
-    fn new(plans: &Plans) -> Watch {
-        let now = Instant::now();
-        let least = plans.grid.points().len() * search::ROUNDS_MIN;
-        let bar = match plans.budget {
-            Some(budget) => Bar::unrated("seconds", budget.as_secs()),
-            None => Bar::unrated("trials", u64::try_from(least).unwrap_or(u64::MAX)),
-        };
-        Watch {
-            began: now,
-            budget: plans.budget,
-            longest: Duration::ZERO,
-            last: now,
-            bar: Some(bar),
-        }
-    }
-
-    fn warmed_up(&mut self) -> Result<(), TuneError> {
-        self.ended();
-        if self.has_time() {
-            return Ok(());
-        }
-        self.finish();
-        let budget_s = self.budget.unwrap_or_default().as_secs();
-        Err(TuneError::Budget { took_s: self.longest.as_secs_f64(), budget_s })
-    }
-
-    /// A trial has ended.
-    fn ended(&mut self) {
-        self.longest = self.longest.max(self.last.elapsed());
-        self.last = Instant::now();
-    }
-
-    /// Whether there is time for one more trial.
-    fn has_time(&self) -> bool {
-        self.budget.is_none_or(|budget| self.began.elapsed() + self.longest <= budget)
-    }
-
-    /// The used part of the budget.
-    fn used(&self) -> f64 {
-        let budget = self.budget.map_or(f64::INFINITY, |budget| budget.as_secs_f64());
-        self.began.elapsed().as_secs_f64() / budget.max(1e-9)
-    }
-
-    fn show(&mut self, trials: usize, settings: Settings) {
-        if let Some(bar) = &mut self.bar {
-            bar.say(&format!("trial {}: {settings}", trials + 1));
-            bar.set(match self.budget {
-                Some(_) => self.began.elapsed().as_secs(),
-                None => u64::try_from(trials).unwrap_or(u64::MAX),
-            });
-        }
-    }
-
-    fn finish(&mut self) {
-        self.bar.take().into_iter().for_each(Bar::finish);
-    }
-}
-
-/// The keys that trials delete: those of drafts that do not exist, under the prefix that the cache's user may write to.
-fn unread(key: &KeyTemplate) -> KeyTemplate {
-    let text = key.to_string().replace("{id}", "contentflow-tune:{id}");
-    KeyTemplate::parse(&text).unwrap_or_else(|_| key.clone())
-}
-
-/// The effects of a run, but for the dead letters, which are only counted.
-struct Writing(Servers);
-
-impl MakeEffects for Writing {
-    fn write(&self, waker: Waker) -> impl Effect<Request = Group, Answer = Written> + 'static {
-        self.0.write(waker)
-    }
-
-    fn invalidate(
-        &self,
-        waker: Waker,
-    ) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static {
-        self.0.invalidate(waker)
-    }
-
-    fn dead_letter(
-        &self,
-        _waker: Waker,
-    ) -> impl Effect<Request = Rejected, Answer = Rejected> + 'static {
-        AtOnce::new(|rejected| rejected)
-    }
-}
-
-/// Effects that do nothing but note which drafts there are.
-struct Collecting {
-    drafts: Arc<Mutex<HashSet<String>>>,
-}
-
-impl MakeEffects for Collecting {
-    fn write(&self, _waker: Waker) -> impl Effect<Request = Group, Answer = Written> + 'static {
-        let drafts = Arc::clone(&self.drafts);
-        AtOnce::new(move |groups: Vec<Group>| {
-            let mut drafts = drafts.lock().unwrap_or_else(PoisonError::into_inner);
-            drafts.extend(groups.iter().map(|group| group.draft_id().to_owned()));
-            drop(drafts);
-            applied(groups)
-        })
-    }
-
-    fn invalidate(
-        &self,
-        waker: Waker,
-    ) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static {
-        Nothing.invalidate(waker)
-    }
-
-    fn dead_letter(
-        &self,
-        waker: Waker,
-    ) -> impl Effect<Request = Rejected, Answer = Rejected> + 'static {
-        Nothing.dead_letter(waker)
     }
 }

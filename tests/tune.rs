@@ -230,8 +230,7 @@ fn what_a_killed_tune_has_left_behind_is_dropped_by_the_next_one() {
     let before = possessions(&world);
     slow_rows(&world, 2.0);
     let running = start(&world, &[]);
-    let written = "SELECT coalesce(sum(n_tup_upd), 0) FROM pg_stat_all_tables WHERE relname LIKE 'contentflow\\_tune%'";
-    eventually("a trial writes", || world.database.number(written) > 0);
+    eventually("a trial writes", || written_in_trials(&world));
     assert!(running.kill().was_killed());
     assert!(scratch_tables(&world) > 0, "nobody was there to drop them");
     world.database.sql("ALTER TABLE event_drafts DROP CONSTRAINT slow");
@@ -246,6 +245,32 @@ fn what_a_killed_tune_has_left_behind_is_dropped_by_the_next_one() {
     );
     assert_eq!(scratch_tables(&world), 0);
     assert_eq!(possessions(&world), before);
+}
+
+#[test]
+fn a_database_that_goes_away_ends_the_tune_and_the_next_one_clears_up() {
+    let mut world = World::new("tune-outage");
+    let wire = world.wire_to_database();
+    world.load(mixed(26, 2_000));
+    slow_rows(&world, 2.0);
+    let running = start(&world, &[]);
+    eventually("a trial writes", || written_in_trials(&world));
+    wire.cut();
+    let ended = running.wait();
+    let text = ended.failure(75);
+    // Cut off in a trial, or between two.
+    assert!(text.contains("is left behind") && !text.contains("--effects none"), "{text}");
+    assert!(scratch_tables(&world) > 0);
+    wire.open();
+    world.database.sql("ALTER TABLE event_drafts DROP CONSTRAINT slow");
+    tune(&world, &["--budget", "10"]).success();
+    assert_eq!(scratch_tables(&world), 0);
+}
+
+/// Whether a trial has written rows, as the server counts them a moment later.
+fn written_in_trials(world: &World) -> bool {
+    let rows = "SELECT coalesce(sum(n_tup_upd), 0) FROM pg_stat_all_tables WHERE relname LIKE 'contentflow\\_tune%'";
+    world.database.number(rows) > 0
 }
 
 #[test]

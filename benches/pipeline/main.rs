@@ -9,7 +9,8 @@
 //!
 //! Rates of different runs, let alone of different machines, cannot be compared: the ratio to the bare UPDATE of the
 //! same round can. `BENCH_EVENTS` (1,000,000), `BENCH_RUNS` (3) and `REPLAY_EVENTS` (2,000,000, ten a draft) say how much is
-//! measured; KAFKA_BROKERS, DATABASE_URL and REDIS_URL where. `BENCH_ONLY=poison` measures the pipeline on a database that refuses some of the rows. The
+//! measured; KAFKA_BROKERS, DATABASE_URL and REDIS_URL where. `BENCH_ONLY=poison` measures the pipeline on a database that refuses some of the rows,
+//! `BENCH_ONLY=tune` how close `contentflow tune` comes to the best of its grid. The
 //! numbers also go to `bench.json` in the target directory.
 
 use std::io::{self, Write};
@@ -28,6 +29,7 @@ mod end_to_end;
 mod rival;
 mod latency;
 mod replay;
+mod tune;
 mod process;
 mod results;
 
@@ -41,8 +43,11 @@ fn main() -> ExitCode {
     if !std::env::args().any(|argument| argument == "--bench") {
         return ExitCode::SUCCESS;
     }
-    let is_poisoned = std::env::var("BENCH_ONLY").is_ok_and(|only| only == "poison");
-    let bench = if is_poisoned { poisoned } else { bench };
+    let bench = match std::env::var("BENCH_ONLY").as_deref() {
+        Ok("poison") => poisoned,
+        Ok("tune") => tuned,
+        _ => bench,
+    };
     match Settings::read().and_then(|settings| bench(&settings)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -84,6 +89,18 @@ fn poisoned(settings: &Settings) -> anyhow::Result<()> {
         writeln!(out, "| {of_5000} | {rate:.0} | {ratio:.2} |")?;
     }
     Ok(())
+}
+
+/// What a search finds, beside the best of the whole grid.
+fn tuned(settings: &Settings) -> anyhow::Result<()> {
+    let found = on_servers(settings, |servers, settings| {
+        let events = settings.events;
+        say(&format!("publishing {events} events"));
+        servers.publish(events)?;
+        servers.refill(events)?;
+        tune::measure(servers, settings.rounds)
+    })?;
+    found.write(&mut io::stdout().lock())
 }
 
 type Rates = (u64, Vec<f64>, Vec<f64>);

@@ -15,7 +15,7 @@ use crate::publish::PublishError;
 use crate::replay::ReplayError;
 use crate::run::RunError;
 use crate::sink::redis::CacheError;
-use crate::tune::TuneError;
+use crate::tune::error::TuneError;
 use crate::tune::scratch::ScratchError;
 use crate::verify::VerifyError;
 use crate::{headers, postgres, redis};
@@ -259,8 +259,11 @@ impl From<ScratchError> for Failure {
             ScratchError::NameTaken(table) => {
                 Failure::failed(what).hint(format!("rename {table}, or drop it if nobody needs it"))
             }
-            ScratchError::Silent { .. } => Failure::outage(what).hint("check the database"),
-            ScratchError::NoName(_) | ScratchError::Refused { .. } => {
+            error if error.is_outage() => Failure::outage(what)
+                .hint("check the database, and tune again: that drops what is left of the copy"),
+            ScratchError::NoName(_)
+            | ScratchError::Silent { .. }
+            | ScratchError::Refused { .. } => {
                 Failure::failed(what).hint("measure without the database: --effects none")
             }
         }

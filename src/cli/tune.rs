@@ -25,12 +25,15 @@ pub enum Effects {
     None,
 }
 
+const AFTER_HELP: &str = "\
+It reads the newest records of the topic again and again, outside the consumer group, and commits nothing. Unless --effects is none, \
+it writes to a scratch copy of the rows that they are about, in the same database: two tables contentflow_tune_..., dropped at the \
+end. The table itself is only read, the keys that it deletes are nobody's, dead letters are counted and not published. But it loads the \
+servers as a run does.";
+
 /// `contentflow tune`
-///
-/// It reads the newest records of the topic again and again, outside the consumer group, and commits nothing. With real effects it writes to
-/// a scratch copy of the rows that they are about, in the same database (named contentflow_tune_..., dropped at the end), and so loads
-/// the servers as a run does.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct TuneArgs {
     /// Records in each trial: the newest of the topic
     #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
@@ -60,7 +63,7 @@ pub struct TuneArgs {
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub batch_rows: Vec<String>,
 
-    /// Records in an epoch to try [default: 10000,20000,40000]
+    /// Records in an epoch to try [default: 10000,20000,40000, of which a trial has at least four]
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub epoch_records: Vec<String>,
 
@@ -127,7 +130,7 @@ impl TuneArgs {
             }
         }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Ok(Grid::new(lists, present, cores))
+        Ok(Grid::new(lists, present, cores, self.events))
     }
 }
 

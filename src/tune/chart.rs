@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::limit::percent;
-use super::report::{TuneReport, short, whole};
+use super::report::TuneReport;
+use super::show::{short, whole};
 
 /// What kind of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -69,6 +69,21 @@ pub enum ScratchError {
     },
 }
 
+impl ScratchError {
+    /// Whether the server is away: it may pass by itself.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            ScratchError::Connect(error) => error.is_outage(),
+            ScratchError::Silent { .. } => true,
+            // Lost on the way, shutting down, or out of something.
+            ScratchError::Refused { source, .. } => source.code().is_none_or(|code| {
+                ["08", "53", "57P"].iter().any(|class| code.code().starts_with(class))
+            }),
+            _ => false,
+        }
+    }
+}
+
 /// The two tables, and the session that has made them and keeps others away.
 pub(super) struct Scratch {
     database: Database,

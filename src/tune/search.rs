@@ -107,7 +107,7 @@ impl Search {
                         return None;
                     }
                     self.stage = Stage::Finals { rounds: rounds + 1 };
-                    self.queue = self.finals.keys().copied().collect();
+                    self.queue = self.contenders(rounds);
                     self.rng.shuffle(&mut self.queue);
                 }
             }
@@ -177,6 +177,16 @@ impl Search {
         ranked.truncate(FINALISTS);
         self.enter(ranked);
         self.stage = Stage::Finals { rounds: 0 };
+    }
+
+    /// Who is in the next round: all at first, then those that may still turn out to be the best, and what is configured.
+    fn contenders(&self, rounds: usize) -> Vec<Settings> {
+        let rates = || self.finals.iter().map(|(settings, rates)| (settings, median(rates)));
+        let best = rates().map(|(_, rate)| rate).fold(0.0, f64::max);
+        let stays = |(settings, rate): &(&Settings, f64)| {
+            rounds < ROUNDS_MIN || *rate >= (1.0 - CLOSE) * best || **settings == self.present
+        };
+        rates().filter(stays).map(|(settings, _)| *settings).collect()
     }
 
     fn enter(&mut self, finalists: Vec<Settings>) {

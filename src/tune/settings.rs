@@ -134,13 +134,19 @@ pub struct Grid {
 const WORKERS_TRIED_MAX: usize = 256;
 
 impl Grid {
-    /// The grid of these lists; of one that is empty, what is usual.
-    pub fn new(lists: [Vec<usize>; Axis::ALL.len()], present: Settings, cores: usize) -> Grid {
+    /// The grid of these lists; of one that is empty, what is usual for so many cores and trials of so many records.
+    pub fn new(
+        lists: [Vec<usize>; Axis::ALL.len()],
+        present: Settings,
+        cores: usize,
+        records: u64,
+    ) -> Grid {
         let mut values = lists;
         for axis in Axis::ALL {
             let values = &mut values[axis.place()];
             if values.is_empty() {
-                *values = usual(axis, present, cores);
+                *values = usual(axis, cores, records);
+                values.push(present.get(axis));
             }
             values.sort_unstable();
             values.dedup();
@@ -190,25 +196,27 @@ impl Grid {
     }
 }
 
-/// What is tried along an axis when nobody says.
+/// Of how many epochs a trial must have room to say anything about their size: of fewer, what is measured is their beginning and end.
+pub const EPOCHS_MIN: usize = 4;
+
+/// What is tried along an axis when nobody says, besides what is configured.
 ///
 /// Epochs in bulk close by their size: the linger, which decides how long an event waits when it is quiet, changes nothing there.
-fn usual(axis: Axis, present: Settings, cores: usize) -> Vec<usize> {
-    let mut values = match axis {
+fn usual(axis: Axis, cores: usize, records: u64) -> Vec<usize> {
+    match axis {
         Axis::Workers => {
+            let cores = cores.clamp(1, WORKERS_TRIED_MAX);
             let powers = std::iter::successors(Some(1), |workers| Some(2 * workers));
-            powers.take_while(|workers| *workers <= cores.min(WORKERS_TRIED_MAX)).collect()
+            powers.take_while(|workers| *workers < cores).chain([cores]).collect()
         }
         Axis::Connections => vec![1, 2, 4],
         Axis::BatchRows => vec![1_000, 5_000, 20_000],
-        Axis::EpochRecords => vec![10_000, 20_000, 40_000],
+        Axis::EpochRecords => {
+            let most = usize::try_from(records).unwrap_or(usize::MAX) / EPOCHS_MIN;
+            [10_000, 20_000, 40_000].into_iter().filter(|size| *size <= most).collect()
+        }
         Axis::LingerMs => Vec::new(),
-    };
-    if axis == Axis::Workers {
-        values.push(cores.clamp(1, WORKERS_TRIED_MAX));
     }
-    values.push(present.get(axis));
-    values
 }
 
 #[cfg(test)]
@@ -222,18 +230,20 @@ mod tests {
     #[test]
     fn without_lists_the_usual_is_tried_and_what_is_configured() {
         let present = present().with(Axis::BatchRows, 7_000);
-        let grid = Grid::new(Default::default(), present, 6);
+        let grid = Grid::new(Default::default(), present, 6, 160_000);
         assert_eq!(grid.along(Axis::Workers), [1, 2, 4, 6]);
         assert_eq!(grid.along(Axis::BatchRows), [1_000, 5_000, 7_000, 20_000]);
         assert_eq!(grid.along(Axis::LingerMs), [5]);
         assert_eq!(grid.points().len(), 4 * 3 * 4 * 3);
         assert!(grid.points().contains(&present));
+        let few = Grid::new(Default::default(), present, 6, 50_000);
+        assert_eq!(few.along(Axis::EpochRecords), [10_000, 20_000], "what is configured stays");
     }
 
     #[test]
     fn lists_are_taken_as_they_are_sorted_and_each_value_once() {
         let lists = [vec![4, 1, 4], vec![], vec![9], vec![], vec![]];
-        let grid = Grid::new(lists, present(), 2);
+        let grid = Grid::new(lists, present(), 2, 200_000);
         assert_eq!(
             (grid.along(Axis::Workers), grid.along(Axis::BatchRows)),
             (&[1, 4][..], &[9][..])

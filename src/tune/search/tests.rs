@@ -75,7 +75,7 @@ fn what_is_chosen_is_close_to_the_best_of_the_grid() {
     let runs = 300;
     for seed in base..base + runs {
         let landscape = Landscape::draw(&mut fastrand::Rng::with_seed(seed));
-        let grid = Grid::new(Default::default(), present(), 4);
+        let grid = Grid::new(Default::default(), present(), 4, 200_000);
         let points = grid.points();
         let rates = points.iter().map(|point| landscape.rate(*point));
         let best = rates.fold(0.0, f64::max);
@@ -96,7 +96,7 @@ fn what_is_chosen_is_close_to_the_best_of_the_grid() {
 fn an_exhaustive_search_measures_every_point_several_times() {
     let landscape = Landscape::draw(&mut fastrand::Rng::with_seed(3));
     let lists = [vec![1, 2], vec![1, 2], vec![1_000, 5_000], vec![20_000], vec![]];
-    let grid = Grid::new(lists, present(), 2);
+    let grid = Grid::new(lists, present(), 2, 200_000);
     let search = search(&landscape, &grid, 10_000, true, 3);
     let rates = search.rates();
     assert_eq!((rates.len(), search.unmeasured()), (8, 0));
@@ -108,7 +108,7 @@ fn an_exhaustive_search_measures_every_point_several_times() {
 /// Plays a search with those rates, however often it asks.
 fn play(rate: impl Fn(Settings, usize) -> f64) -> Search {
     let lists = [vec![1, 2, 4], vec![1, 2], vec![5_000], vec![20_000], vec![]];
-    let mut search = Search::new(Grid::new(lists, present(), 4), present(), false, 7);
+    let mut search = Search::new(Grid::new(lists, present(), 4, 200_000), present(), false, 7);
     let mut trials = 0;
     while let Some(settings) = search.next(0.0) {
         search.note(settings, rate(settings, trials));
@@ -146,7 +146,7 @@ fn rates_that_never_settle_end_the_search_all_the_same_and_are_not_called_certai
 #[test]
 fn a_budget_that_ends_early_leaves_a_choice_of_what_there_is() {
     let landscape = Landscape::draw(&mut fastrand::Rng::with_seed(5));
-    let grid = Grid::new(Default::default(), present(), 2);
+    let grid = Grid::new(Default::default(), present(), 2, 200_000);
     assert_eq!(search(&landscape, &grid, 0, false, 1).choice(), None);
     let one = search(&landscape, &grid, 1, false, 1);
     let choice = one.choice().unwrap();
@@ -157,7 +157,7 @@ fn a_budget_that_ends_early_leaves_a_choice_of_what_there_is() {
 #[test]
 fn the_order_is_drawn_and_the_same_for_the_same_seed() {
     let order = |seed| {
-        let grid = Grid::new(Default::default(), present(), 4);
+        let grid = Grid::new(Default::default(), present(), 4, 200_000);
         let mut search = Search::new(grid, present(), true, seed);
         (0..20).map(|_| search.next(0.0).unwrap()).collect::<Vec<_>>()
     };
@@ -168,7 +168,7 @@ fn the_order_is_drawn_and_the_same_for_the_same_seed() {
 #[test]
 fn what_is_configured_is_measured_even_where_it_is_no_point_of_the_grid() {
     let lists = [vec![1], vec![3], vec![5_000], vec![20_000], vec![]];
-    let mut search = Search::new(Grid::new(lists, present(), 4), present(), false, 7);
+    let mut search = Search::new(Grid::new(lists, present(), 4, 200_000), present(), false, 7);
     let mut seen = BTreeMap::new();
     while let Some(settings) = search.next(0.0) {
         *seen.entry(settings).or_insert(0) += 1;
