@@ -252,6 +252,7 @@ impl Ground<'_> {
             measured: measured.collect(),
             trials,
             unmeasured: search.unmeasured(),
+            drift: search.drift(),
             was_stopped: self.is_stopped(),
             seed: plans.seed,
             elapsed: began.elapsed(),

@@ -52,6 +52,8 @@ pub struct TuneReport {
     pub trials: usize,
     /// Points of the grid that were not measured.
     pub unmeasured: usize,
+    /// How much faster the machine was at the end than at the beginning, as a part of that, if that can be told.
+    pub drift: Option<f64>,
     /// Whether a signal has ended it early.
     pub was_stopped: bool,
     /// What the order of the trials was drawn with.
@@ -63,10 +65,11 @@ pub struct TuneReport {
 }
 
 impl TuneReport {
-    /// All that was measured, the fastest first.
+    /// All that was measured, the fastest first; what was measured once, on the way, behind what was measured again.
     pub fn ranked(&self) -> Vec<&Measured> {
         let mut ranked: Vec<&Measured> = self.measured.iter().collect();
-        ranked.sort_by(|a, b| b.rate().total_cmp(&a.rate()));
+        let once = |it: &Measured| it.rates.len() == 1;
+        ranked.sort_by(|a, b| once(a).cmp(&once(b)).then(b.rate().total_cmp(&a.rate())));
         ranked
     }
 
@@ -153,6 +156,7 @@ impl TuneReport {
             "measured": measured.collect::<Vec<_>>(),
             "trials": self.trials,
             "unmeasured": self.unmeasured,
+            "drift": self.drift,
             "complete": !self.was_stopped,
             "seed": self.seed,
             "elapsed_s": self.elapsed.as_secs_f64(),
@@ -190,6 +194,7 @@ pub(super) mod tests {
             measured: measured.to_vec(),
             trials: 6,
             unmeasured: 3,
+            drift: Some(0.01),
             was_stopped: false,
             seed: 42,
             elapsed: Duration::from_secs(20),

@@ -100,8 +100,8 @@ impl Search {
                 return Some(settings);
             }
             match self.stage {
-                Stage::Exploring { .. } if used >= EXPLORED_SHARE => self.begin_finals(),
-                Stage::Exploring { at, axis, in_vain } => self.explore(at, axis, in_vain),
+                Stage::Exploring { .. } if used >= EXPLORED_SHARE => self.begin_finals(used),
+                Stage::Exploring { at, axis, in_vain } => self.explore(at, axis, in_vain, used),
                 Stage::Finals { rounds } => {
                     if rounds >= ROUNDS_MAX || (rounds >= ROUNDS_MIN && self.is_certain()) {
                         return None;
@@ -123,12 +123,12 @@ impl Search {
     }
 
     /// One step of a climb: the rest of the line along an axis, or what follows from the lines that are measured.
-    fn explore(&mut self, at: Settings, axis: usize, in_vain: usize) {
+    fn explore(&mut self, at: Settings, axis: usize, in_vain: usize, used: f64) {
         let open = self.grid.open();
         if in_vain >= open.len() {
             let best = open.first().and_then(|_| self.best_explored()).unwrap_or(at);
             if best == at {
-                return self.look_around();
+                return self.look_around(used);
             }
             self.stage = Stage::Exploring { at: best, axis: 0, in_vain: 0 };
             return;
@@ -150,7 +150,7 @@ impl Search {
 
     /// Where no axis leads any further, a point off the axes is looked at: one beside the best as long as there are any, since axes depend on each
     /// other mostly by twos, then any. The next climb begins at what is the best then.
-    fn look_around(&mut self) {
+    fn look_around(&mut self, used: f64) {
         let unknown = |point: &Settings| !self.explored.contains_key(point);
         let mut candidates = self.grid.points();
         candidates.retain(unknown);
@@ -160,7 +160,7 @@ impl Search {
         let candidates = if beside.is_empty() { candidates } else { beside };
         match self.rng.choice(candidates) {
             Some(point) => self.queue.push(point),
-            None => self.begin_finals(),
+            None => self.begin_finals(used),
         }
     }
 
@@ -171,10 +171,11 @@ impl Search {
         of_grid.max_by(|a, b| a.1.total_cmp(b.1)).map(|(point, _)| *point)
     }
 
-    fn begin_finals(&mut self) {
+    /// Lets the best into the finals: as many as can be measured several times with what is left of the budget, besides what is configured.
+    fn begin_finals(&mut self, used: f64) {
         let mut ranked: Vec<Settings> = self.explored.keys().copied().collect();
         ranked.sort_by(|a, b| self.explored[b].total_cmp(&self.explored[a]));
-        ranked.truncate(FINALISTS);
+        ranked.truncate(finalists(self.explored.len(), used));
         self.enter(ranked);
         self.stage = Stage::Finals { rounds: 0 };
     }
@@ -202,6 +203,17 @@ impl Search {
             rates.insert(*settings, measured.clone());
         }
         rates
+    }
+
+    /// How much faster the best few were in the finals than when they were explored, as a part of that: not at all, if the machine is as fast as
+    /// ever. What was only explored cannot be compared with them otherwise.
+    pub fn drift(&self) -> Option<f64> {
+        let again = |(settings, rates): (&Settings, &Vec<f64>)| {
+            let first = self.explored.get(settings)?;
+            (!rates.is_empty()).then(|| median(rates) / first - 1.0)
+        };
+        let drifts: Vec<f64> = self.finals.iter().filter_map(again).collect();
+        (!drifts.is_empty()).then(|| median(&drifts))
     }
 
     /// Points of the grid that were not measured.
@@ -240,6 +252,16 @@ impl Search {
             uncertainty: uncertain,
         })
     }
+}
+
+/// How many may come into the finals when so many trials have used that part of the budget.
+fn finalists(trials: usize, used: f64) -> usize {
+    let fits = |finalists: &usize| {
+        let [measured, wanted] = [trials, ROUNDS_MIN * (finalists + 1)]
+            .map(|trials| u32::try_from(trials).map_or(f64::INFINITY, f64::from));
+        wanted * used <= measured * (1.0 - used)
+    };
+    (2..=FINALISTS).rev().find(fits).unwrap_or(1)
 }
 
 #[cfg(test)]

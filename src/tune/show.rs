@@ -13,6 +13,9 @@ use crate::report::grouped;
 const BARS_MAX: usize = 12;
 const BAR_CELLS: f64 = 40.0;
 
+/// A drift that is worth a warning, as a part.
+const DRIFT_MAX: f64 = 0.1;
+
 impl TuneReport {
     fn table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let axes = self.axes();
@@ -21,7 +24,12 @@ impl TuneReport {
             write!(f, " {:>width$}", axis.title(), width = width(*axis))?;
         }
         writeln!(f, " {:>11} {:>8} {:>7}  limit", "events/s", "spread", "trials")?;
-        for it in self.ranked() {
+        let ranked = self.ranked();
+        let again = ranked.iter().filter(|it| it.rates.len() > 1).count();
+        for (place, it) in ranked.into_iter().enumerate() {
+            if place == again && place > 0 {
+                writeln!(f, "  measured once, on the way there:")?;
+            }
             let mark = if it.settings == self.choice.chosen { '*' } else { ' ' };
             write!(f, "{mark}")?;
             for axis in &axes {
@@ -48,7 +56,7 @@ impl TuneReport {
 
     fn chart(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (axes, ranked) = (self.axes(), self.ranked());
-        let fastest = ranked.first().map_or(1.0, |it| it.rate());
+        let fastest = ranked.iter().map(|it| it.rate()).fold(1.0, f64::max);
         for it in ranked.into_iter().take(BARS_MAX) {
             let label = short(it.settings, &axes);
             let bar = bar(it.rate() / fastest.max(1e-9) * BAR_CELLS);
@@ -86,7 +94,15 @@ impl TuneReport {
             ),
             false => String::new(),
         };
-        format!("{certain} {left}{short}")
+        let drift = match self.drift {
+            Some(drift) if drift.abs() > DRIFT_MAX => format!(
+                " The machine was not as fast all the time: the best few came to {:+.0} % when they were measured again, so that what was \
+                 measured once cannot be compared with them.",
+                100.0 * drift
+            ),
+            _ => String::new(),
+        };
+        format!("{certain} {left}{short}{drift}")
     }
 
     fn recommendation(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -244,6 +260,9 @@ mod tests {
         assert!(text.contains("Nothing to change") && !text.contains("[database]"), "{text}");
         assert!(text.contains("The spread is not small") && text.contains("8.0 % only"), "{text}");
         assert_eq!(report.json()["configuration"], "");
+        assert!(!text.contains("as fast all the time"), "{text}");
+        report.drift = Some(-0.3);
+        assert!(report.to_string().contains("came to -30 % when"), "{report}");
         report.was_stopped = true;
         assert!(report.to_string().starts_with("Stopped after 6 trials"));
     }

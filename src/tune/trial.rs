@@ -17,6 +17,7 @@ use crate::replay::plan::Plan;
 use crate::replay::reader::{Reading, reader};
 use crate::run::{RunError, rules};
 use crate::shutdown::Abort;
+use crate::source::SourceError;
 use crate::worker::{MakeEffects, Workers, start_measured};
 
 /// What every trial has in common.
@@ -89,7 +90,11 @@ pub(super) fn run(
     if let Err(error) = read {
         // Workers whose effects wait for a server do not end. The process does, soon.
         std::mem::forget(guards);
-        return Err(error.into());
+        return match error {
+            // Stopped, and a server takes its time.
+            SourceError::Drain(_) => Ok(None),
+            error => Err(error.into()),
+        };
     }
     // The threads have nothing left to do, and have noted all that they did when they end.
     drop(guards);

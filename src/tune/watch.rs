@@ -12,9 +12,10 @@ use crate::progress_bar::Bar;
 pub(super) struct Watch {
     began: Instant,
     budget: Option<Duration>,
-    /// The longest trial so far, with its preparation.
-    longest: Duration,
-    last: Instant,
+    /// How long a trial takes, with its preparation: the mean, or that of the first one, which warms everything up.
+    trial: Duration,
+    trials: u32,
+    measuring_since: Instant,
     bar: Option<Bar>,
 }
 
@@ -29,31 +30,33 @@ impl Watch {
         Watch {
             began: now,
             budget: plans.budget,
-            longest: Duration::ZERO,
-            last: now,
+            trial: Duration::ZERO,
+            trials: 0,
+            measuring_since: now,
             bar: Some(bar),
         }
     }
 
     pub(super) fn warmed_up(&mut self) -> Result<(), TuneError> {
-        self.ended();
+        self.trial = self.began.elapsed();
+        self.measuring_since = Instant::now();
         if self.has_time() {
             return Ok(());
         }
         self.finish();
         let budget_s = self.budget.unwrap_or_default().as_secs();
-        Err(TuneError::Budget { took_s: self.longest.as_secs_f64(), budget_s })
+        Err(TuneError::Budget { took_s: self.trial.as_secs_f64(), budget_s })
     }
 
     /// A trial has ended.
     pub(super) fn ended(&mut self) {
-        self.longest = self.longest.max(self.last.elapsed());
-        self.last = Instant::now();
+        self.trials += 1;
+        self.trial = self.measuring_since.elapsed() / self.trials;
     }
 
     /// Whether there is time for one more trial.
     pub(super) fn has_time(&self) -> bool {
-        self.budget.is_none_or(|budget| self.began.elapsed() + self.longest <= budget)
+        self.budget.is_none_or(|budget| self.began.elapsed() + self.trial <= budget)
     }
 
     /// The used part of the budget.

@@ -144,6 +144,21 @@ fn rates_that_never_settle_end_the_search_all_the_same_and_are_not_called_certai
 }
 
 #[test]
+fn a_machine_that_becomes_slower_is_noticed() {
+    let slower = |_, trial: usize| if trial < 6 { 100.0 } else { 70.0 };
+    assert!((play(slower).drift().unwrap() + 0.3).abs() < 1e-9);
+    assert_eq!(play(|_, _| 100.0).drift(), Some(0.0));
+}
+
+#[test]
+fn with_few_trials_there_are_few_finalists() {
+    assert_eq!([0.0, 0.6, 1.0].map(|used| finalists(60, used)), [FINALISTS, FINALISTS, 1]);
+    // Of 10 trials there are 6 behind us: 4 are left, enough for one and what is configured, twice.
+    assert_eq!(finalists(6, 0.6), 1);
+    assert_eq!(finalists(14, 0.6), 2);
+}
+
+#[test]
 fn a_budget_that_ends_early_leaves_a_choice_of_what_there_is() {
     let landscape = Landscape::draw(&mut fastrand::Rng::with_seed(5));
     let grid = Grid::new(Default::default(), present(), 2, 200_000);
