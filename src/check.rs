@@ -124,9 +124,11 @@ pub async fn run(config: &Config, out: &mut impl Write) -> io::Result<ExitCode> 
     Ok(if all_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What a command needs besides the topic and the table.
+/// What a command needs besides the topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needs {
+    /// The table, and the rights to read and update it.
+    pub table: bool,
     /// The dead-letter topic.
     pub dead_letters: bool,
     /// The cache, and the right to delete from it.
@@ -135,14 +137,16 @@ pub struct Needs {
 
 impl Needs {
     /// What a run needs.
-    pub const ALL: Needs = Needs { dead_letters: true, cache: true };
+    pub const ALL: Needs = Needs { table: true, dead_letters: true, cache: true };
 }
 
 /// The same for a command that is about to start: only what is not ok of what it needs.
 pub async fn problems(config: &Config, needs: Needs) -> Vec<Problem> {
     let mut findings = kafka(config);
     findings.retain(|finding| needs.dead_letters || finding.subject != DEAD_LETTERS);
-    findings.extend(database(config).await);
+    if needs.table {
+        findings.extend(database(config).await);
+    }
     if needs.cache {
         findings.extend(cache(config).await);
     }

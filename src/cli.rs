@@ -20,6 +20,7 @@ pub mod logging;
 pub mod publish;
 pub mod replay;
 pub mod run;
+pub mod tune;
 pub mod verify;
 
 use failure::Failure;
@@ -63,6 +64,8 @@ pub enum Command {
     Check,
     /// Prove that every row holds what the topic says, and every cached draft what its row says
     Verify(verify::VerifyArgs),
+    /// Measure which workers, connections and batches are fastest here, and which stage limits
+    Tune(tune::TuneArgs),
     /// Publish events: one, many from standard input, or synthetic ones
     Publish(publish::PublishArgs),
     /// Read a draft through the cache, create one, list them
@@ -144,6 +147,10 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<ExitCode, Failure> {
         Command::Verify(args) => {
             let config = load(args.overrides())?;
             verify::run(&config, &args, &runtime()?, out)
+        }
+        Command::Tune(args) => {
+            tune::execute(load, &args, &runtime()?, out)?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Publish(args) => {
             let config = load(args.overrides())?;

@@ -50,6 +50,7 @@ pub struct Ingest {
     ledger: Ledger,
     progress: Arc<Progress>,
     watch: Watch,
+    waited: Duration,
     read: u64,
     ranges: BTreeMap<i32, Range>,
     /// What counts the bytes of everything in the graph, and how many there may be, if that decides when an epoch ends.
@@ -75,6 +76,7 @@ impl Ingest {
             ledger: Ledger::default(),
             progress,
             watch,
+            waited: Duration::ZERO,
             read: 0,
             ranges: BTreeMap::new(),
             memory: None,
@@ -203,8 +205,14 @@ impl Ingest {
 
     /// Waits until the workers have news, at most so long.
     pub fn wait(&mut self, patience: Duration) {
-        let ledger = &mut self.ledger;
+        let (ledger, since) = (&mut self.ledger, Instant::now());
         self.watch.wait(patience, |epoch, tally| ledger.settle(epoch, tally));
+        self.waited += since.elapsed();
+    }
+
+    /// How long the poll thread has waited for the workers.
+    pub fn waited(&self) -> Duration {
+        self.waited
     }
 
     /// The offsets that have become committable since the last call.

@@ -25,18 +25,37 @@ pub enum Bar {
         last: Instant,
         /// What is going on besides.
         note: String,
+        /// Whether it says how fast it is.
+        has_rate: bool,
     },
 }
 
 impl Bar {
     /// A bar that counts `what` from 0 to `total`.
     pub fn new(what: &'static str, total: u64) -> Bar {
+        Bar::begin(what, total, true)
+    }
+
+    /// The same for something that takes as long as it takes, and is no faster for being many.
+    pub fn unrated(what: &'static str, total: u64) -> Bar {
+        Bar::begin(what, total, false)
+    }
+
+    fn begin(what: &'static str, total: u64, has_rate: bool) -> Bar {
         if !std::io::stderr().is_terminal() {
             let now = Instant::now();
-            return Bar::Lines { what, total, began: now, last: now, note: String::new() };
+            return Bar::Lines {
+                what,
+                total,
+                began: now,
+                last: now,
+                note: String::new(),
+                has_rate,
+            };
         }
+        let rate = if has_rate { ", {rate}/s, {eta} left" } else { "" };
         let template = format!(
-            "{{wide_bar}} {{percent:>3}}% {{human_pos}}/{{human_len}} {what}, {{rate}}/s, {{eta}} left {{msg}}"
+            "{{wide_bar}} {{percent:>3}}% {{human_pos}}/{{human_len}} {what}{rate} {{msg}}"
         );
         let style = ProgressStyle::with_template(&template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -52,12 +71,12 @@ impl Bar {
     pub fn set(&mut self, done: u64) {
         match self {
             Bar::Drawn(bar) => bar.set_position(done),
-            Bar::Lines { what, total, began, last, note } => {
+            Bar::Lines { what, total, began, last, note, has_rate } => {
                 if last.elapsed() < LINE_INTERVAL {
                     return;
                 }
                 *last = Instant::now();
-                let line = line(what, done, *total, began.elapsed());
+                let line = line(what, done, *total, has_rate.then(|| began.elapsed()));
                 // Nobody reads it: no reason to stop.
                 drop(writeln!(std::io::stderr(), "{line}{note}"));
             }
@@ -80,11 +99,14 @@ impl Bar {
     }
 }
 
-/// How far it is after so long: a count, a share, a rate, and how long the rest takes at that rate.
-fn line(what: &str, done: u64, total: u64, elapsed: Duration) -> String {
-    let elapsed_ms = elapsed.as_millis().max(1);
+/// How far it is: a count, a share, and after so long, a rate, and how long the rest takes at that rate.
+fn line(what: &str, done: u64, total: u64, elapsed: Option<Duration>) -> String {
     let [done_wide, total_wide] = [done, total].map(u128::from);
     let percent = (100 * done_wide).checked_div(total_wide).unwrap_or(100);
+    let Some(elapsed) = elapsed else {
+        return format!("{done} of {total} {what}, {percent} %");
+    };
+    let elapsed_ms = elapsed.as_millis().max(1);
     let rate = 1_000 * done_wide / elapsed_ms;
     let left_s = total_wide.saturating_sub(done_wide).checked_div(rate);
     let left = left_s.map_or("unknown".to_owned(), |seconds| format!("{seconds} s"));
@@ -97,11 +119,12 @@ mod tests {
 
     #[test]
     fn a_line_says_how_far_how_fast_and_how_long_still() {
-        let ten = Duration::from_secs(10);
+        let ten = Some(Duration::from_secs(10));
+        assert_eq!(line("trials", 3, 12, None), "3 of 12 trials, 25 %");
         assert_eq!(line("records", 250, 1_000, ten), "250 of 1000 records, 25 %, 25/s, 30 s left");
         assert_eq!(line("records", 0, 1_000, ten), "0 of 1000 records, 0 %, 0/s, unknown left");
         assert_eq!(
-            line("records", 0, 0, Duration::ZERO),
+            line("records", 0, 0, Some(Duration::ZERO)),
             "0 of 0 records, 100 %, 0/s, unknown left"
         );
     }

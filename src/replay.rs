@@ -198,6 +198,7 @@ fn servers(
         producer: Arc::new(producer),
         second_deletes,
         policy,
+        busy: None,
     })
 }
 

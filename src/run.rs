@@ -16,6 +16,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use tokio::runtime::{Handle, Runtime};
 
+use crate::busy::{Busy, Clock};
 use crate::check::draft_id_type;
 use crate::commit::Committer;
 use crate::config::{Config, Kafka};
@@ -108,6 +109,8 @@ pub(crate) struct Servers {
     pub(crate) producer: Arc<DeadLetterProducer>,
     pub(crate) second_deletes: Option<SecondDeletes>,
     pub(crate) policy: OutagePolicy,
+    /// Where the lanes note their time at work, if anybody wants to know.
+    pub(crate) busy: Option<Arc<Busy>>,
 }
 
 impl MakeEffects for Servers {
@@ -144,7 +147,8 @@ impl Servers {
         let Servers { runtime, config, policy, .. } = self;
         let (effect, lanes) = remote(config.database.connections, waker);
         let retry = Retry { retries: config.run.retries, backoff: config.run.retry_backoff };
-        for lane in lanes {
+        for mut lane in lanes {
+            lane.jobs.measure(self.busy.as_ref(), Clock::Database);
             let session = Session::new(config.database.clone(), self.table.id_type);
             runtime.spawn(postgres::serve(lane, table(session), retry, policy.clone()));
         }
@@ -152,14 +156,16 @@ impl Servers {
     }
 
     /// Has a lane delete its keys.
-    pub(crate) fn serve_deletes(&self, lane: Lane<Settled, Invalidated>) {
+    pub(crate) fn serve_deletes(&self, mut lane: Lane<Settled, Invalidated>) {
+        lane.jobs.measure(self.busy.as_ref(), Clock::Cache);
         let connection = Connection::new(self.config.cache.clone());
         let second = self.second_deletes.clone();
         self.runtime.spawn(redis::serve(lane, connection, second, self.policy.clone()));
     }
 
     /// Has a lane publish its dead letters.
-    pub(crate) fn serve_dead_letters(&self, lane: Lane<Rejected, Rejected>) {
+    pub(crate) fn serve_dead_letters(&self, mut lane: Lane<Rejected, Rejected>) {
+        lane.jobs.measure(self.busy.as_ref(), Clock::DeadLetters);
         let topic =
             Topic { config: Arc::clone(&self.config), producer: Arc::clone(&self.producer) };
         self.runtime.spawn(dead_letter::serve(lane, topic, self.policy.clone()));
@@ -215,6 +221,7 @@ pub fn run(
         producer: Arc::clone(&producer),
         second_deletes: second_deletes.clone(),
         policy,
+        busy: None,
     };
     let (progress, watch) = progress();
     let progress = Arc::new(progress);

@@ -3,14 +3,20 @@
 //! An [`Effect`] lives on a timely worker and must not block; the servers are spoken to by tokio tasks, one for each lane. A
 //! [`Remote`] is the effect's end of the wire, a [`Lane`] the task's.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use dataflows::effect::{Answered, Effect, Ticket, Waker};
 use tokio::sync::mpsc;
+
+use crate::busy::{Busy, Clock};
 
 pub mod outage;
 pub mod postgres;
 pub mod redis;
 pub mod dead_letter;
+pub mod nothing;
 
 /// A batch on its way to a lane.
 #[derive(Debug)]
@@ -34,9 +40,43 @@ pub struct Remote<R, A> {
 #[derive(Debug)]
 pub struct Lane<R, A> {
     /// The batches, in the order of submission. Ends when the worker has no more.
-    pub jobs: mpsc::UnboundedReceiver<Job<R>>,
+    pub jobs: Jobs<R>,
     /// Where the answers go.
     pub replies: Replies<A>,
+}
+
+/// The batches of a lane.
+#[derive(Debug)]
+pub struct Jobs<R> {
+    queue: mpsc::UnboundedReceiver<Job<R>>,
+    /// Whose time at work is noted, if anybody wants to know, and since when the lane has not been waiting.
+    shift: Option<(Arc<Busy>, Clock, Instant)>,
+}
+
+impl<R> Jobs<R> {
+    /// The next batch. Whatever the lane does between two calls, it is at work.
+    pub async fn recv(&mut self) -> Option<Job<R>> {
+        let Jobs { queue, shift } = self;
+        let _pause = shift.as_mut().map(|(busy, clock, since)| {
+            busy.add(*clock, since.elapsed());
+            Pause(since)
+        });
+        queue.recv().await
+    }
+
+    /// Notes the lane's time at work from now on.
+    pub fn measure(&mut self, busy: Option<&Arc<Busy>>, clock: Clock) {
+        self.shift = busy.map(|busy| (Arc::clone(busy), clock, Instant::now()));
+    }
+}
+
+/// A lane that waits, until this is dropped: by a batch, or by other work that is due.
+struct Pause<'a>(&'a mut Instant);
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        *self.0 = Instant::now();
+    }
 }
 
 /// Takes answers back to the worker and wakes it.
@@ -61,7 +101,8 @@ pub fn remote<R, A>(lanes: usize, waker: &Waker) -> (Remote<R, A>, Vec<Lane<R, A
     let (answers_in, answers) = unbounded();
     let (senders, tasks) = (0..lanes)
         .map(|_| {
-            let (sender, jobs) = mpsc::unbounded_channel();
+            let (sender, queue) = mpsc::unbounded_channel();
+            let jobs = Jobs { queue, shift: None };
             let replies = Replies { answers: answers_in.clone(), waker: waker.clone() };
             (sender, Lane { jobs, replies })
         })

@@ -16,6 +16,7 @@ use timely::dataflow::operators::probe::Handle;
 use timely::scheduling::SyncActivator;
 use timely::worker::Worker;
 
+use crate::busy::Busy;
 use crate::ingest::Entrance;
 use crate::progress::Progress;
 
@@ -57,6 +58,21 @@ pub fn start(
     effects: impl MakeEffects,
     progress: &Arc<Progress>,
 ) -> Result<Workers, String> {
+    start_measured(workers, rules, effects, progress, None)
+}
+
+/// [`start`], with the workers' time at work noted.
+///
+/// # Errors
+///
+/// As [`start`].
+pub fn start_measured(
+    workers: usize,
+    rules: Rules,
+    effects: impl MakeEffects,
+    progress: &Arc<Progress>,
+    busy: Option<Arc<Busy>>,
+) -> Result<Workers, String> {
     let (queues, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded::<Feed>()).unzip();
     let receivers: Vec<_> =
         receivers.into_iter().map(|receiver| Mutex::new(Some(receiver))).collect();
@@ -64,6 +80,9 @@ pub fn start(
     let progress = Arc::clone(progress);
     let guards = timely::execute(timely::Config::process(workers), move |worker| {
         let index = worker.index();
+        if let Some(busy) = &busy {
+            busy.watch(worker);
+        }
         let queue = receivers[index].lock().unwrap_or_else(PoisonError::into_inner).take();
         let queue = queue.expect("each worker starts once");
         let announce = |activator| {

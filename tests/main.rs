@@ -37,4 +37,5 @@ mod publish;
 mod replay;
 mod demo;
 mod verify;
+mod tune;
 mod faults;

@@ -1,19 +1,15 @@
 //! The limit of the graph: everything from the first copy of a record to the end of its epoch, with effects that answer
 //! at once and do nothing.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use contentflow::config::Config;
 use contentflow::ingest::Ingest;
 use contentflow::progress::progress;
-use contentflow::worker::{MakeEffects, Workers, start};
-use dataflows::change::Rejected;
-use dataflows::effect::{Answered, Effect, Ticket, Waker};
-use dataflows::graph::{Invalidated, Rules, Written};
-use dataflows::latest::Group;
-use dataflows::outcome::{Outcome, Settled};
+use contentflow::sink::nothing::Nothing;
+use contentflow::worker::{Workers, start};
+use dataflows::graph::Rules;
 use dataflows::record::RawRecord;
 use dataflows::validate::DraftIdType;
 
@@ -84,55 +80,4 @@ pub(crate) fn measure(
         events_per_s: per_second(events.len(), elapsed),
         cpu_us_per_event: us_per_event(cpu, events.len()),
     })
-}
-
-/// Effects that do nothing.
-struct Nothing;
-
-/// Answers each batch at once.
-struct AtOnce<R, A> {
-    answer: fn(Vec<R>) -> Vec<A>,
-    answered: VecDeque<Answered<A>>,
-}
-
-impl<R: 'static, A: 'static> Effect for AtOnce<R, A> {
-    type Request = R;
-    type Answer = A;
-
-    fn submit(&mut self, ticket: Ticket, _lane: usize, batch: Vec<R>) {
-        let answers = (self.answer)(batch);
-        self.answered.push_back(Answered { ticket, answers, done: true });
-    }
-
-    fn poll(&mut self) -> Option<Answered<A>> {
-        self.answered.pop_front()
-    }
-}
-
-fn at_once<R: 'static, A: 'static>(answer: fn(Vec<R>) -> Vec<A>) -> AtOnce<R, A> {
-    AtOnce { answer, answered: VecDeque::new() }
-}
-
-impl MakeEffects for Nothing {
-    fn write(&self, _waker: Waker) -> impl Effect<Request = Group, Answer = Written> + 'static {
-        at_once(|groups: Vec<Group>| {
-            let changes = groups.into_iter().flat_map(|group| group.events);
-            let applied = |change| Written::Settled(Settled { change, outcome: Outcome::Applied });
-            changes.map(applied).collect()
-        })
-    }
-
-    fn invalidate(
-        &self,
-        _waker: Waker,
-    ) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static {
-        at_once(|settled| vec![Invalidated { settled, deletes: 0, keys_deleted: 0 }])
-    }
-
-    fn dead_letter(
-        &self,
-        _waker: Waker,
-    ) -> impl Effect<Request = Rejected, Answer = Rejected> + 'static {
-        at_once(|rejected| rejected)
-    }
 }

@@ -9,9 +9,11 @@
 //!
 //! Rates of different runs, let alone of different machines, cannot be compared: the ratio to the bare UPDATE of the
 //! same round can. `BENCH_EVENTS` (1,000,000), `BENCH_RUNS` (3) and `REPLAY_EVENTS` (2,000,000, ten a draft) say how much is
-//! measured; KAFKA_BROKERS, DATABASE_URL and REDIS_URL where. `BENCH_ONLY=poison` measures the pipeline on a database that refuses some of the rows. The
-//! numbers also go to `bench.json` in the target directory. `BENCH_ONLY=replay,latency` measures only these of `limits`, `whole`,
-//! `latency` and `replay`. `BENCH_ONLY=flat` puts `FLAT_EVENTS` (10,000,000) through one process, `BENCH_EVENTS` at a time.
+//! measured; KAFKA_BROKERS, DATABASE_URL and REDIS_URL where. The numbers also go to `bench.json` in the target directory.
+//!
+//! `BENCH_ONLY=replay,latency` measures only these of `limits`, `whole`, `latency` and `replay`. Measurements of their own kind are
+//! `BENCH_ONLY=poison`, on a database that refuses some of the rows; `flat`, which puts `FLAT_EVENTS` (10,000,000) through one process,
+//! `BENCH_EVENTS` at a time; and `tune`, how close `contentflow tune` comes to the best of its grid.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -30,6 +32,7 @@ mod rival;
 mod latency;
 mod flat;
 mod replay;
+mod tune;
 mod process;
 mod results;
 
@@ -44,10 +47,12 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let measured = Settings::read().and_then(|settings| {
-        if settings.is_poisoned() {
+        if settings.asks_for("poison") {
             poisoned(&settings)
-        } else if settings.is_flat() {
+        } else if settings.asks_for("flat") {
             on_servers(&settings, measure_flat)
+        } else if settings.asks_for("tune") {
+            tuned(&settings)
         } else {
             bench(&settings)
         }
@@ -112,6 +117,18 @@ fn measure_flat(servers: &mut Servers, settings: &Settings) -> anyhow::Result<()
         // Nobody reads it: no reason to stop.
         drop(writeln!(out, "{line}"));
     })
+}
+
+/// What a search finds, beside the best of the whole grid.
+fn tuned(settings: &Settings) -> anyhow::Result<()> {
+    let found = on_servers(settings, |servers, settings| {
+        let events = settings.events;
+        say(&format!("publishing {events} events"));
+        servers.publish(events)?;
+        servers.refill(events)?;
+        tune::measure(servers, settings.rounds)
+    })?;
+    found.write(&mut io::stdout().lock())
 }
 
 type Rates = (u64, Vec<f64>, Vec<f64>);

@@ -169,6 +169,9 @@ impl Servers {
 
     async fn delete_groups(&self) -> anyhow::Result<()> {
         let groups: Vec<&str> = self.groups.iter().map(String::as_str).collect();
+        if groups.is_empty() {
+            return Ok(());
+        }
         let admin: AdminClient<_> = client_config(&self.config.kafka).create()?;
         let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));
         admin.delete_groups(&groups, &options).await.context("the groups are not deleted")?;

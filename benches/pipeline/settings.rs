@@ -16,7 +16,7 @@ pub(crate) struct Settings {
     pub(crate) flat_events: u64,
     /// How many rounds.
     pub(crate) rounds: u64,
-    /// What to measure, by name; nothing is all but `poison` and `flat`.
+    /// What to measure, by name; nothing is `limits` to `replay`.
     only: Vec<String>,
     /// A corner of the servers that nobody else uses.
     pub(crate) config: Config,
@@ -27,17 +27,12 @@ pub(crate) struct Settings {
 impl Settings {
     /// Whether this is to be measured.
     pub(crate) fn measures(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| only == name)
+        self.only.is_empty() || self.asks_for(name)
     }
 
-    /// Whether the database is to refuse some of the rows.
-    pub(crate) fn is_poisoned(&self) -> bool {
-        self.only.iter().any(|only| only == "poison")
-    }
-
-    /// Whether one process is to take very many events.
-    pub(crate) fn is_flat(&self) -> bool {
-        self.only.iter().any(|only| only == "flat")
+    /// Whether this was named.
+    pub(crate) fn asks_for(&self, name: &str) -> bool {
+        self.only.iter().any(|only| only == name)
     }
 
     /// Reads them from the environment.
@@ -49,7 +44,7 @@ impl Settings {
         let only = std::env::var("BENCH_ONLY").unwrap_or_default();
         let only: Vec<String> = only.split_terminator(',').map(str::to_owned).collect();
         for name in &only {
-            let known = ["limits", "whole", "latency", "replay", "poison", "flat"];
+            let known = ["limits", "whole", "latency", "replay", "poison", "flat", "tune"];
             ensure!(known.contains(&name.as_str()), "BENCH_ONLY={name:?} is none of {known:?}");
         }
         let unique = format!("contentflow-bench-{:08x}", fastrand::u32(..));

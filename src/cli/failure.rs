@@ -15,6 +15,8 @@ use crate::publish::PublishError;
 use crate::replay::ReplayError;
 use crate::run::RunError;
 use crate::sink::redis::CacheError;
+use crate::tune::error::TuneError;
+use crate::tune::scratch::ScratchError;
 use crate::verify::VerifyError;
 use crate::{headers, postgres, redis};
 
@@ -220,6 +222,49 @@ impl From<ReplayError> for Failure {
             ReplayError::Offsets { .. } => Failure::outage(what).hint("check the brokers"),
             ReplayError::Interrupted { source, next: _ } => {
                 Failure::from(RunError::Source(source))
+            }
+        }
+    }
+}
+
+impl From<TuneError> for Failure {
+    fn from(error: TuneError) -> Failure {
+        let what = error.to_string();
+        match error {
+            TuneError::Plan(error) => error.into(),
+            TuneError::Run(error) => error.into(),
+            TuneError::Scratch(error) => error.into(),
+            TuneError::Empty(_) | TuneError::NoEvent { .. } => Failure::failed(what)
+                .hint("name another topic with --topic, or publish something: `contentflow publish --generate 200000`"),
+            TuneError::NoRow { .. } => Failure::failed(what).hint(
+                "set database.table to the table of these drafts, or measure without it: --effects none",
+            ),
+            TuneError::Budget { took_s, .. } => Failure::failed(what).hint(format!(
+                "give it --budget {:.0} or more, or fewer --events",
+                20.0 * took_s.max(1.0)
+            )),
+            TuneError::Stopped => Failure::failed(what),
+        }
+    }
+}
+
+impl From<ScratchError> for Failure {
+    fn from(error: ScratchError) -> Failure {
+        let what = error.to_string();
+        match error {
+            ScratchError::Connect(error) => error.into(),
+            ScratchError::NotAllowed { grant, .. } => Failure::failed(what)
+                .hint(format!("{grant}; or measure without the database: --effects none")),
+            ScratchError::InUse(_) => Failure::failed(what).hint("wait until it has ended"),
+            ScratchError::NameTaken(table) => {
+                Failure::failed(what).hint(format!("rename {table}, or drop it if nobody needs it"))
+            }
+            error if error.is_outage() => Failure::outage(what)
+                .hint("check the database, and tune again: that drops what is left of the copy"),
+            ScratchError::NoName(_)
+            | ScratchError::Silent { .. }
+            | ScratchError::Refused { .. } => {
+                Failure::failed(what).hint("measure without the database: --effects none")
             }
         }
     }

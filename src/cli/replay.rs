@@ -168,7 +168,7 @@ pub(super) fn execute(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let &ReplayArgs { dead_letters, rewrite, dry_run, .. } = args;
-    let needs = Needs { dead_letters, cache: !dry_run };
+    let needs = Needs { table: true, dead_letters, cache: !dry_run };
     let stop = ready(&config, needs, runtime)?;
     let options = Options { dead_letters, rewrite, dry_run };
     let go_on = |next: &Offsets| format!("to go on: {}", args.resumed(file, next));

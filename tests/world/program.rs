@@ -260,6 +260,11 @@ impl World {
         running.wait()
     }
 
+    /// A file that a command has written.
+    pub(crate) fn file(&self, name: &str) -> String {
+        std::fs::read_to_string(self.directory.path().join(name)).unwrap()
+    }
+
     /// Starts a command and leaves it running.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
         Running::spawn(self.command(arguments))

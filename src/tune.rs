@@ -1,0 +1,262 @@
+//! tune: which settings are fast here, measured on the user's own records, table and servers.
+//!
+//! ```text
+//! newest records --> scan (which drafts?) --> a scratch copy of their rows
+//!                        +--> for each settings that the search asks for: reset the copy, one trial
+//!                                                         trial: reader -> ingest ==> the graph of a run -> copy, unread keys
+//! ```
+//!
+//! A trial is the graph of a run, fed as a replay is: outside the consumer group, committing nothing. What it writes goes to a copy of the
+//! table, what it deletes are keys that nobody reads, and rejected records are counted and not published.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use dataflows::outcome::Tally;
+use dataflows::validate::DraftIdType;
+use tokio::runtime::Runtime;
+
+use self::effects::{Collecting, Writing, unread};
+use self::error::TuneError;
+use self::limit::Shares;
+use self::report::{Measured, TuneReport};
+use self::scratch::Scratch;
+use self::search::Search;
+use self::settings::{Grid, Settings};
+use self::trial::{Course, Trial};
+use self::watch::Watch;
+use crate::config::{Config, OnOutage};
+use crate::replay::plan::{From, Plan, Scope, plan};
+use crate::replay::reader::reader;
+use crate::run::{RunError, Servers, Table};
+use crate::sink::dead_letter::{self, DeadLetterProducer};
+use crate::sink::nothing::Nothing;
+use crate::sink::outage::OutagePolicy;
+use crate::sink::redis::second_delete::SecondDeletes;
+
+pub mod settings;
+pub mod statistics;
+pub mod search;
+mod sample;
+pub mod scratch;
+mod effects;
+mod trial;
+mod watch;
+pub mod limit;
+pub mod report;
+mod show;
+pub mod chart;
+pub mod error;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Plans {
+    /// What may be set.
+    pub grid: Grid,
+    /// How many records a trial has.
+    pub records: u64,
+    /// Whether rows are written and keys deleted; else only Kafka and the graph are measured.
+    pub writes: bool,
+    /// How long to measure; `None` is until it is certain.
+    pub budget: Option<Duration>,
+    /// Every point of the grid, and not only where a search leads.
+    pub exhaustive: bool,
+    /// For the order of the trials.
+    pub seed: u64,
+}
+
+/// Measures, and reports.
+///
+/// # Errors
+///
+/// [`TuneError`]. The copy of the table is dropped then, too, if the database can be reached.
+pub fn tune(
+    config: &Config,
+    plans: &Plans,
+    stop: &Arc<AtomicBool>,
+    runtime: &Runtime,
+) -> Result<TuneReport, TuneError> {
+    let began = Instant::now();
+    let sample = sampled(config, plans.records)?;
+    if !plans.writes {
+        let draft_ids = DraftIdType::Text { max_chars: None };
+        let course = Course { sample: &sample, draft_ids, stop };
+        let scanned = scan(config, &course)?;
+        let ground = Ground { config, course, stage: None, runtime };
+        return ground.sweep(plans, Sample { tally: scanned.1, rows: 0, rowless: 0 }, began);
+    }
+    let table = runtime.block_on(Table::look_up(config))?;
+    let course = Course { sample: &sample, draft_ids: table.draft_ids, stop };
+    let (drafts, tally) = scan(config, &course)?;
+    let producer = dead_letter::producer(config)
+        .map_err(|error| RunError::Start(format!("the producer: {error}")))?;
+    let scratch = runtime.block_on(Scratch::create(&config.database))?;
+    let stage = Stage { scratch, table, producer: Arc::new(producer) };
+    let ground = Ground { config, course, stage: Some(&stage), runtime };
+    let measured = ground.fill(&drafts).and_then(|rows| {
+        let all = u64::try_from(drafts.len()).unwrap_or(u64::MAX);
+        let sample = Sample { tally, rows, rowless: all.saturating_sub(rows) };
+        ground.sweep(plans, sample, began)
+    });
+    let copy = stage.scratch.copy.clone();
+    if let Err(error) = runtime.block_on(stage.scratch.clear()) {
+        tracing::error!(%copy, "the copy is left behind: {error}; the next tune drops it");
+    }
+    measured
+}
+
+/// The newest records of the topic.
+fn sampled(config: &Config, records: u64) -> Result<Plan, TuneError> {
+    let reader = reader(config).map_err(|error| {
+        RunError::Start(format!("the consumer: {error}; check [kafka.properties]"))
+    })?;
+    let whole = plan(config, &reader, &Scope { from: From::Beginning, partitions: None })?;
+    let sample = sample::newest(&whole, records);
+    match sample::offsets(&sample) {
+        0 => Err(TuneError::Empty(config.kafka.topic.clone())),
+        _ => Ok(sample),
+    }
+}
+
+/// Reads the sample once, which warms the brokers up, and finds out which drafts it is about.
+fn scan(config: &Config, course: &Course<'_>) -> Result<(Vec<String>, Tally), TuneError> {
+    let drafts: Arc<Mutex<HashSet<String>>> = Arc::default();
+    let (busy, abort) = (Arc::default(), Arc::default());
+    let effects = Collecting { drafts: Arc::clone(&drafts) };
+    let trial = trial::run(config, course, effects, &busy, &abort)?.ok_or(TuneError::Stopped)?;
+    let drafts = std::mem::take(&mut *drafts.lock().unwrap_or_else(PoisonError::into_inner));
+    if drafts.is_empty() {
+        let (topic, records) = (config.kafka.topic.clone(), trial.tally.records());
+        return Err(TuneError::NoEvent { topic, records });
+    }
+    Ok((drafts.into_iter().collect(), trial.tally))
+}
+
+/// What the records of the sample are.
+struct Sample {
+    tally: Tally,
+    /// Drafts that have a row, and those that have none.
+    rows: u64,
+    rowless: u64,
+}
+
+/// What the trials happen on.
+struct Ground<'a> {
+    config: &'a Config,
+    course: Course<'a>,
+    /// The servers behind the graph, if there are to be any.
+    stage: Option<&'a Stage>,
+    runtime: &'a Runtime,
+}
+
+struct Stage {
+    scratch: Scratch,
+    table: Table,
+    producer: Arc<DeadLetterProducer>,
+}
+
+impl Ground<'_> {
+    fn is_stopped(&self) -> bool {
+        self.course.stop.load(Ordering::Relaxed)
+    }
+
+    /// Fills the copy. Returns the number of its rows.
+    fn fill(&self, drafts: &[String]) -> Result<u64, TuneError> {
+        let Some(Stage { scratch, table, .. }) = self.stage else { return Ok(0) };
+        let fill = scratch.fill(drafts, table.id_type, || self.is_stopped());
+        match self.runtime.block_on(fill)? {
+            _ if self.is_stopped() => Err(TuneError::Stopped),
+            0 => {
+                let table = self.config.database.table.to_string();
+                Err(TuneError::NoRow { table, drafts: drafts.len() })
+            }
+            rows => Ok(rows),
+        }
+    }
+
+    /// One trial, from a fresh copy on.
+    fn trial(&self, settings: Settings) -> Result<Option<Trial>, TuneError> {
+        let mut config = settings.apply(self.config);
+        // Somebody waits for the end, and a server that is away cannot be measured.
+        config.run.on_outage = OnOutage::Exit;
+        // Nobody else writes to the copy, so that only drafts without a row would be looked for again: a second, in trials of two.
+        config.run.retries = 0;
+        let (busy, abort) = (Arc::default(), Arc::default());
+        let Some(Stage { scratch, table, producer }) = self.stage else {
+            return Ok(trial::run(&config, &self.course, Nothing, &busy, &abort)?);
+        };
+        self.runtime.block_on(scratch.reset())?;
+        config.database.table = scratch.copy.clone();
+        config.cache.key = unread(&config.cache.key);
+        let policy = OutagePolicy { on_outage: OnOutage::Exit, abort: Arc::clone(&abort) };
+        let second_deletes = SecondDeletes::start(self.runtime.handle(), &config.cache, &policy);
+        let config = Arc::new(config);
+        let servers = Servers {
+            runtime: self.runtime.handle().clone(),
+            config: Arc::clone(&config),
+            table: *table,
+            producer: Arc::clone(producer),
+            second_deletes: second_deletes.clone(),
+            policy,
+            busy: Some(Arc::clone(&busy)),
+        };
+        let trial = trial::run(&config, &self.course, Writing(servers), &busy, &abort);
+        if let (Some(second_deletes), Ok(_)) = (second_deletes, &trial) {
+            self.runtime.block_on(second_deletes.finish());
+        }
+        Ok(trial?)
+    }
+
+    /// Measures what the search asks for, until it has enough or the budget is used up.
+    fn sweep(
+        &self,
+        plans: &Plans,
+        sample: Sample,
+        began: Instant,
+    ) -> Result<TuneReport, TuneError> {
+        let present = Settings::of(self.config);
+        let mut search = Search::new(plans.grid.clone(), present, plans.exhaustive, plans.seed);
+        let mut shares: BTreeMap<Settings, Vec<Shares>> = BTreeMap::new();
+        let mut watch = Watch::new(plans);
+        // The first one is for the caches of everybody.
+        if self.trial(present)?.is_none() {
+            return Err(TuneError::Stopped);
+        }
+        watch.warmed_up()?;
+        let mut trials = 0;
+        while !self.is_stopped() && watch.has_time() {
+            let Some(settings) = search.next(watch.used()) else { break };
+            watch.show(trials, settings);
+            let Some(trial) = self.trial(settings)? else { break };
+            watch.ended();
+            trials += 1;
+            search.note(settings, trial.rate());
+            shares.entry(settings).or_default().push(trial.shares);
+        }
+        watch.finish();
+        let choice = search.choice().ok_or(TuneError::Stopped)?;
+        let measured = search.rates().into_iter().map(|(settings, rates)| {
+            let shares = Shares::mean(&shares[&settings]);
+            Measured { settings, rates, shares }
+        });
+        Ok(TuneReport {
+            topic: self.config.kafka.topic.clone(),
+            table: self.stage.map(|_| self.config.database.table.to_string()),
+            tally: sample.tally,
+            rows: sample.rows,
+            rowless: sample.rowless,
+            present,
+            choice,
+            measured: measured.collect(),
+            trials,
+            unmeasured: search.unmeasured(),
+            drift: search.drift(),
+            was_stopped: self.is_stopped(),
+            seed: plans.seed,
+            elapsed: began.elapsed(),
+            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        })
+    }
+}

@@ -1,0 +1,75 @@
+//! The effects of trials, and of the scan before them.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dataflows::change::Rejected;
+use dataflows::effect::{Effect, Waker};
+use dataflows::graph::{Invalidated, Written};
+use dataflows::latest::Group;
+use dataflows::outcome::Settled;
+
+use crate::config::KeyTemplate;
+use crate::run::Servers;
+use crate::sink::nothing::{AtOnce, Nothing, applied};
+use crate::worker::MakeEffects;
+
+/// The keys that trials delete: those of drafts that do not exist, under the prefix that the cache's user may write to.
+pub(super) fn unread(key: &KeyTemplate) -> KeyTemplate {
+    let text = key.to_string().replace("{id}", "contentflow-tune:{id}");
+    KeyTemplate::parse(&text).unwrap_or_else(|_| key.clone())
+}
+
+/// The effects of a run, but for the dead letters, which are only counted.
+pub(super) struct Writing(pub(super) Servers);
+
+impl MakeEffects for Writing {
+    fn write(&self, waker: Waker) -> impl Effect<Request = Group, Answer = Written> + 'static {
+        self.0.write(waker)
+    }
+
+    fn invalidate(
+        &self,
+        waker: Waker,
+    ) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static {
+        self.0.invalidate(waker)
+    }
+
+    fn dead_letter(
+        &self,
+        _waker: Waker,
+    ) -> impl Effect<Request = Rejected, Answer = Rejected> + 'static {
+        AtOnce::new(|rejected| rejected)
+    }
+}
+
+/// Effects that do nothing but note which drafts there are.
+pub(super) struct Collecting {
+    pub(super) drafts: Arc<Mutex<HashSet<String>>>,
+}
+
+impl MakeEffects for Collecting {
+    fn write(&self, _waker: Waker) -> impl Effect<Request = Group, Answer = Written> + 'static {
+        let drafts = Arc::clone(&self.drafts);
+        AtOnce::new(move |groups: Vec<Group>| {
+            let mut drafts = drafts.lock().unwrap_or_else(PoisonError::into_inner);
+            drafts.extend(groups.iter().map(|group| group.draft_id().to_owned()));
+            drop(drafts);
+            applied(groups)
+        })
+    }
+
+    fn invalidate(
+        &self,
+        waker: Waker,
+    ) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static {
+        Nothing.invalidate(waker)
+    }
+
+    fn dead_letter(
+        &self,
+        waker: Waker,
+    ) -> impl Effect<Request = Rejected, Answer = Rejected> + 'static {
+        Nothing.dead_letter(waker)
+    }
+}

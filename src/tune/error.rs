@@ -1,0 +1,51 @@
+//! Why a tune has nothing to show.
+
+use super::scratch::ScratchError;
+use crate::replay::ReplayError;
+use crate::run::RunError;
+
+/// Why nothing was measured.
+#[derive(Debug, thiserror::Error)]
+pub enum TuneError {
+    /// What the topic holds cannot be found out.
+    #[error(transparent)]
+    Plan(#[from] ReplayError),
+    /// A trial failed, or what it needs is not there.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// There is no copy of the table.
+    #[error(transparent)]
+    Scratch(#[from] ScratchError),
+    /// There is nothing to measure with.
+    #[error("the topic {0} has no records")]
+    Empty(String),
+    /// What there is would all be rejected or skipped.
+    #[error("none of the newest {records} records of {topic} is a valid event")]
+    NoEvent {
+        /// The topic.
+        topic: String,
+        /// How many were looked at.
+        records: u64,
+    },
+    /// No event has a row.
+    #[error(
+        "the table {table} has no row for any of the {drafts} drafts that the events are about"
+    )]
+    NoRow {
+        /// The table.
+        table: String,
+        /// How many drafts.
+        drafts: usize,
+    },
+    /// Not even one trial.
+    #[error("one trial takes {took_s:.1} s, the budget is {budget_s} s")]
+    Budget {
+        /// Seconds that the warm-up took.
+        took_s: f64,
+        /// Seconds that were given.
+        budget_s: u64,
+    },
+    /// A signal came before anything was measured.
+    #[error("stopped before anything was measured")]
+    Stopped,
+}

@@ -1,0 +1,103 @@
+//! What a tune says when it cannot begin.
+
+use super::{scratch_tables, slow_rows, tune};
+use crate::world::{World, event, record};
+
+#[test]
+fn values_are_held_to_the_limits_of_the_configuration() {
+    let world = World::new("tune-values");
+    let cases = [
+        (["--workers", "0"], "run.workers = 0 (from flag --workers) is out of range"),
+        (["--workers", "1,x"], "run.workers"),
+        (["--connections", "65"], "database.connections = 65"),
+        (["--batch-rows", "-5"], "database.batch_rows = -5"),
+        (["--linger-ms", "1.5"], "run.linger_ms"),
+        (["--events", "0"], "--events"),
+        (["--chart", "chart.png"], "neither an .svg nor an .html"),
+    ];
+    for (flags, expected) in cases {
+        let words = [&["tune"], &flags[..]].concat();
+        let ended = world.call(&words);
+        assert!(ended.failure(2).contains(expected), "{flags:?}: {}", ended.err);
+    }
+    let ended = tune(&world, &["--chart", "no-such-directory/chart.svg"]);
+    assert!(ended.failure(1).contains("cannot be written"), "{}", ended.err);
+}
+
+#[test]
+fn a_topic_with_nothing_to_measure_is_said_to_be_so() {
+    let mut world = World::new("tune-nothing");
+    let ended = tune(&world, &[]);
+    assert!(ended.failure(1).contains("has no records"), "{}", ended.err);
+    world.publish([record("no event"), record("neither")]);
+    let ended = tune(&world, &[]);
+    assert!(ended.failure(1).contains("none of the newest 2 records"), "{}", ended.err);
+    world.publish([event("nobody's", "job-1")]);
+    let ended = tune(&world, &[]);
+    let text = ended.failure(1);
+    assert!(text.contains("event_drafts has no row for any of the 1 drafts"), "{text}");
+    assert!(text.contains("hint: ") && text.contains("--effects none"), "{text}");
+    assert_eq!(scratch_tables(&world), 0);
+    world.set("kafka.topic", "no-such-topic");
+    let ended = tune(&world, &[]);
+    assert!(ended.failure(1).contains("no-such-topic does not exist"), "{}", ended.err);
+}
+
+#[test]
+fn a_missing_table_and_a_missing_right_are_told_with_what_to_do() {
+    let mut world = World::without_table("tune-rights");
+    world.publish([event("d1", "job-1")]);
+    let ended = tune(&world, &[]);
+    assert!(ended.failure(1).contains("event_drafts does not exist"), "{}", ended.err);
+    world.call(&["migrate"]).success();
+    world.drafts(["d1"]);
+    let role = format!("guest_{:08x}", fastrand::u32(..));
+    world.database.sql(&format!(
+        "CREATE ROLE {role} LOGIN; GRANT SELECT, UPDATE ON event_drafts TO {role};
+         REVOKE CREATE ON SCHEMA public FROM PUBLIC"
+    ));
+    let owner = world.database.url.clone();
+    let (_, address) = owner.split_once("://").unwrap().1.split_once('@').unwrap();
+    world.set("database.url", format!("postgres://{role}@{address}"));
+    let ended = tune(&world, &[]);
+    world.database.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+    let text = ended.failure(1);
+    assert!(text.contains("cannot be made") && text.contains("permission denied"), "{text}");
+    assert!(text.contains(&format!("GRANT CREATE ON SCHEMA \"public\" TO \"{role}\"")), "{text}");
+    assert!(text.contains("--effects none"), "{text}");
+}
+
+#[test]
+fn a_budget_too_small_for_one_trial_is_said_to_be() {
+    let world = World::new("tune-budget");
+    world.drafts((0..300).map(|n| format!("d{n}")));
+    world.publish((0..300).map(|n| event(&format!("d{n}"), &format!("job-{n}"))));
+    slow_rows(&world, 5.0);
+    // Twice: the later flag would be a contradiction.
+    let ended = world.call(&["tune", "--budget", "1", "--workers", "1"]);
+    let text = ended.failure(1);
+    assert!(
+        text.contains("the budget is 1 s") && text.contains("hint: give it --budget "),
+        "{text}"
+    );
+    assert_eq!(scratch_tables(&world), 0);
+}
+
+#[test]
+fn somebody_elses_table_and_another_tune_are_left_alone() {
+    let world = World::new("tune-taken");
+    world.drafts(["d1"]);
+    world.publish([event("d1", "job-1")]);
+    let oid = world.database.value("SELECT 'event_drafts'::regclass::oid");
+    let name = format!("contentflow_tune_{oid}");
+    world.database.sql(&format!("CREATE TABLE {name} AS SELECT 42 AS precious"));
+    let ended = tune(&world, &[]);
+    assert!(ended.failure(1).contains("which no `contentflow tune` has made"), "{}", ended.err);
+    assert_eq!(world.database.number(&format!("SELECT precious FROM {name}")), 42);
+    world.database.sql(&format!("DROP TABLE {name}"));
+
+    let other = world.database.session();
+    other.sql(&format!("SELECT pg_advisory_lock(1667658862, hashtext('\"public\".\"{name}\"'))"));
+    let ended = tune(&world, &[]);
+    assert!(ended.failure(1).contains("another `contentflow tune` is at work"), "{}", ended.err);
+}
