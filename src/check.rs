@@ -9,6 +9,7 @@ use tokio_postgres::error::SqlState;
 use crate::config::{Config, ConfigError};
 use crate::kafka::{Admin, KafkaError, METADATA_TIMEOUT};
 use crate::lease::lease_key;
+use crate::redis::CacheConnection;
 use crate::{postgres, redis};
 
 mod table;
@@ -245,6 +246,14 @@ async fn cache(config: &Config) -> Vec<Finding> {
             return vec![Finding::unasked("cache", is_outage, error.what(), error.remedy())];
         }
     };
+    let found = match found(&mut connection).await {
+        Ok(found) => Finding::ok("cache", format!("answers at {}: {found}", config.cache.url)),
+        Err(found) => {
+            let what = format!("at {} is {found}", config.cache.url);
+            let remedy = format!("write redis+cluster:// in cache.url: {}", redis::URL_FORMS);
+            return vec![Finding::fail("cache", what, remedy)];
+        }
+    };
     let key = config.cache.key.key(NO_DRAFT);
     // The lease that readers take lies beside the key and is deleted with it.
     for key in [lease_key(&key), key] {
@@ -255,11 +264,14 @@ async fn cache(config: &Config) -> Vec<Finding> {
                 Some("NOPERM") => {
                     format!("grant it: ACL SETUSER … +del ~{}", key.replace(NO_DRAFT, "*"))
                 }
+                Some("MOVED") => {
+                    "write redis+cluster:// in cache.url, this is one node of a cluster".to_owned()
+                }
                 Some("READONLY") => "set cache.url to the primary, this is a replica".to_owned(),
                 _ => "look into the server's log".to_owned(),
             };
             return vec![
-                Finding::ok("cache", format!("answers at {}", config.cache.url)),
+                found,
                 Finding::fail(
                     "cache delete",
                     format!(
@@ -271,8 +283,25 @@ async fn cache(config: &Config) -> Vec<Finding> {
             ];
         }
     }
-    vec![
-        Finding::ok("cache", format!("answers at {}", config.cache.url)),
-        Finding::ok("cache delete", format!("DEL {} is allowed", config.cache.key)),
-    ]
+    vec![found, Finding::ok("cache delete", format!("DEL {} is allowed", config.cache.key))]
+}
+
+/// What has answered; the error is that it is not what the URL says.
+async fn found(connection: &mut CacheConnection) -> Result<String, String> {
+    let info = ::redis::cmd("CLUSTER").arg("INFO").query_async::<String>(connection).await;
+    // An error is that of a server outside of every cluster, or of a user without this right.
+    let info = info.unwrap_or_default();
+    let number = |field: &str| info.lines().find_map(|line| line.strip_prefix(field)?.parse().ok());
+    let masters: Option<u32> = number("cluster_size:");
+    match (&*connection, masters, number("cluster_known_nodes:")) {
+        (CacheConnection::Cluster(_), Some(masters), Some::<u32>(nodes)) => {
+            Ok(format!("a cluster of {nodes} nodes, {masters} of them masters with slots"))
+        }
+        (CacheConnection::Cluster(_), ..) => Ok("a cluster".to_owned()),
+        (_, Some(masters), _) if masters > 1 => {
+            Err(format!("one node of a cluster of {masters} masters"))
+        }
+        (CacheConnection::Master(_, at), ..) => Ok(format!("by Sentinel, the master {at}")),
+        (CacheConnection::Server(_), ..) => Ok("stand-alone".to_owned()),
+    }
 }

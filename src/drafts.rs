@@ -8,11 +8,10 @@
 
 use std::io::Write;
 
-use redis::aio::MultiplexedConnection;
-
 use crate::config::Config;
 use crate::lease::{self, Read};
 use crate::printable::{indented_json, one_line, table};
+use crate::redis::CacheConnection;
 
 mod rows;
 mod error;
@@ -52,12 +51,12 @@ pub async fn read(config: &Config, id: &str) -> Result<(String, Source), DraftEr
     Ok((draft, source))
 }
 
-async fn connect_or_warn(config: &crate::config::Cache) -> Option<MultiplexedConnection> {
+async fn connect_or_warn(config: &crate::config::Cache) -> Option<CacheConnection> {
     let connection = crate::redis::connect(config).await;
     connection.inspect_err(|error| tracing::warn!("going on without the cache: {error}")).ok()
 }
 
-async fn cached(cache: Option<&mut MultiplexedConnection>, key: &str) -> Option<String> {
+async fn cached(cache: Option<&mut CacheConnection>, key: &str) -> Option<String> {
     let value = redis::cmd("GET").arg(key).query_async(cache?).await;
     value.inspect_err(|error| tracing::warn!(%error, "the cache fails")).ok()?
 }

@@ -1,59 +1,184 @@
-//! Connecting to Redis: deadlines from the first byte on, errors that say what to do.
+//! Connecting to Redis, whether it is one server, the master of some sentinels, or a cluster: deadlines from the first byte on,
+//! errors that say what to do.
+
+use std::collections::HashMap;
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
+use redis::cluster::ClusterClientBuilder;
+use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, TlsMode,
 };
 
+use self::place::{Place, description};
 use crate::config::{Cache, Secret};
+
+mod connection;
+mod place;
+
+pub use connection::CacheConnection;
+
+/// The forms of `cache.url`.
+pub const URL_FORMS: &str = "redis://user:password@host:6379/0, redis+cluster://user:password@host:6379,host:6379 or \
+     redis+sentinel://user:password@host:26379,host:26379/master/0, with rediss for TLS; in a password write @ : / ? # % and blanks as \
+     %XX";
+
+/// How often the client itself tries again to find the owner of a key in a cluster, and how long it waits between two tries,
+/// milliseconds. A move is followed with one or two tries; what takes longer is an outage, and held by whoever asks.
+const TRIES: u32 = 4;
+const WAIT_MS: [u64; 2] = [20, 100];
 
 /// Connects, and asks for a sign of life: a server that wants a password takes a connection without one and refuses
 /// only the first command.
-pub async fn connect(config: &Cache) -> Result<MultiplexedConnection, ConnectError> {
-    let info = config.url.expose().into_connection_info().map_err(|_| ConnectError::BadUrl {
-        reason: check_url(&config.url).err().unwrap_or_else(|| "is not usable".to_owned()),
-    })?;
-    let address = info.addr().to_string();
-    let encrypted = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
-    if encrypted {
-        // The client asks for the process's choice and would panic without one. Chosen already is as good.
-        drop(rustls::crypto::ring::default_provider().install_default());
+pub async fn connect(config: &Cache) -> Result<CacheConnection, ConnectError> {
+    let place =
+        Place::parse(config.url.expose()).map_err(|reason| ConnectError::BadUrl { reason })?;
+    match place {
+        Place::Server(server) => {
+            let names = Names::of(&[&server]);
+            let client = Client::open(server).map_err(|error| names.classify(&error))?;
+            Ok(CacheConnection::Server(open(&client, config.timeout, &names).await?))
+        }
+        Place::Sentinel { sentinels, master, node } => {
+            let mut names = Names::of(&sentinels.iter().collect::<Vec<_>>());
+            names.address = format!("{master} (sentinels {})", names.address);
+            let client = find_master(&sentinels, &master, &node, config.timeout, &names).await?;
+            let at = format!("{master} at {}", client.get_connection_info().addr());
+            Ok(CacheConnection::Master(open(&client, config.timeout, &names).await?, at))
+        }
+        Place::Cluster(nodes) => join(nodes, config.timeout).await,
     }
-    let classify =
-        |error: RedisError| ConnectError::from_client(&error, address.clone(), encrypted);
+}
+
+async fn open(
+    client: &Client,
+    timeout: Duration,
+    names: &Names,
+) -> Result<MultiplexedConnection, ConnectError> {
     let deadlines = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(config.timeout))
-        .set_response_timeout(Some(config.timeout));
-    let client = Client::open(info).map_err(classify)?;
-    let mut connection =
-        client.get_multiplexed_async_connection_with_config(&deadlines).await.map_err(classify)?;
+        .set_connection_timeout(Some(timeout))
+        .set_response_timeout(Some(timeout));
+    let connected = client.get_multiplexed_async_connection_with_config(&deadlines).await;
+    let mut connection = connected.map_err(|error| names.classify(&error))?;
     match redis::cmd("PING").query_async::<()>(&mut connection).await {
         Ok(()) => Ok(connection),
         // Its user may delete keys and not ping: alive, and that is what was asked.
         Err(error) if error.code() == Some("NOPERM") => Ok(connection),
-        Err(error) => Err(classify(error)),
+        Err(error) => Err(names.classify(&error)),
     }
+}
+
+/// Asks the sentinels where the master is, and asks it whether it is one. The client has deadlines of its own for both, of a second and
+/// less.
+async fn find_master(
+    sentinels: &[ConnectionInfo],
+    master: &str,
+    node: &ConnectionInfo,
+    timeout: Duration,
+    names: &Names,
+) -> Result<Client, ConnectError> {
+    let mut node_info = SentinelNodeConnectionInfo::default()
+        .set_redis_connection_info(node.redis_settings().clone());
+    if names.encrypted {
+        node_info = node_info.set_tls_mode(TlsMode::Secure);
+    }
+    let found = match Sentinel::build(sentinels.to_vec()) {
+        Ok(mut asked) => asked.async_master_for(master, Some(&node_info)).await,
+        Err(error) => Err(error),
+    };
+    match found {
+        Ok(client) => Ok(client),
+        Err(error) if error.kind() == ErrorKind::MasterNameNotFoundBySentinel => {
+            // That is said of a master that is down, too.
+            let address = names.address.clone();
+            let known = masters(sentinels, timeout).await;
+            Err(if known.is_empty() || known.iter().any(|name| name == master) {
+                let reason = "the sentinels see no master that is up: a failover".to_owned();
+                ConnectError::NotReady { address, reason }
+            } else {
+                ConnectError::UnknownMaster { address, known: known.join(", ") }
+            })
+        }
+        Err(error) => Err(names.classify(&error)),
+    }
+}
+
+/// The names of the masters that the first sentinel with an answer watches.
+async fn masters(sentinels: &[ConnectionInfo], timeout: Duration) -> Vec<String> {
+    for sentinel in sentinels {
+        let names = Names::of(&[sentinel]);
+        let Ok(client) = Client::open(sentinel.clone()) else { continue };
+        let Ok(mut connection) = open(&client, timeout, &names).await else { continue };
+        let mut ask = redis::cmd("SENTINEL");
+        let answer =
+            ask.arg("MASTERS").query_async::<Vec<HashMap<String, String>>>(&mut connection).await;
+        if let Ok(masters) = answer {
+            return masters.into_iter().filter_map(|mut master| master.remove("name")).collect();
+        }
+    }
+    Vec::new()
+}
+
+/// Joins the cluster by way of any of these nodes.
+async fn join(
+    nodes: Vec<ConnectionInfo>,
+    timeout: Duration,
+) -> Result<CacheConnection, ConnectError> {
+    let names = Names::of(&nodes.iter().collect::<Vec<_>>());
+    let [least, most] = WAIT_MS;
+    let client = ClusterClientBuilder::new(nodes.clone())
+        .connection_timeout(timeout)
+        .response_timeout(timeout)
+        .retries(TRIES)
+        .min_retry_wait(least)
+        .max_retry_wait(most)
+        .build()
+        .map_err(|error| names.classify(&error))?;
+    let error = match client.get_async_connection().await {
+        Ok(cluster) => return Ok(CacheConnection::Cluster(cluster)),
+        Err(error) => error,
+    };
+    // The client makes one error of what all the nodes say. What one of them says by itself tells more.
+    let mut last = None;
+    for node in nodes {
+        let names = Names::of(&[&node]);
+        let client = Client::open(node).map_err(|error| names.classify(&error))?;
+        match open(&client, timeout, &names).await {
+            Ok(_alive) => return Err(names.classify(&error)),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| names.classify(&error)))
 }
 
 /// Whether a URL is one that [`connect`] can use. The message shows nothing of it.
 pub fn check_url(url: &Secret) -> Result<(), String> {
-    let url = url.expose();
-    if url.is_empty() {
-        return Err("is empty".to_owned());
-    }
-    if redis::parse_redis_url(url).is_none() {
-        return Err("is not a URL that begins with redis:// or rediss://".to_owned());
-    }
-    match url.into_connection_info() {
-        Ok(_) => Ok(()),
-        Err(error) => Err(format!("is not usable: {}", description(&error))),
-    }
+    Place::parse(url.expose()).map(drop)
 }
 
-/// The client's own words about a URL; they are fixed texts, while the detail behind them may quote it.
-fn description(error: &RedisError) -> String {
-    let text = error.to_string();
-    text.split(" - ").next().unwrap_or_default().to_lowercase()
+/// What servers are called in an error, and how they are spoken to.
+struct Names {
+    address: String,
+    encrypted: bool,
+}
+
+impl Names {
+    fn of(servers: &[&ConnectionInfo]) -> Names {
+        let addresses: Vec<String> =
+            servers.iter().map(|server| server.addr().to_string()).collect();
+        let encrypted =
+            servers.iter().any(|server| matches!(server.addr(), ConnectionAddr::TcpTls { .. }));
+        if encrypted {
+            // The client asks for the process's choice and would panic without one. Chosen already is as good.
+            drop(rustls::crypto::ring::default_provider().install_default());
+        }
+        Names { address: addresses.join(", "), encrypted }
+    }
+
+    fn classify(&self, error: &RedisError) -> ConnectError {
+        ConnectError::from_client(error, self.address.clone(), self.encrypted)
+    }
 }
 
 /// Why there is no connection. None of them shows a password.
@@ -88,6 +213,13 @@ pub enum ConnectError {
         /// What went wrong.
         reason: String,
     },
+    /// The sentinels watch no master of that name.
+    UnknownMaster {
+        /// The name, and where the sentinels are.
+        address: String,
+        /// The masters that they do watch.
+        known: String,
+    },
     /// The URL cannot be used.
     BadUrl {
         /// What is wrong with it.
@@ -118,6 +250,9 @@ impl ConnectError {
             ConnectError::Tls { address, reason } => {
                 format!("no TLS with Redis at {address}: {reason}")
             }
+            ConnectError::UnknownMaster { address, known: _ } => {
+                format!("cache.url names a master that is not known there: {address}")
+            }
             ConnectError::BadUrl { reason } => format!("cache.url {reason}"),
             ConnectError::Refused { address, reason } => {
                 format!("Redis at {address} refuses: {reason}")
@@ -128,19 +263,19 @@ impl ConnectError {
     /// What to do about it.
     pub fn remedy(&self) -> String {
         match self {
-            ConnectError::Unreachable { .. } => "start the server, or set cache.url (or REDIS_URL) to where it is, with rediss:// if it speaks TLS there",
-            ConnectError::NotReady { .. } => "wait until it is up",
+            ConnectError::Unreachable { .. } => "start the server, or set cache.url (or REDIS_URL) to where it is, with rediss:// if it speaks TLS there".to_owned(),
+            ConnectError::NotReady { .. } => "wait until it is up".to_owned(),
             ConnectError::Authentication { .. } => {
-                "check user and password in cache.url: redis://user:password@host:6379/0, special characters as %XX"
+                "check user and password in cache.url: redis://user:password@host:6379/0, special characters as %XX; those of \
+                 sentinels are the parameters sentinel_user and sentinel_password".to_owned()
             }
-            ConnectError::Tls { .. } => "check that the server speaks TLS on this port, with a certificate for this host",
-            ConnectError::BadUrl { .. } => {
-                "write redis://user:password@host:6379/0, or rediss:// for TLS; in the password @ : / ? # % and blanks as \
-                 %XX"
+            ConnectError::Tls { .. } => "check that the server speaks TLS on this port, with a certificate for this host".to_owned(),
+            ConnectError::UnknownMaster { known, .. } => {
+                format!("behind the addresses of the sentinels, write one of the masters that they watch: {known}")
             }
-            ConnectError::Refused { .. } => "check the database number in cache.url, and the server's log",
+            ConnectError::BadUrl { .. } => format!("write {URL_FORMS}"),
+            ConnectError::Refused { .. } => "check the database number in cache.url, the rights of its user (docs/cache.md), and the server's log".to_owned(),
         }
-        .to_owned()
     }
 
     /// True if it may pass by itself.
@@ -160,6 +295,10 @@ impl ConnectError {
             }
             (_, Some("LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY")) => {
                 ConnectError::NotReady { address, reason }
+            }
+            _ if reason.contains("cluster support disabled") => {
+                let reason = format!("says that {address} is in a cluster, and it is not");
+                ConnectError::BadUrl { reason }
             }
             (ErrorKind::InvalidClientConfig, _) => {
                 ConnectError::BadUrl { reason: description(error) }
@@ -191,39 +330,26 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    #[test]
-    fn a_url_that_cannot_be_used_says_why_and_shows_nothing() {
-        let cases = [
-            ("", "is empty"),
-            ("SENTINEL", "is not a URL that begins with redis://"),
-            ("http://:SENTINEL@h", "is not a URL that begins with redis://"),
-            ("redis://:SENTINEL@h/zero", "invalid database number"),
-            ("rediss://:SENTINEL@h/0#SENTINEL", "only #insecure is supported"),
-        ];
-        for (url, why) in cases {
-            let message = check_url(&Secret::new(url)).unwrap_err();
-            assert!(message.contains(why) && !message.contains("SENTINEL"), "{url}: {message}");
-        }
-        for url in [
-            "redis://h",
-            "rediss://u:p@h:1/2",
-            "redis+unix:///run/redis.sock",
-            "redis://h/0?protocol=resp3",
-        ] {
-            assert_eq!(check_url(&Secret::new(url)), Ok(()), "{url}");
-        }
-    }
-
     #[tokio::test]
     async fn nobody_there_is_an_outage_and_shows_no_password() {
         let mut config = Config::default().cache;
-        config.url = Secret::new("redis://user:SENTINEL@127.0.0.1:1/0");
-        let error = connect(&config).await.unwrap_err();
-        assert!(error.is_outage(), "{error}");
-        let shown = format!("{error} {error:?}");
-        assert!(
-            shown.contains("cannot be reached at 127.0.0.1:1: ") && !shown.contains("SENTINEL"),
-            "{shown}"
-        );
+        for (url, place) in [
+            ("redis://user:SENTINEL@127.0.0.1:1/0", "127.0.0.1:1"),
+            ("redis+cluster://user:SENTINEL@127.0.0.1:1,127.0.0.1:2", "127.0.0.1:2"),
+            (
+                "redis+sentinel://user:SENTINEL@127.0.0.1:1,127.0.0.1:2/m?sentinel_password=SENTINEL",
+                "m (sentinels 127.0.0.1:1, 127.0.0.1:2)",
+            ),
+        ] {
+            config.url = Secret::new(url);
+            let Err(error) = connect(&config).await else { panic!("somebody is there") };
+            assert!(error.is_outage(), "{error}");
+            let shown = format!("{error} {error:?} {}", config.url);
+            assert!(
+                shown.contains(&format!("cannot be reached at {place}: "))
+                    && !shown.contains("SENTINEL"),
+                "{shown}"
+            );
+        }
     }
 }

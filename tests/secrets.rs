@@ -166,9 +166,27 @@ fn j4_at_trace_level_no_error_path_shows_a_password_in_any_spelling() {
         all(&world, &wrong, &[0, 1, 2, 75]);
     }
     world.set("database.url", right);
-    for wrong in ["x@127.0.0.1:1/0", "@127.0.0.1:1/zero", "@127.0.0.1:1/0#x", "@nowhere.invalid:1"]
-    {
-        world.set("cache.url", format!("redis://guarded:{password}{wrong}"));
-        all(&world, wrong, &[0, 1, 2, 75]);
+    let server = world.cache.url.split(['@', '/']).nth_back(1).unwrap().to_owned();
+    for (number, wrong) in wrong_caches(&server, &password).iter().enumerate() {
+        world.set("cache.url", wrong);
+        all(&world, &format!("wrong cache {number}"), &[0, 1, 2, 75]);
     }
+}
+
+/// URLs of caches that there are not. The server is one by itself.
+fn wrong_caches(server: &str, password: &str) -> Vec<String> {
+    let own = format!("?sentinel_password={password}");
+    let wrong = [
+        ("redis", "x@127.0.0.1:1/0".to_owned()),
+        ("redis", "@127.0.0.1:1/zero".to_owned()),
+        ("redis", "@127.0.0.1:1/0#x".to_owned()),
+        ("redis", "@nowhere.invalid:1".to_owned()),
+        ("redis+cluster", format!("@{server}")),
+        ("redis+cluster", "x@127.0.0.1:1,nowhere.invalid:1".to_owned()),
+        ("redis+cluster", format!("@{server}/1{own}")),
+        ("redis+sentinel", format!("@{server}/master{own}")),
+        ("redis+sentinel", format!("x@127.0.0.1:1,nowhere.invalid/master{own}")),
+        ("redis+sentinel", format!("@127.0.0.1:1{own}")),
+    ];
+    wrong.map(|(scheme, place)| format!("{scheme}://guarded:{password}{place}")).into()
 }

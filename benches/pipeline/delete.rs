@@ -30,17 +30,16 @@ async fn delete(servers: &Servers, mut numbers: impl Iterator<Item = u64>) -> an
     let cache = &servers.config.cache;
     let mut connection = contentflow::redis::connect(cache).await?;
     loop {
-        let mut pipeline = redis::Pipeline::with_capacity(2 * cache.batch_keys);
+        let mut commands = Vec::with_capacity(2 * cache.batch_keys);
         for number in numbers.by_ref().take(cache.batch_keys) {
             let key = cache.key.key(&DraftIds::Text.id(number));
-            pipeline.del(lease_key(&key)).del(key);
+            commands.extend([lease_key(&key), key].map(|key| redis::cmd("DEL").arg(key).take()));
         }
-        let commands = pipeline.len();
-        if commands == 0 {
+        if commands.is_empty() {
             return Ok(());
         }
-        for reply in connection.send_packed_commands(&pipeline, 0, commands).await? {
-            reply.extract_error().context("DEL")?;
+        for reply in connection.send(commands).await? {
+            reply.context("DEL")?;
         }
     }
 }

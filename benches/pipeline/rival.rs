@@ -13,7 +13,6 @@ use contentflow::run::consumer_config;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Message, Offset, TopicPartitionList};
-use redis::aio::MultiplexedConnection;
 
 use super::bare_update::Connection;
 use super::events::{BATCH_ROWS, Batch, parse};
@@ -117,7 +116,10 @@ fn poll(
 }
 
 /// One DEL of all the keys: the cheapest form there is.
-async fn delete(cache: &mut MultiplexedConnection, keys: &[String]) -> anyhow::Result<()> {
+async fn delete(
+    cache: &mut contentflow::redis::CacheConnection,
+    keys: &[String],
+) -> anyhow::Result<()> {
     let found: u64 = redis::cmd("DEL").arg(keys).query_async(cache).await?;
     ensure!(usize::try_from(found)? <= keys.len(), "more keys are deleted than there are");
     Ok(())

@@ -36,13 +36,14 @@ pub(super) fn start(format: LogFormat, verbose: u8, quiet: bool) {
     drop(started);
 }
 
-/// Ours from info on, others from warn on. What refinery calls divergent is expected, see `migrate`.
+/// Ours from info on, others from warn on. What refinery calls divergent is expected, see `migrate`; what the Redis client says of the
+/// nodes of a cluster, once for each try, is in our own words once for each outage.
 fn directives(verbose: u8, quiet: bool) -> &'static str {
     match verbose {
-        0 if quiet => "warn,refinery_core::traits::divergent=off",
-        0 => "warn,contentflow=info,dataflows=info,refinery_core::traits::divergent=off",
+        0 if quiet => "warn,redis=off,refinery_core::traits::divergent=off",
+        0 => "warn,contentflow=info,dataflows=info,redis=off,refinery_core::traits::divergent=off",
         1 => {
-            "info,contentflow=debug,dataflows=debug,refinery_core=warn,refinery_core::traits::divergent=off"
+            "info,contentflow=debug,dataflows=debug,redis=off,refinery_core=warn,refinery_core::traits::divergent=off"
         }
         _ => "debug,contentflow=trace,dataflows=trace",
     }

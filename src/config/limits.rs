@@ -85,11 +85,7 @@ pub(super) fn remedy(key: &str) -> String {
                 .to_owned()
         }
         (None, "database.table") => "set database.table to table or schema.table".to_owned(),
-        (None, "cache.url") => {
-            "set cache.url (or REDIS_URL) to redis://user:password@host:6379/0, or rediss:// for TLS; in a password \
-             write @ : / ? # % and blanks as %XX"
-                .to_owned()
-        }
+        (None, "cache.url") => format!("set cache.url (or REDIS_URL) to {}", crate::redis::URL_FORMS),
         (None, "cache.key") => "set cache.key to a text with {id} in it exactly once, like event:draft:{id}".to_owned(),
         (None, "run.on_outage") => "set run.on_outage to \"wait\" or \"exit\"".to_owned(),
         (None, "run.on_data_loss") => "set run.on_data_loss to \"stop\" or \"continue\"".to_owned(),

@@ -357,6 +357,11 @@ fn a_secret_is_shown_without_its_password() {
         ("postgres://u:SENTINEL@a:1,b:2/db", "postgres://u:***@a:1,b:2/db"),
         ("redis://:SENTINEL@host:6379/0", "redis://:***@host:6379/0"),
         ("rediss://user:SENTINEL@[::1]:6379/0", "rediss://user:***@[::1]:6379/0"),
+        ("redis+cluster://u:SENTINEL@a:1,b:2", "redis+cluster://u:***@a:1,b:2"),
+        (
+            "rediss+sentinel://:SENTINEL@a,b:2/m/0?sentinel_password=SENTINEL",
+            "rediss+sentinel://:***@a,b:2/m/0?***",
+        ),
         ("host=a user=b password=SENTINEL", "***"),
         ("SENTINEL", "***"),
     ];
@@ -384,7 +389,7 @@ proptest! {
     /// Whatever a password is made of, escaped or not, and wherever it stands, neither the secret nor an error about it
     /// shows it.
     #[test]
-    fn no_password_is_ever_shown(noise in "[ -~]{0,12}", scheme in "(postgres|redis|http|x)", place in 0..6) {
+    fn no_password_is_ever_shown(noise in "[ -~]{0,12}", scheme in "(postgres|rediss?(\\+(cluster|sentinel))?|http|x)", place in 0..7) {
         let password = format!("SENTI{noise}NEL");
         let escaped: String = password.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let url = match place {
@@ -393,6 +398,7 @@ proptest! {
             2 => format!("{scheme}://user@host/db?password={password}&sslmode=require"),
             3 => format!("{scheme}://:{password}@host"),
             4 => format!("{scheme}://user@host/db?sslmode=require&password={password}"),
+            5 => format!("{scheme}://host,other/db?sentinel_password={password}"),
             // With an @ in it, this would be a URL with a host.
             _ => format!("{scheme}://user:{}", password.replace('@', "")),
         };

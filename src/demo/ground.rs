@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use redis::aio::MultiplexedConnection;
+use redis::{RedisResult, Value};
 
 use super::DemoError;
 use crate::check::{DraftTableError, draft_id_type};
@@ -142,12 +142,10 @@ impl<'a> Ground<'a> {
             return Ok(0);
         }
         let mut cache = crate::redis::connect(&self.config.cache).await?;
-        let mut exist = redis::pipe();
-        for key in keys {
-            exist.exists(key);
-        }
-        let found: Vec<u64> = exist.query_async(&mut cache).await?;
-        Ok(found.iter().sum())
+        let exists = |key| redis::cmd("EXISTS").arg(key).take();
+        let found = cache.send(keys.iter().map(exists).collect()).await?;
+        let number = |found: RedisResult<Value>| Ok(redis::from_redis_value::<u64>(found?)?);
+        Ok(found.into_iter().map(number).sum::<RedisResult<u64>>()?)
     }
 
     /// Deletes what was made. Goes on after a failure, and reports the first one.
@@ -169,14 +167,10 @@ impl<'a> Ground<'a> {
         if self.cached.is_empty() {
             return Ok(());
         }
-        let mut cache: MultiplexedConnection = crate::redis::connect(&self.config.cache).await?;
-        let mut delete = redis::pipe();
+        let mut cache = crate::redis::connect(&self.config.cache).await?;
         for key in &self.cached {
-            for command in lease::invalidation(key) {
-                delete.add_command(command).ignore();
-            }
+            lease::invalidate(&mut cache, key).await?;
         }
-        delete.query_async::<()>(&mut cache).await?;
         Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! invalidate: deletes the cache keys of settled events, in pipelines.
 //!
-//! A DEL of all leases and a DEL of all keys first. Where the server refuses one of them, each key and each lease has a DEL of its
-//! own: one forbidden key in a DEL of many spares them all, and in a cluster they live in different slots. Every reply is looked at.
+//! A DEL of all leases, then a DEL of all keys. Where the server refuses one of them, and in a cluster, each lease and each key has a
+//! DEL of its own: one forbidden key in a DEL of many spares them all, and in a cluster they live in different slots. Every reply is
+//! looked at.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -9,14 +10,14 @@ use std::future::Future;
 use dataflows::graph::Invalidated;
 use dataflows::outcome::{Outcome, Settled};
 use dataflows::planted::{Bug, is_planted};
-use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, RedisError, Value};
+use redis::{Cmd, RedisError};
 
 use self::second_delete::SecondDeletes;
 use super::outage::{Outage, OutagePolicy};
 use super::{Job, Lane};
 use crate::config::Cache;
 use crate::lease;
+use crate::redis::CacheConnection;
 
 pub mod second_delete;
 
@@ -81,7 +82,7 @@ async fn delete(keys: &mut impl Keys, drafts: &BTreeSet<&str>, policy: &OutagePo
 /// The real cache, on a connection that is made when it is needed.
 pub struct Connection {
     config: Cache,
-    open: Option<MultiplexedConnection>,
+    open: Option<CacheConnection>,
     /// Whether this connection has refused a DEL of many keys.
     one_by_one: bool,
 }
@@ -102,40 +103,39 @@ impl Connection {
     }
 
     async fn delete_keys(&mut self, keys: &[String]) -> Result<u64, CacheError> {
-        if !self.one_by_one {
-            match self.send(lease::invalidation_together(keys)).await?.as_slice() {
+        if !self.one_by_one && !self.connected().await?.has_slots() {
+            match self.send(lease::invalidation_together(keys).into()).await?.as_slice() {
                 [Ok(_leases), Ok(existed)] => return Ok(*existed),
                 _refused => self.one_by_one = true,
             }
         }
-        let replies = self.send(keys.iter().flat_map(|key| lease::invalidation(key))).await?;
-        let mut existed = 0;
-        for (index, found) in replies.into_iter().enumerate() {
-            // Odd replies are those of the keys, even ones those of their leases.
-            existed += if index % 2 == 1 { found? } else { found.map(|_| 0)? };
-        }
+        // All the leases are answered before the first key is sent: side by side, in a cluster one might overtake the other.
+        let (leases, keys): (Vec<Cmd>, Vec<Cmd>) =
+            keys.iter().map(|key| lease::invalidation(key).into()).unzip();
+        let leases = self.send(leases).await?;
+        let existed = self.send(keys).await?.into_iter().sum::<Result<u64, _>>()?;
+        leases.into_iter().try_for_each(|reply| reply.map(drop))?;
         Ok(existed)
     }
 
-    /// Sends commands in one pipeline, and returns the number or the error that the server says to each.
-    async fn send(
-        &mut self,
-        commands: impl IntoIterator<Item = Cmd>,
-    ) -> Result<Vec<Result<u64, RedisError>>, CacheError> {
-        let open = match &mut self.open {
+    async fn connected(&mut self) -> Result<&mut CacheConnection, CacheError> {
+        Ok(match &mut self.open {
             Some(open) => open,
             closed => closed.insert(crate::redis::connect(&self.config).await?),
-        };
-        let mut pipeline = Pipeline::new();
-        for command in commands {
-            pipeline.add_command(command);
-        }
+        })
+    }
+
+    /// Sends commands together, and returns the number or the error that the server says to each.
+    async fn send(
+        &mut self,
+        commands: Vec<Cmd>,
+    ) -> Result<Vec<Result<u64, RedisError>>, CacheError> {
         let deadline = self.config.timeout;
-        let replies = open.send_packed_commands(&pipeline, 0, pipeline.len());
+        let replies = self.connected().await?.send(commands);
         let replies = tokio::time::timeout(deadline, replies)
             .await
             .map_err(|_elapsed| CacheError::NoAnswer(deadline))??;
-        let number = |reply: Value| Ok(redis::from_redis_value(reply.extract_error()?)?);
+        let number = |reply: Result<_, _>| Ok(redis::from_redis_value(reply?)?);
         Ok(replies.into_iter().map(number).collect())
     }
 }

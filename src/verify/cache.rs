@@ -1,15 +1,15 @@
 //! The cached drafts, read without a lease and without filling anything in.
 
-use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, Value};
+use redis::{RedisResult, Value, cmd};
 
 use crate::config;
+use crate::redis::CacheConnection;
 use crate::sink::redis::CacheError;
 
 /// A connection to the cache.
 pub(super) struct Cached {
     config: config::Cache,
-    connection: MultiplexedConnection,
+    connection: CacheConnection,
 }
 
 impl Cached {
@@ -23,12 +23,9 @@ impl Cached {
     pub(super) async fn get(&mut self, ids: &[&str]) -> Result<Vec<Option<String>>, CacheError> {
         let mut values = Vec::with_capacity(ids.len());
         for ids in ids.chunks(self.config.batch_keys) {
-            let mut pipeline = Pipeline::with_capacity(ids.len());
-            for id in ids {
-                pipeline.cmd("GET").arg(self.config.key.key(id));
-            }
+            let get = |id: &&str| cmd("GET").arg(self.config.key.key(id)).take();
             let deadline = self.config.timeout;
-            let replies = self.connection.send_packed_commands(&pipeline, 0, ids.len());
+            let replies = self.connection.send(ids.iter().map(get).collect());
             let replies = tokio::time::timeout(deadline, replies)
                 .await
                 .map_err(|_elapsed| CacheError::NoAnswer(deadline))??;
@@ -40,8 +37,8 @@ impl Cached {
     }
 }
 
-fn text(reply: Value) -> Result<Option<String>, CacheError> {
-    match reply.extract_error() {
+fn text(reply: RedisResult<Value>) -> Result<Option<String>, CacheError> {
+    match reply {
         Ok(Value::Nil) => Ok(None),
         Ok(Value::BulkString(bytes)) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Ok(other) => Ok(Some(format!("{other:?}"))),

@@ -94,9 +94,14 @@ fn j5_redis_is_never_spoken_to_in_plain_text_where_tls_is_asked_for() {
     let encrypted = format!("rediss://127.0.0.1:{port}");
     // A port that speaks no TLS says nothing to who does; an authority that no browser knows is refused.
     // Silence may be an outage; a refusal needs a person.
-    for (url, why, code) in
-        [(&plain, "rediss:// if it speaks TLS there", 75), (&encrypted, "no TLS with Redis", 1)]
-    {
+    let cluster = encrypted.replace("rediss:", "rediss+cluster:");
+    let sentinel = encrypted.replace("rediss:", "rediss+sentinel:") + "/master";
+    for (url, why, code) in [
+        (&plain, "rediss:// if it speaks TLS there", 75),
+        (&encrypted, "no TLS with Redis", 1),
+        (&cluster, "no TLS with Redis", 1),
+        (&sentinel, "no TLS with Redis", 1),
+    ] {
         world.set("cache.url", url);
         let ended = world.call(&["check"]);
         let line = ended.out.lines().find(|line| line.contains(" cache ")).unwrap_or_default();

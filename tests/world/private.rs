@@ -7,10 +7,14 @@ use std::process::Command;
 mod disk;
 mod postgres;
 mod redis;
+mod redis_cluster;
+mod redis_sentinels;
 
 pub(crate) use disk::SmallDisk;
 pub(crate) use postgres::Postgres;
 pub(crate) use redis::{Redis, free_port};
+pub(crate) use redis_cluster::RedisCluster;
+pub(crate) use redis_sentinels::RedisSentinels;
 
 /// Sends a signal to processes that the test has started, itself or through a server of its own.
 pub(crate) fn signal(pids: &[u32], name: &str) {

@@ -12,7 +12,7 @@ use super::Frozen;
 /// A Redis server that survives being killed with all its keys. Stopped and deleted when it is dropped.
 pub(crate) struct Redis {
     pub(crate) url: String,
-    port: u16,
+    pub(crate) port: u16,
     arguments: Vec<String>,
     directory: TempDir,
     child: Mutex<Child>,
@@ -51,13 +51,18 @@ impl Redis {
     }
 
     pub(crate) fn try_tell(&self, command: &str) -> redis::RedisResult<()> {
+        self.ask(command)
+    }
+
+    /// One command, of several words, and its answer.
+    pub(crate) fn ask<T: redis::FromRedisValue>(&self, command: &str) -> redis::RedisResult<T> {
         let mut words = command.split(' ');
         let mut command = redis::cmd(words.next().unwrap());
         for word in words {
             command.arg(word);
         }
         let client = redis::Client::open(self.url.as_str()).unwrap();
-        command.exec(&mut client.get_connection()?)
+        command.query(&mut client.get_connection()?)
     }
 
     /// An ACL command, whose words may have blanks.
@@ -72,6 +77,11 @@ impl Redis {
         let info: redis::InfoDict =
             redis::cmd("INFO").query(&mut client.get_connection().unwrap()).unwrap();
         info.get(field).unwrap_or_else(|| panic!("no {field}"))
+    }
+
+    /// Whether its INFO about replication says so. Not while it is away, or cuts its connections since its role changes.
+    pub(crate) fn says(&self, what: &str) -> bool {
+        self.ask::<String>("INFO replication").is_ok_and(|info| info.contains(what))
     }
 
     pub(crate) fn freeze(&self) -> Frozen {
