@@ -113,15 +113,15 @@ pub struct Run {
     pub on_outage: OnOutage,
     /// `run.on_data_loss`. Default stop: lost records are a decision for a person.
     pub on_data_loss: OnDataLoss,
-    /// `run.epoch_records`: an epoch closes with this many. Default 20,000: four full batches for the database.
+    /// `run.epoch_records`: an epoch closes with this many. Default 40,000: four full batches for each of two workers.
     pub epoch_records: usize,
-    /// `run.epoch_bytes`: an epoch closes with this many. Default 16 MiB: 20,000 records of 800 bytes; large records
+    /// `run.epoch_bytes`: an epoch closes with this many. Default 16 MiB: 40,000 records of 400 bytes; large records
     /// close it earlier, so that memory stays bounded.
     pub epoch_bytes: usize,
-    /// `run.linger_ms`: while others are under way, an epoch that is not empty closes after this long; else at once, when there is
-    /// nothing more to read. Default 5 ms: below a commit's own latency.
+    /// `run.linger_ms`: while others are under way, an epoch that is not empty closes after this long; else after 2 ms at most.
+    /// Default 5 ms: below a commit's own latency.
     pub linger: Duration,
-    /// `run.epochs_in_flight`, at most. Default 4: one each in poll, dataflow, database and cache.
+    /// `run.epochs_in_flight`, at most. Default 3: one is written, the next is ready, and the keys of the one before are deleted.
     pub epochs_in_flight: usize,
     /// `run.dedupe_jobs`: jobs remembered by this process. Default 1,000,000: 24 to 32 bytes each, so 32 MB at most.
     pub dedupe_jobs: usize,

@@ -218,7 +218,6 @@ pub fn poll(
 fn read(client: &KafkaClient, config: &Config, mut patience: Duration) -> Result<(), SourceError> {
     for _ in 0..RUN {
         let Some(message) = next(client, config, patience)? else {
-            client.context().state().ingest.close_if_idle();
             break;
         };
         let ingest = &mut client.context().state().ingest;

@@ -240,7 +240,7 @@ impl Life {
         let member = self.client.member.get();
         let polled = lock(&self.client.world).poll(member, &self.client.paused.borrow());
         match polled {
-            Polled::Nothing => self.state.ingest.close_if_idle(),
+            Polled::Nothing => {}
             Polled::Records(indices) => {
                 let records = Arc::clone(&lock(&self.client.world).records);
                 if matches!(turn, Turn::Poll(_)) {
