@@ -6,7 +6,7 @@ use std::time::Duration;
 /// succeeds.
 const CAP: Duration = Duration::from_secs(2);
 
-/// Exponential backoff with full jitter up to [`CAP`]: many clients of one server do not come back in step.
+/// Exponential backoff with full jitter up to two seconds: many clients of one server do not come back in step.
 #[derive(Debug)]
 pub struct Backoff {
     base: Duration,

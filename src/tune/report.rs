@@ -174,10 +174,9 @@ fn keys(settings: Settings) -> Map<String, Value> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::config::Config;
 
     pub(crate) fn report() -> TuneReport {
-        let present = Settings::of(&Config::default()).with(Axis::Workers, 2);
+        let present = Settings::new([2, 1, 5_000, 20_000, 5]);
         let faster = present.with(Axis::Connections, 2);
         let shares = Shares { source: 0.2, decode: 0.3, database: 0.97, ..Shares::default() };
         let measured = [(present, [100_000.0, 101_000.0, 99_000.0]), (faster, [120_000.0; 3])];

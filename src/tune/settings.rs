@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     fn present() -> Settings {
-        Settings::of(&Config::default()).with(Axis::Workers, 2)
+        Settings::new([2, 1, 5_000, 20_000, 5])
     }
 
     #[test]

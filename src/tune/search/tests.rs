@@ -1,9 +1,8 @@
 use super::*;
-use crate::config::Config;
 use crate::tune::settings::Axis;
 
 fn present() -> Settings {
-    Settings::of(&Config::default()).with(Axis::Workers, 2)
+    Settings::new([2, 1, 5_000, 20_000, 5])
 }
 
 /// What a pipeline might do with such settings: the slowest of its stages, each with its own idea of what is good for it, and
