@@ -118,8 +118,7 @@ pub struct Run {
     /// `run.epoch_bytes`: an epoch closes with this many. Default 16 MiB: 40,000 records of 400 bytes; large records
     /// close it earlier, so that memory stays bounded.
     pub epoch_bytes: usize,
-    /// `run.linger_ms`: while others are under way, an epoch that is not empty closes after this long; else after 2 ms at most.
-    /// Default 5 ms: below a commit's own latency.
+    /// `run.linger_ms`: an epoch that is not empty closes after this long. Default 5 ms: below a commit's own latency.
     pub linger: Duration,
     /// `run.epochs_in_flight`, at most. Default 3: one is written, the next is ready, and the keys of the one before are deleted.
     pub epochs_in_flight: usize,

@@ -1,7 +1,7 @@
 //! ingest: from polled records to fed epochs, with a bound on what is in flight.
 //!
 //! Owned by the poll thread. Records are copied into chunks, chunks go to the worker with the shortest queue, and the open epoch is closed by size
-//! or by linger: small and soon when it is quiet, for latency; large when the sinks are busy, for throughput.
+//! or by linger: small when it is quiet, for latency; large when the sinks are busy, for throughput.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,10 +24,6 @@ use crate::progress::{Progress, Watch};
 const CHUNK_RECORDS: usize = 512;
 /// ... or so many bytes.
 const CHUNK_BYTES: usize = 256 * 1024;
-
-/// How long an epoch stays open while nothing else is under way: what comes in quick succession should still share a transaction, or
-/// many small ones are in each other's way.
-const LINGER_IDLE: Duration = Duration::from_millis(2);
 
 /// One worker's entrance.
 #[derive(Debug)]
@@ -127,7 +123,7 @@ impl Ingest {
 
     /// Closes the open epoch if it is full, or has lingered long enough, and there is room for one more in flight.
     pub fn close_if_due(&mut self) {
-        let lingered = self.epoch_since.is_some_and(|since| since.elapsed() >= self.linger());
+        let lingered = self.epoch_since.is_some_and(|since| since.elapsed() >= self.limits.linger);
         // What still waits for a worker may turn out to take up less.
         let cut = self.memory_is_full() && self.chunks_queued() == 0;
         if (self.epoch_is_full() || lingered || cut)
@@ -160,14 +156,6 @@ impl Ingest {
             || self.epoch_bytes >= self.limits.epoch_bytes
     }
 
-    /// How long an epoch stays open for more: briefly while the sinks are idle.
-    fn linger(&self) -> Duration {
-        match self.closed_epochs() {
-            0 => self.limits.linger.min(LINGER_IDLE),
-            _ => self.limits.linger,
-        }
-    }
-
     fn closed_epochs(&self) -> usize {
         self.ledger.epochs() - usize::from(self.epoch_since.is_some())
     }
@@ -192,7 +180,7 @@ impl Ingest {
     pub fn patience(&self) -> Duration {
         let busy = Duration::from_millis(20);
         match self.epoch_since {
-            Some(_) => self.linger().clamp(Duration::from_millis(1), busy),
+            Some(_) => self.limits.linger.clamp(Duration::from_millis(1), busy),
             None if self.is_drained() => 5 * busy,
             None => busy,
         }

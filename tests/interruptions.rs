@@ -50,7 +50,7 @@ fn a_stop_in_the_middle_of_a_load_drains_and_the_next_run_does_the_rest() {
 fn a_run_until_caught_up_finishes_however_long_it_takes_unless_it_is_told_to_stop() {
     let mut world = World::new("no-hurry");
     world.set("run.drain_timeout_s", 1);
-    world.set("database.lock_timeout_ms", 50);
+    world.set("database.lock_timeout_ms", 5_000);
     world.drafts(["d1"]);
     world.publish([event("d1", "job-1").on(0)]);
     let blocker = world.database.session();
@@ -58,14 +58,17 @@ fn a_run_until_caught_up_finishes_however_long_it_takes_unless_it_is_told_to_sto
     let run = ["run", "--until-caught-up", "--report", "json"];
 
     let mut running = world.start(&run);
-    // Long enough to start, to read, and to wait for longer than a stop may take.
-    std::thread::sleep(Duration::from_secs(4));
+    eventually("it waits for the row", || world.database.somebody_waits());
+    // Longer than a stop may take.
+    std::thread::sleep(Duration::from_secs(2));
     assert!(!running.has_ended(), "{}", running.err());
     let error = running.stop();
     assert!(error.failure(1).contains("not drained"), "{error:?}");
 
+    eventually("its session has ended", || !world.database.somebody_waits());
     let mut running = world.start(&run);
-    std::thread::sleep(Duration::from_secs(4));
+    eventually("it waits for the row", || world.database.somebody_waits());
+    std::thread::sleep(Duration::from_secs(2));
     assert!(!running.has_ended(), "{}", running.err());
     blocker.sql("COMMIT");
     assert_eq!(running.wait().report().outcomes(), [1, 1, 0, 0, 0, 0]);

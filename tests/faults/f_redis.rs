@@ -1,6 +1,6 @@
 //! Redis is away, busy, or refuses: the row stays as it is written, only the DEL is tried again, and the offset waits for it.
 
-use crate::world::private::Redis;
+use crate::world::private::{Redis, free_port};
 use crate::world::{Row, Running, World, event, eventually, meanwhile};
 
 use super::stores::{connected, held, resumes, single, through};
@@ -165,7 +165,9 @@ fn f5_a_revoked_right_or_a_changed_password_is_held_and_resumed_once_it_is_mende
 
 #[test]
 fn f6_a_cluster_that_does_not_serve_the_slot_is_waited_for() {
-    let server = Redis::start_with(&["--cluster-enabled", "yes"]);
+    // The usual port of the nodes among themselves lies in the range of outgoing connections.
+    let bus = free_port().to_string();
+    let server = Redis::start_with(&["--cluster-enabled", "yes", "--cluster-port", &bus]);
     server.tell("CLUSTER ADDSLOTSRANGE 0 16383");
     eventually("the cluster is up", || server.try_tell("DEL nobody").is_ok());
     let mut world = single(World::new("f6"));

@@ -26,18 +26,18 @@ impl Redis {
     /// A server with further arguments, as a configuration file has them.
     pub(crate) fn start_with(arguments: &[&str]) -> Redis {
         let directory = TempDir::new().unwrap();
-        let port = free_port();
         let arguments: Vec<String> =
             arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let child = Mutex::new(spawn(port, &directory, &arguments));
-        let url = format!("redis://127.0.0.1:{port}");
-        let server = Redis { url, port, arguments, directory, child };
-        server.await_ready();
-        server
-    }
-
-    fn await_ready(&self) {
-        eventually("Redis listens", || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
+        // Somebody else may have taken the port meanwhile: then it ends at once, and gets another one.
+        for _ in 0..5 {
+            let port = free_port();
+            let mut child = spawn(port, &directory, &arguments);
+            if listens(&mut child, port) {
+                let url = format!("redis://127.0.0.1:{port}");
+                return Redis { url, port, arguments, directory, child: Mutex::new(child) };
+            }
+        }
+        panic!("Redis ends at once with {arguments:?}");
     }
 
     /// The directory that it writes to.
@@ -97,13 +97,23 @@ impl Redis {
 
     /// Starts it again at its old address, with the keys that it had.
     pub(crate) fn start_again(&self) {
-        *self.child.lock().unwrap() = spawn(self.port, &self.directory, &self.arguments);
-        self.await_ready();
+        let mut child = spawn(self.port, &self.directory, &self.arguments);
+        assert!(listens(&mut child, self.port), "Redis ends at once at port {}", self.port);
+        *self.child.lock().unwrap() = child;
     }
 }
 
-/// A port that nobody listens on, below the range of outgoing connections, so that the server can come back to it. In a
-/// cluster the one 10,000 above it is needed too.
+/// Waits until it takes connections; false if it has ended.
+fn listens(child: &mut Child, port: u16) -> bool {
+    let mut has_ended = false;
+    eventually("Redis listens", || {
+        has_ended = child.try_wait().unwrap().is_some();
+        has_ended || TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    !has_ended
+}
+
+/// A port that nobody listens on, below the range of outgoing connections, so that the server can come back to it.
 pub(crate) fn free_port() -> u16 {
     let ports = std::iter::repeat_with(|| fastrand::u16(20_000..32_000));
     let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
