@@ -108,6 +108,18 @@ impl Twin {
         })
     }
 
+    fn forget_jobs(&mut self, draft: &str) {
+        match self {
+            Twin::Real { world, .. } => drop(world.database.sql(&format!(
+                "UPDATE event_drafts SET content_recent_jobs = '{{}}', content_recent_positions = '{{}}'
+                 WHERE event_draft_id = '{draft}'"
+            ))),
+            Twin::Simulated { world, .. } => {
+                lock(world).rows.get_mut(draft).unwrap().memory.recent.clear();
+            }
+        }
+    }
+
     /// The job whose images the row holds.
     fn images(&self, draft: &str) -> Option<String> {
         let images = match self {

@@ -117,6 +117,20 @@ impl Change {
         if self.has_images() { &self.arena.texts[self.cuts.images.range()] } else { "" }
     }
 
+    /// The URLs of the images, in the order of [`STYLES`]; empty where they are not there.
+    pub fn urls(&self) -> [&str; 3] {
+        let mut rest = self.images();
+        STYLES.map(|style| {
+            // As `Cuts::append` has written it: an opening, the style and a colon between quotes, the URL.
+            let (url, after) = rest
+                .get(style.len() + 5..)
+                .and_then(|text| text.split_once('"'))
+                .unwrap_or_default();
+            rest = after;
+            url
+        })
+    }
+
     /// Whether the images are there. A replay drops those that will hardly be needed; they can be read again at
     /// [`Change::position`].
     pub fn has_images(&self) -> bool {
@@ -269,6 +283,7 @@ pub(crate) mod tests {
             change.images(),
             r#"{"simple":"http://s","fancy":"http://f","trendy":"http://t"}"#
         );
+        assert_eq!(change.urls(), ["http://s", "http://f", "http://t"]);
         assert_eq!(change.position(), Position { timestamp_ms: 11, offset: 7, partition: 3 });
         assert!(!change.replayed());
     }

@@ -15,7 +15,7 @@ use timely::dataflow::operators::{Capability, Operator};
 use crate::Epoch;
 use crate::change::{Change, Husks};
 use crate::held::{Held, Share};
-use crate::latest::Group;
+use crate::latest::{Group, order};
 use crate::record::Position;
 
 mod flow;
@@ -145,7 +145,7 @@ impl Draft {
     }
 
     fn has_seen(&self, job: &[u8]) -> bool {
-        log::read(&self.log).any(|event| event.job == job)
+        log::has_job(&self.log, job)
     }
 
     fn note(&mut self, change: &Change) {
@@ -156,8 +156,9 @@ impl Draft {
         };
         let needed = entry.size_max();
         if self.log.capacity() - self.log.len() < needed {
-            // A quarter more, not twice as much: most of the memory is here.
-            self.log.reserve_exact(needed.max(self.log.len() / 4));
+            // Room for a few more once there is a second one, then a quarter more, not twice as much: most of the memory is here.
+            let few = if self.log.is_empty() { needed } else { 4 * needed };
+            self.log.reserve_exact(few.max(self.log.len() / 4));
         }
         log::append(&mut self.log, &entry);
         self.events += 1;
@@ -215,8 +216,10 @@ impl Drafts {
     fn take(&mut self, drafts: usize) -> Vec<Group> {
         if !self.is_sorted {
             self.index = HashTable::new();
+            let mut kept: Vec<_> = std::mem::take(&mut self.kept).into_iter().map(Some).collect();
+            let order = order(kept.len(), |place| kept[place].as_ref().map_or("", |it| &it.id));
             // The first ones last: there they can be taken away.
-            self.kept.sort_unstable_by(|a, b| b.id.cmp(&a.id));
+            self.kept = order.into_iter().rev().filter_map(|place| kept[place].take()).collect();
             self.is_sorted = true;
         }
         let (mut rest, mut events) = (self.kept.len(), 0);

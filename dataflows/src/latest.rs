@@ -64,7 +64,7 @@ pub fn latest<'scope>(
 
 /// The changes grouped by draft, in the order of the drafts' ids.
 pub fn group(changes: Vec<Change>) -> Vec<Group> {
-    let order = order(&changes);
+    let order = order(changes.len(), |place| changes[place].draft_id());
     let mut changes: Vec<Option<Change>> = changes.into_iter().map(Some).collect();
     let mut groups: Vec<Group> = Vec::with_capacity(changes.len());
     for place in order {
@@ -77,17 +77,17 @@ pub fn group(changes: Vec<Change>) -> Vec<Group> {
     groups
 }
 
-/// The places of the changes in the order of their drafts' ids.
+/// The places from 0 on in the order of the draft ids that are found there.
 ///
-/// Texts lie all over the arenas: what is sorted is the few bytes in which most ids differ, and only where those are the same
+/// Texts lie all over the memory: what is sorted is the few bytes in which most ids differ, and only where those are the same
 /// the texts are compared.
-fn order(changes: &[Change]) -> impl Iterator<Item = usize> + use<> {
-    let id = |place: usize| changes[place].draft_id().as_bytes();
-    let shared = (1..changes.len()).fold(usize::MAX, |shared, place| {
+pub(crate) fn order<'a>(count: usize, id_at: impl Fn(usize) -> &'a str) -> Vec<usize> {
+    let id = |place: usize| id_at(place).as_bytes();
+    let shared = (1..count).fold(usize::MAX, |shared, place| {
         let same = id(0).iter().zip(id(place)).take(shared).take_while(|(a, b)| a == b);
         same.count()
     });
-    let mut order: Vec<([u8; 8], usize)> = (0..changes.len())
+    let mut order: Vec<([u8; 8], usize)> = (0..count)
         .map(|place| {
             let mut lead = [0; 8];
             let rest = id(place).get(shared..).unwrap_or_default();
@@ -96,7 +96,7 @@ fn order(changes: &[Change]) -> impl Iterator<Item = usize> + use<> {
         })
         .collect();
     order.sort_unstable_by(|(a, at_a), (b, at_b)| a.cmp(b).then_with(|| id(*at_a).cmp(id(*at_b))));
-    order.into_iter().map(|(_lead, place)| place)
+    order.into_iter().map(|(_lead, place)| place).collect()
 }
 
 #[cfg(test)]

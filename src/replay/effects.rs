@@ -146,6 +146,10 @@ impl<T: Table> Table for Rows<T> {
         self.options.dead_letters
     }
 
+    fn may_guess(&self) -> bool {
+        !self.options.dry_run && !self.options.rewrite
+    }
+
     fn judge(&self, row: &RowMemory, events: &[Change]) -> Judgement {
         if self.options.rewrite { judge_anew(row, events) } else { judge(row, events) }
     }

@@ -1,8 +1,9 @@
 //! write: one row for each draft, in batches, through one connection a lane.
 //!
-//! A batch goes down the [fast path](Path::Fast) first, one guarded UPDATE that says which rows it changed. What it left (a
-//! duplicate, an older event, several events of one draft, no such row) goes down the [judged path](Path::Judged): the rows are
-//! read, judged by the pure rule, and amended if they are still as they were read. Every statement is a
+//! A batch goes down the [fast path](Path::Fast) first, one guarded UPDATE that says which rows it changed. Several events of one draft are
+//! judged by the pure rule as if they were the [first](Path::Guessed) that reach their row, and the row is amended if that is so. What is left
+//! (a duplicate, an older event, no such row) goes down the [judged path](Path::Judged): the rows are
+//! read, judged, and amended if they are still as they were read. Every statement is a
 //! transaction of its own: nothing ties the rows of a batch together, and the guard makes repeating any of them harmless.
 //!
 //! What the database refuses is bisected until the offending rows stand alone; what it cannot do now is retried or held.
@@ -79,8 +80,15 @@ pub async fn serve(
     policy: OutagePolicy,
 ) {
     let book = Book::new(lane.replies);
-    let mut writer =
-        Writer { table, retry, policy, book, held: BTreeMap::new(), incomplete: Vec::new() };
+    let mut writer = Writer {
+        table,
+        retry,
+        policy,
+        book,
+        held: BTreeMap::new(),
+        incomplete: Vec::new(),
+        guesses: Guesses::default(),
+    };
     let mut jobs_end = false;
     while !(jobs_end && writer.held.is_empty()) {
         let due = writer.held.values().map(|(due, _)| *due).min();
@@ -111,6 +119,32 @@ struct Writer<T> {
     held: BTreeMap<String, (Instant, Pending)>,
     /// Groups of a replay that have to be read again, and the fault of those that are to be rejected then.
     incomplete: Vec<(Pending, Option<Fault>)>,
+    guesses: Guesses,
+}
+
+/// Whether it is worth it to guess that rows are new. A guess that is wrong costs a statement for nothing: after one, so many batches
+/// are judged, twice as many each time, before there is another.
+#[derive(Debug, Default)]
+struct Guesses {
+    pause: u32,
+    left: u32,
+}
+
+impl Guesses {
+    const PAUSE_MAX: u32 = 256;
+
+    fn is_due(&mut self) -> bool {
+        let is_due = self.left == 0;
+        self.left = self.left.saturating_sub(1);
+        is_due
+    }
+
+    /// Notes how many of some groups were guessed right.
+    fn note(&mut self, right: usize, of: usize) {
+        self.pause =
+            if 2 * right >= of { 0 } else { (2 * self.pause).clamp(1, Guesses::PAUSE_MAX) };
+        self.left = self.pause;
+    }
 }
 
 impl<T: Table> Writer<T> {
@@ -133,10 +167,9 @@ impl<T: Table> Writer<T> {
             let part = if group.events.len() == 1 { &mut alone } else { &mut several };
             part.push(Pending { group, tickets, attempts: 1, comparisons_lost: 0, backoff });
         }
-        let parts = [
-            Part { path: Path::Judged, groups: several },
-            Part { path: Path::Fast, groups: alone },
-        ];
+        let guesses = !several.is_empty() && self.table.may_guess() && self.guesses.is_due();
+        let path = if guesses { Path::Guessed } else { Path::Judged };
+        let parts = [Part { path, groups: several }, Part { path: Path::Fast, groups: alone }];
         self.settle(parts.into()).await;
     }
 
@@ -249,6 +282,7 @@ impl<T: Table> Writer<T> {
     /// Enters the verdicts into the book; what is left undecided is returned, to be judged.
     fn conclude(&mut self, path: Path, groups: Vec<Pending>, verdicts: Vec<Verdict>) -> Part {
         let mut undecided = Vec::new();
+        let count = groups.len();
         for (pending, verdict) in groups.into_iter().zip(verdicts) {
             match verdict {
                 Verdict::Applied => {
@@ -265,7 +299,7 @@ impl<T: Table> Writer<T> {
                         self.book.enter(ticket, Written::Settled(Settled { change, outcome }));
                     }
                 }
-                Verdict::Undecided if path == Path::Fast => undecided.push(pending),
+                Verdict::Undecided if path != Path::Judged => undecided.push(pending),
                 Verdict::Incomplete => self.incomplete.push((pending, None)),
                 Verdict::Undecided if pending.comparisons_lost >= COMPARISONS_LOST_MAX => {
                     let fault = Fault::new(Reason::DatabaseRefused, UNCHANGED);
@@ -291,6 +325,9 @@ impl<T: Table> Writer<T> {
                     self.try_later(Pending { attempts: pending.attempts + 1 + others, ..pending })
                 }
             }
+        }
+        if path == Path::Guessed {
+            self.guesses.note(count - undecided.len(), count);
         }
         Part { path: Path::Judged, groups: undecided }
     }
@@ -375,5 +412,21 @@ impl Book {
             }
             self.replies.answer(ticket, answers, done);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_wrong_guess_there_is_a_pause_that_doubles_until_one_is_right() {
+        let mut guesses = Guesses::default();
+        let mut pause = |right| {
+            guesses.note(right, 10);
+            (0..1_000).take_while(|_| !guesses.is_due()).count()
+        };
+        assert_eq!([10, 5, 4, 0, 0, 9, 0].map(&mut pause), [0, 0, 1, 2, 4, 0, 1]);
+        assert_eq!((0..20).map(|_| pause(0)).max(), Some(256), "and is bounded");
     }
 }

@@ -202,6 +202,21 @@ fn an_amendment_of_a_row_that_has_moved_on_does_nothing() {
     });
 }
 
+/// A row whose memory of jobs somebody has emptied says all the same how new its images are.
+#[test]
+fn an_amendment_never_brings_older_images_back() {
+    on_both(|twin| {
+        assert_eq!(twin.update(&[event((0, 9), 9, "new", "d1")]).unwrap(), [0]);
+        twin.forget_jobs("d1");
+        let seen = RowMemory::default();
+        let old = Group { events: vec![event((0, 1), 5, "old", "d1")].into() };
+        let (winner, memory) = judged(&seen, &old);
+        let amendment = Amendment { group: &old, winner, seen, memory };
+        assert_eq!(twin.amend(&[amendment]).unwrap(), NONE);
+        assert_eq!(twin.images("d1").as_deref(), Some("new"));
+    });
+}
+
 #[test]
 fn one_refused_winner_refuses_the_whole_amendment() {
     on_both(|twin| {

@@ -16,7 +16,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::time::Instant;
 
 use super::history::{Server, is_refused};
-use super::world::{Letter, Reply, Shared, Stage, World, Zombie, lock};
+use super::world::{Letter, Reply, Row, Shared, Stage, World, Zombie, lock};
 
 /// How long a client waits for an answer.
 const DEADLINE: Duration = Duration::from_millis(300);
@@ -182,7 +182,11 @@ fn update(world: &mut World, events: &[Change]) -> Result<Vec<usize>, Fault> {
 fn amend(world: &mut World, amendments: &[Amended]) -> Result<Vec<usize>, Fault> {
     let matches = |it: &Amended| {
         let row = world.rows.get(it.change.draft_id());
-        row.is_some_and(|row| positions(&row.memory) == it.seen)
+        let is_older = |row: &Row| {
+            let (place, applied) = (it.change.position(), row.memory.applied);
+            it.wins && Some(place) != applied && !is_newer(place, applied)
+        };
+        row.is_some_and(|row| positions(&row.memory) == it.seen && !is_older(row))
     };
     let amended: Vec<usize> =
         (0..amendments.len()).filter(|&it| matches(&amendments[it])).collect();

@@ -29,7 +29,8 @@ pub trait Table: Send {
         drafts: &[&str],
     ) -> impl Future<Output = Result<Vec<(usize, RowMemory)>, Failure>> + Send;
 
-    /// Compare and set: amends the rows that still remember what they were judged by. Returns which were amended.
+    /// Compare and set: amends the rows that still remember what they were judged by, unless they hold the images of a newer event than
+    /// the winner. Returns which were amended.
     fn amend(
         &mut self,
         amendments: &[Amendment<'_>],
@@ -45,6 +46,11 @@ pub trait Table: Send {
 
     /// Whether the records of rejected events are wanted, byte for byte.
     fn wants_records(&self) -> bool {
+        true
+    }
+
+    /// Whether rows may be amended that have not been read, as if nothing had reached them yet.
+    fn may_guess(&self) -> bool {
         true
     }
 
@@ -79,6 +85,8 @@ impl Amendment<'_> {
 pub enum Path {
     /// One event a draft: written if it is newer than the row and its job unknown to it.
     Fast,
+    /// Judged as if nothing had reached the row yet, and amended if that is so: mostly, where a topic is read for the first time.
+    Guessed,
     /// Read, judge, amend.
     Judged,
 }
@@ -110,6 +118,7 @@ pub async fn write(
 ) -> Result<Vec<Verdict>, Failure> {
     match path {
         Path::Fast => update(table, groups).await,
+        Path::Guessed => guess_and_amend(table, groups).await,
         Path::Judged => judge_and_amend(table, groups).await,
     }
 }
@@ -126,14 +135,36 @@ async fn update(table: &mut impl Table, groups: &[&Group]) -> Result<Vec<Verdict
     Ok(verdicts)
 }
 
+async fn guess_and_amend(
+    table: &mut impl Table,
+    groups: &[&Group],
+) -> Result<Vec<Verdict>, Failure> {
+    let rows = (0..groups.len()).map(|index| (index, RowMemory::default())).collect();
+    let mut verdicts = amend(table, groups, rows).await?;
+    // Whatever else a row would say, it has not said it.
+    let amended = |verdict: &Verdict| matches!(verdict, Verdict::Settled(_));
+    verdicts.iter_mut().filter(|it| !amended(it)).for_each(|it| *it = Verdict::Undecided);
+    Ok(verdicts)
+}
+
 async fn judge_and_amend(
     table: &mut impl Table,
     groups: &[&Group],
 ) -> Result<Vec<Verdict>, Failure> {
     let drafts: Vec<&str> = groups.iter().map(|group| group.draft_id()).collect();
+    let rows = table.read(&drafts).await?;
+    amend(table, groups, rows).await
+}
+
+/// Judges groups by what their rows remember, and amends the rows. A group without a row has none.
+async fn amend(
+    table: &mut impl Table,
+    groups: &[&Group],
+    rows: Vec<(usize, RowMemory)>,
+) -> Result<Vec<Verdict>, Failure> {
     let mut verdicts: Vec<Verdict> = groups.iter().map(|_| Verdict::NoSuchRow).collect();
     let (mut amendments, mut judged) = (Vec::new(), Vec::new());
-    for (index, seen) in table.read(&drafts).await? {
+    for (index, seen) in rows {
         let group = groups[index];
         let Judgement { outcomes, winner, memory } = table.judge(&seen, &group.events);
         verdicts[index] = match memory {
