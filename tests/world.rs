@@ -144,6 +144,8 @@ impl World {
             ("database.url", world.database.url.clone()),
             ("cache.url", world.cache.url.clone()),
             ("run.workers", "2".to_owned()),
+            // Hundreds of tests would fight for the port.
+            ("http.listen", "off".to_owned()),
         ];
         for (key, value) in settings {
             world.set(key, value);

@@ -60,6 +60,7 @@ impl Settings {
             ("CONTENTFLOW_DATABASE__TABLE".to_owned(), unique.replace('-', "_")),
             ("CONTENTFLOW_CACHE__KEY".to_owned(), format!("{unique}:draft:{{id}}")),
             ("CONTENTFLOW_RUN__WORKERS".to_owned(), WORKERS.to_string()),
+            ("CONTENTFLOW_HTTP__LISTEN".to_owned(), "off".to_owned()),
         ]);
         let none = std::path::Path::new("");
         let config = Config::load_from(None, none, environment.clone(), Overrides::default())
