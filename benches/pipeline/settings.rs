@@ -44,7 +44,8 @@ impl Settings {
         let only = std::env::var("BENCH_ONLY").unwrap_or_default();
         let only: Vec<String> = only.split_terminator(',').map(str::to_owned).collect();
         for name in &only {
-            let known = ["limits", "whole", "latency", "replay", "poison", "flat", "tune"];
+            let known =
+                ["limits", "whole", "latency", "replay", "poison", "flat", "tune", "watched"];
             ensure!(known.contains(&name.as_str()), "BENCH_ONLY={name:?} is none of {known:?}");
         }
         let unique = format!("contentflow-bench-{:08x}", fastrand::u32(..));
