@@ -3,11 +3,14 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
+use contentflow::generate::Mix;
 use serde_json::{Value, json};
 
 use crate::interruptions::mixed;
 use crate::world::private::Postgres;
-use crate::world::{Page, PrivateKafka, World, event, eventually, record};
+use crate::world::{
+    Page, PrivateKafka, World, create_topic, delete_topic, event, eventually, record,
+};
 
 mod metrics;
 
@@ -29,7 +32,13 @@ fn the_snapshot_and_the_metrics_say_what_the_report_says_at_the_end() {
         let [read, outcomes @ ..] = outcomes(&page.status());
         read == events && outcomes.iter().sum::<u64>() == events
     });
-    eventually("all is committed", || world.committed() == world.ends());
+    // The broker knows of a commit a moment before we know its answer.
+    eventually("all is committed", || {
+        let status = page.status();
+        let parts = status["partitions"].as_array().unwrap();
+        parts.len() == 4 && parts.iter().all(|part| part["committed"] == part["end"])
+    });
+    assert_eq!(world.committed(), world.ends());
     let (status, metrics) = (page.status(), page.get("/metrics").body);
 
     let report = running.stop().report();
@@ -119,7 +128,7 @@ fn a_frozen_database_is_told_while_it_lasts_and_is_no_reason_to_be_killed() {
     eventually("it is ready", || page.get("/readyz").code == 200);
     eventually("all is through", || outcomes(&page.status())[1] == 1);
     let postgresql = |status: &Value| status["dependencies"][1].clone();
-    assert_eq!(postgresql(&page.status())["state"], "up");
+    eventually("it is up", || postgresql(&page.status())["state"] == "up");
 
     let frozen = server.freeze();
     world.publish([event("d2", "j2")]);
@@ -213,6 +222,11 @@ fn only_who_knows_the_token_may_look() {
 
     // Whoever starts and stops the program needs no token, and gets no reasons.
     assert_eq!(page.get("/healthz").body, "ok\n");
+    eventually("it is ready", || {
+        let answer = page.get("/readyz");
+        assert!(["ok\n", "not ready\n"].contains(&answer.body.as_str()), "{answer:?}");
+        answer.code == 200
+    });
     running.terminate();
     let ended = running.wait();
     assert!(!ended.err.contains(token) && !ended.success().contains(token), "{}", ended.err);
@@ -222,6 +236,7 @@ fn only_who_knows_the_token_may_look() {
 fn every_answer_is_safe_in_a_browser_and_nothing_can_be_done_but_look() {
     let world = World::new("headers");
     let (running, page) = world.start_watched();
+    eventually("it is ready", || page.get("/readyz").code == 200);
     let csp = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
                base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     let mut answers = Vec::new();
@@ -293,6 +308,7 @@ fn where_nobody_asked_for_the_address_another_one_does() {
     let _ours = TcpListener::bind("127.0.0.1:9464");
     let running = world.start(&["run", "--report", "json"]);
     let page = Page::of(&running);
+    eventually("it is ready", || page.get("/readyz").code == 200);
     assert_eq!(page.get("/healthz").code, 200);
     let err = running.err();
     assert!(err.contains("is taken") && err.contains("http.listen sets one"), "{err}");
@@ -420,4 +436,125 @@ fn no_answer_holds_a_secret() {
     cache_wire.open();
     eventually("all is through", || outcomes(&look())[1] == 2);
     running.stop().success();
+}
+
+#[test]
+fn under_load_the_stages_move_and_the_one_that_limits_is_named_with_what_to_change() {
+    let mut world = World::new("limits");
+    world.set("run.epoch_records", 500);
+    world.set("run.workers", 2);
+    world.slow_down(60);
+    let load = world.load(Mix { events: 20_000, drafts: 20_000, ..Mix::default() });
+    let (running, page) = world.start_watched();
+    let limited = page.events().find(|status| {
+        let limit = &status["limit"];
+        limit["stage"] == "database" && limit["busy"].as_f64() > Some(0.75)
+    });
+    let status = limited.unwrap();
+    println!("{status:#}");
+    let limit = &status["limit"];
+    assert_eq!(limit["node"], "write");
+    let words = limit["words"].as_str().unwrap();
+    assert!(
+        words.starts_with("The limit: database. The 2 connections to it are at work"),
+        "{words}"
+    );
+    assert!(limit["advice"].as_str().unwrap().contains("more connections"), "{limit}");
+
+    let stages = status["stages"].as_array().unwrap();
+    let names: Vec<&str> = stages.iter().map(|it| it["name"].as_str().unwrap()).collect();
+    let journey =
+        ["source", "decode", "dedupe", "latest", "write", "invalidate", "dead-letter", "commit"];
+    assert_eq!(names, journey);
+    for stage in stages {
+        let (name, busy) = (stage["name"].as_str().unwrap(), &stage["busy"]);
+        assert!(stage["records_per_s"].as_f64().unwrap() >= 0.0, "{stage}");
+        assert_eq!(busy.is_null(), name == "commit", "{stage}");
+        assert!(busy.is_null() || (0.0..=1.0).contains(&busy.as_f64().unwrap()), "{stage}");
+        let on_workers = ["decode", "dedupe", "latest"].contains(&name);
+        let workers = stage["workers"].as_array().map_or(0, Vec::len);
+        assert_eq!(workers, if on_workers { 2 } else { 0 }, "{stage}");
+    }
+    let moving = |name: &str| {
+        let place = journey.iter().position(|it| *it == name).unwrap();
+        stages[place]["records_per_s"].as_f64().unwrap() > 0.0
+    };
+    assert!(
+        ["dedupe", "latest", "write", "invalidate", "commit"].into_iter().all(moving),
+        "{status:#}"
+    );
+    let epochs = &status["epochs"];
+    assert!(epochs["in_flight"].as_u64() <= epochs["limit"].as_u64(), "{epochs}");
+    assert_eq!(epochs["limit"], 3, "the default");
+    assert!(
+        epochs["records_in_flight"].as_u64() > Some(0)
+            && epochs["oldest_age_s"].as_f64() > Some(0.0)
+    );
+    let workers = status["workers"].as_array().unwrap();
+    assert_eq!(workers.len(), 2);
+    for worker in workers {
+        let stages = worker["stages"].as_object().unwrap().values().map(|it| it.as_f64().unwrap());
+        // Each is rounded by itself.
+        assert!(stages.sum::<f64>() <= worker["busy"].as_f64().unwrap() + 0.01, "{worker}");
+    }
+
+    world.speed_up();
+    eventually("all is through", || world.committed() == world.ends());
+    let history = |status: &Value| status["history"].clone();
+    let later = page.events().find(|it| {
+        it["limit"]["words"].as_str().unwrap().starts_with("Nothing limits")
+            && history(it)["records_per_s"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|rate| rate.as_f64() > Some(0.0))
+    });
+    let history = history(&later.unwrap());
+    assert_eq!(history["step_s"], 5);
+    let points = ["records_per_s", "latency_p50_ms", "latency_p99_ms"]
+        .map(|name| history[name].as_array().unwrap().clone());
+    assert!(points.iter().all(|it| it.len() == points[0].len()), "{history}");
+    assert!(points[1].iter().zip(&points[2]).all(|(half, most)| half.as_f64() <= most.as_f64()));
+    assert!(points[1].iter().any(Value::is_number), "{history}");
+    assert_eq!(running.stop().report().read, load.events());
+}
+
+#[test]
+fn a_process_for_which_the_group_has_no_partition_is_ready_all_the_same() {
+    let mut world = World::new("spare");
+    let topic = format!("{}-one", world.name);
+    create_topic(&topic, 1, &[]);
+    world.set("kafka.topic", &topic);
+    world.set("dead_letters.topic", format!("{}.dlq", world.topic()));
+    let (first, second) = (world.start_watched(), world.start_watched());
+    let parts = |page: &Page| page.status()["partitions"].as_array().unwrap().len();
+    eventually("one of them has it", || parts(&first.1) + parts(&second.1) == 1);
+    for (_, page) in [&first, &second] {
+        eventually("it is ready", || page.get("/readyz").code == 200);
+    }
+    first.0.stop().success();
+    eventually("the other one has it", || parts(&second.1) == 1);
+    second.0.stop().success();
+    delete_topic(&topic);
+}
+
+#[test]
+fn a_row_that_stays_locked_makes_it_not_ready_once_nothing_gets_past_it() {
+    let world = World::new("stuck");
+    world.drafts(["d1", "d2"]);
+    let (running, page) = world.start_watched();
+    eventually("it is ready", || page.get("/readyz").code == 200);
+    let other = world.database.session();
+    other.sql("BEGIN");
+    other.sql("UPDATE event_drafts SET updated_at = now() WHERE event_draft_id = 'd1'");
+    world.publish([event("d1", "j1"), event("d2", "j2")]);
+    eventually("it is stuck", || {
+        page.get("/readyz").body.starts_with("stuck: the oldest epoch has been")
+    });
+    assert_eq!((page.get("/readyz").code, page.get("/healthz").code), (503, 200));
+    let retries = "contentflow_effect_retries_total{effect=\"write\",cause=\"row\"}";
+    assert!(page.metric(retries) > 0.0);
+    other.sql("ROLLBACK");
+    eventually("it is ready again", || page.get("/readyz").code == 200);
+    assert_eq!(running.stop().report().applied, 2);
 }

@@ -83,8 +83,9 @@ impl Stage {
     }
 }
 
-/// What one worker has done.
+/// What one worker has done. Each has its cache lines for itself.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct OnWorker {
     turns: AtomicU64,
     awake: AtomicU64,

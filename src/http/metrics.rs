@@ -48,6 +48,7 @@ metrics! {
     QUEUE = Gauge "contentflow_worker_queue_chunks" ["worker"] "chunks": "Chunks of up to 512 records that wait for the worker.";
     WAITED = Counter "contentflow_source_waited_seconds_total" [] "seconds": "How long the poll thread was held back by what is behind it.";
     IDLED = Counter "contentflow_source_idle_seconds_total" [] "seconds": "How long the poll thread waited for records.";
+    FETCHED = Gauge "contentflow_source_queue_records" [] "records": "Records that the Kafka client has fetched ahead.";
     KAFKA_ERRORS = Counter "contentflow_kafka_errors_total" [] "": "Errors that the Kafka client has reported.";
     COMMITS = Counter "contentflow_commits_total" ["result"] "": "Commits that the group has answered.";
     IN_FLIGHT = Gauge "contentflow_epochs_in_flight" [] "epochs": "Epochs that are closed and not through.";
@@ -134,6 +135,7 @@ impl Watcher {
     fn source(&self, page: &mut Exposition, polled: &Polled) {
         page.one(&WAITED, polled.waited.as_secs_f64());
         page.one(&IDLED, polled.idled.as_secs_f64());
+        page.one(&FETCHED, float(self.figures.brokers.fetched()));
         page.one(&KAFKA_ERRORS, float(self.figures.brokers.errors()));
         let (answered, failed) = polled.commits;
         let results = [("ok", answered - failed), ("failed", failed)];

@@ -228,7 +228,14 @@ fn stages(figures: &Figures, polled: &Polled, stretch: &Stretch) -> Vec<Stage> {
     use Server::{Cache, Database, DeadLetters};
     let queued = u64::try_from(queued).unwrap_or(u64::MAX);
     vec![
-        stage("source", "Kafka", stretch.read, Some(shares.source), 0, figures.brokers.errors()),
+        stage(
+            "source",
+            "Kafka",
+            stretch.read,
+            Some(shares.source),
+            figures.brokers.fetched(),
+            figures.brokers.errors(),
+        ),
         on_workers(OnWorkers::Decode, "Decode", queued, rejected_before),
         on_workers(OnWorkers::Dedupe, "Dedupe", 0, 0),
         on_workers(OnWorkers::Latest, "Latest", 0, 0),

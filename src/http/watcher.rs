@@ -22,6 +22,10 @@ const LOOKS: usize = 8;
 /// How many records may wait at the brokers before waiting for them is the source's work, and no rest.
 const BACKLOG: i64 = 1_000;
 
+/// How long an epoch may take that is closed: with every retry that there is, it takes seconds. A row that another transaction keeps
+/// locked is an outage of nobody, but nothing gets past it.
+const STUCK: Duration = Duration::from_secs(30);
+
 /// What is known about the process besides its figures.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -35,6 +39,8 @@ pub struct Facts {
     pub cores: usize,
     /// How long a batch may wait for a row that another transaction holds, and so for its answer.
     pub lock_timeout: Duration,
+    /// For how long an epoch may be filled.
+    pub linger: Duration,
 }
 
 impl Facts {
@@ -46,6 +52,7 @@ impl Facts {
             capacity: Capacity::of(config),
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             lock_timeout: config.database.lock_timeout,
+            linger: config.run.linger,
         }
     }
 }
@@ -142,6 +149,11 @@ impl Watcher {
         if polled.is_draining {
             reasons
                 .push("draining: what is in flight is finished, nothing more is read".to_owned());
+        }
+        let age = polled.oldest_since.map(|since| since.elapsed()).unwrap_or_default();
+        if polled.in_flight > 0 && age > STUCK + self.facts.linger {
+            let s = age.as_secs();
+            reasons.push(format!("stuck: the oldest epoch has been under way for {s} s"));
         }
         reasons.extend(self.dependencies().filter_map(Dependency::complaint));
         reasons
