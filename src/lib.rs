@@ -19,6 +19,7 @@ pub mod source;
 pub mod ingest;
 pub mod worker;
 pub mod busy;
+pub mod traces;
 pub mod sink;
 pub mod progress;
 pub mod commit;

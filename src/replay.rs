@@ -199,6 +199,7 @@ fn servers(
         second_deletes,
         policy,
         busy: None,
+        tracer: None,
     })
 }
 

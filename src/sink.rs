@@ -11,6 +11,7 @@ use dataflows::effect::{Answered, Effect, Ticket, Waker};
 use tokio::sync::mpsc;
 
 use crate::busy::{Busy, Clock};
+use crate::traces::{LaneSpans, Traced, Tracer, Work};
 
 pub mod outage;
 pub mod postgres;
@@ -45,23 +46,44 @@ pub struct Lane<R, A> {
     pub replies: Replies<A>,
 }
 
+impl<R: Traced, A> Lane<R, A> {
+    /// Has the batches of this lane traced from now on, if there is something to trace with.
+    pub fn trace(&mut self, tracer: Option<&Tracer>, work: Work) -> Option<LaneSpans> {
+        let spans = tracer.map(|tracer| tracer.lane(work));
+        let begin: BeginSpan<R> = LaneSpans::begin::<R>;
+        self.jobs.spans = spans.clone().map(|spans| (spans, begin));
+        self.replies.spans.clone_from(&spans);
+        spans
+    }
+}
+
 /// The batches of a lane.
 #[derive(Debug)]
 pub struct Jobs<R> {
     queue: mpsc::UnboundedReceiver<Job<R>>,
     /// Whose time at work is noted, if anybody wants to know, and since when the lane has not been waiting.
     shift: Option<(Arc<Busy>, Clock, Instant)>,
+    /// The spans of the batches, if anybody wants them, and how they begin.
+    spans: Option<(LaneSpans, BeginSpan<R>)>,
 }
+
+/// [`LaneSpans::begin`]
+type BeginSpan<R> = fn(&LaneSpans, Ticket, &[R]);
 
 impl<R> Jobs<R> {
     /// The next batch. Whatever the lane does between two calls, it is at work.
     pub async fn recv(&mut self) -> Option<Job<R>> {
-        let Jobs { queue, shift } = self;
-        let _pause = shift.as_mut().map(|(busy, clock, since)| {
+        let Jobs { queue, shift, spans } = self;
+        let pause = shift.as_mut().map(|(busy, clock, since)| {
             busy.add(*clock, since.elapsed());
             Pause(since)
         });
-        queue.recv().await
+        let job = queue.recv().await;
+        drop(pause);
+        if let (Some((spans, begin)), Some(Job { ticket, batch })) = (spans, &job) {
+            begin(spans, *ticket, batch);
+        }
+        job
     }
 
     /// Notes the lane's time at work from now on.
@@ -84,11 +106,15 @@ impl Drop for Pause<'_> {
 pub struct Replies<A> {
     answers: Sender<Answered<A>>,
     waker: Waker,
+    spans: Option<LaneSpans>,
 }
 
 impl<A> Replies<A> {
     /// Answers a batch, in part or (`done`) for the last time.
     pub fn answer(&self, ticket: Ticket, answers: Vec<A>, done: bool) {
+        if let Some(spans) = self.spans.as_ref().filter(|_| done) {
+            spans.end(ticket);
+        }
         // The answer first, then the wake-up. A worker that is gone wants no answer: the process is on its way down.
         if self.answers.send(Answered { ticket, answers, done }).is_ok() {
             self.waker.wake();
@@ -102,8 +128,9 @@ pub fn remote<R, A>(lanes: usize, waker: &Waker) -> (Remote<R, A>, Vec<Lane<R, A
     let (senders, tasks) = (0..lanes)
         .map(|_| {
             let (sender, queue) = mpsc::unbounded_channel();
-            let jobs = Jobs { queue, shift: None };
-            let replies = Replies { answers: answers_in.clone(), waker: waker.clone() };
+            let jobs = Jobs { queue, shift: None, spans: None };
+            let replies =
+                Replies { answers: answers_in.clone(), waker: waker.clone(), spans: None };
             (sender, Lane { jobs, replies })
         })
         .unzip();

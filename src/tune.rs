@@ -201,6 +201,7 @@ impl Ground<'_> {
             second_deletes: second_deletes.clone(),
             policy,
             busy: Some(Arc::clone(&busy)),
+            tracer: None,
         };
         let trial = trial::run(&config, &self.course, Writing(servers), &busy, &abort);
         if let (Some(second_deletes), Ok(_)) = (second_deletes, &trial) {

@@ -27,6 +27,7 @@ mod contention;
 mod offsets;
 mod mistakes;
 mod secrets;
+mod traces;
 mod commands;
 mod dead_letters;
 mod drafts;

@@ -8,7 +8,10 @@ use figment::Figment;
 use figment::value::{Dict, Value};
 
 use super::error::{self, ConfigError, Problem};
-use super::raw::{RawCache, RawConfig, RawDatabase, RawDeadLetters, RawKafka, RawReplay, RawRun};
+use super::raw::{
+    RawCache, RawConfig, RawDatabase, RawDeadLetters, RawKafka, RawReplay, RawRun, RawTraces,
+};
+use super::traces::{self, Endpoint, Headers, SAMPLERS, Traces};
 use super::{
     Cache, Config, Database, DeadLetters, Kafka, KeyTemplate, OnDataLoss, OnOutage, Replay, Run,
     Secret, TableName, limits, names,
@@ -40,7 +43,7 @@ const OWNED: [(&str, &str); 15] = [
 const MAX_POLL_INTERVAL: (&str, &str) = ("max.poll.interval.ms", "300000");
 
 pub(super) fn validate(raw: RawConfig, figment: &Figment) -> Result<Config, ConfigError> {
-    let RawConfig { kafka, dead_letters, database, cache, run, replay } = raw;
+    let RawConfig { kafka, dead_letters, database, cache, run, replay, traces } = raw;
     let mut check = Check { figment, problems: Vec::new() };
     let kafka = check.kafka(kafka);
     let dead_letters = check.dead_letters(dead_letters, &kafka);
@@ -48,12 +51,15 @@ pub(super) fn validate(raw: RawConfig, figment: &Figment) -> Result<Config, Conf
     let cache = check.cache(cache);
     let run = check.run(run);
     let replay = check.replay(replay);
+    let traces = check.traces(traces);
     if let Some(run) = &run {
         check.drain_before_eviction(&kafka, run);
     }
-    match (database, cache, run, replay) {
-        (Some(database), Some(cache), Some(run), Some(replay)) if check.problems.is_empty() => {
-            Ok(Config { kafka, dead_letters, database, cache, run, replay })
+    match (database, cache, run, replay, traces) {
+        (Some(database), Some(cache), Some(run), Some(replay), Some(traces))
+            if check.problems.is_empty() =>
+        {
+            Ok(Config { kafka, dead_letters, database, cache, run, replay, traces })
         }
         _ => Err(ConfigError { problems: check.problems }),
     }
@@ -242,6 +248,23 @@ impl Check<'_> {
     fn replay(&mut self, raw: RawReplay) -> Option<Replay> {
         let RawReplay { memory_bytes } = raw;
         Some(Replay { memory_bytes: self.count("replay.memory_bytes", memory_bytes)? })
+    }
+
+    fn traces(&mut self, raw: RawTraces) -> Option<Traces> {
+        let RawTraces { endpoint, headers, service, sampler, sampler_arg } = raw;
+        let parsed =
+            Some(&endpoint).filter(|text| !text.is_empty()).map(|text| Endpoint::parse(text));
+        let endpoint = self.accept("traces.endpoint", &endpoint, parsed.transpose());
+        let parsed = Headers::parse(&headers);
+        let headers = self.accept("traces.headers", &headers, parsed);
+        let checked = if service.trim().is_empty() { Err("is empty".to_owned()) } else { Ok(()) };
+        self.accept("traces.service", &service, checked);
+        let sampler = self.choice("traces.sampler", &sampler, &SAMPLERS);
+        let sampler_arg = text_of(&sampler_arg).unwrap_or_default();
+        let ratio = traces::ratio(&sampler_arg);
+        let ratio = self.accept("traces.sampler_arg", &sampler_arg, ratio);
+        let sampling = sampler?.with(ratio?);
+        Some(Traces { endpoint: endpoint?, headers: headers?, service, sampling })
     }
 
     /// A revocation is drained inside a poll: one that takes longer than the broker's patience loses the partitions.
