@@ -2,7 +2,7 @@
 //!
 //! The later place wins: defaults, `contentflow.toml` (or `--config FILE`, which must exist), the environment, flags.
 //! In the environment, `CONTENTFLOW_` + section + `__` + key wins over the conventional `DATABASE_URL`, `REDIS_URL`
-//! and `KAFKA_BROKERS`. Two steps, so that no other module has to doubt a value: `raw` is what was written, the
+//! and `KAFKA_BROKERS`, and over OpenTelemetry's variables. Two steps, so that no other module has to doubt a value: `raw` is what was written, the
 //! structs here are what may be used. Every limit has a unit and a reason.
 
 use std::collections::BTreeMap;
@@ -17,6 +17,7 @@ mod names;
 mod raw;
 mod secret;
 mod sources;
+mod traces;
 mod validate;
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub use http::{Http, Listen, Token};
 pub use names::{KeyTemplate, TableName};
 pub use secret::Secret;
 pub use sources::Overrides;
+pub use traces::{Endpoint, Headers, Sampling, Traces};
 
 /// Everything that can be set. See `contentflow.example.toml` for the same list in its written form.
 #[derive(Clone, Debug)]
@@ -45,6 +47,8 @@ pub struct Config {
     pub replay: Replay,
     /// `[http]`: where the page and the metrics are served.
     pub http: Http,
+    /// `[traces]`: what a tracing system is told.
+    pub traces: Traces,
 }
 
 /// `[kafka]`

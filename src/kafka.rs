@@ -150,6 +150,12 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     tracing::debug!(?level, facility, "{message}");
 }
 
+/// The same for an error of the client: it gets over it by itself, and what it means for a record comes another way. Left alone, the
+/// client library would call it an error in words of its own.
+pub fn complain(error: &rdkafka::error::KafkaError, reason: &str) {
+    tracing::warn!(%error, reason, "kafka");
+}
+
 impl ProducerContext for Complaints {
     type DeliveryOpaque = ();
 

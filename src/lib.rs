@@ -20,6 +20,7 @@ pub mod ingest;
 pub mod worker;
 pub mod figures;
 pub mod limit;
+pub mod traces;
 pub mod sink;
 pub mod http;
 pub mod progress;

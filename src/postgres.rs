@@ -12,6 +12,7 @@ use tokio_postgres::{Client, Socket};
 use tracing::Instrument;
 
 use crate::config::{Database, Secret};
+use crate::traces::shape::Place;
 
 mod tls;
 
@@ -180,6 +181,17 @@ impl Target {
         }
         addresses.join(",")
     }
+}
+
+/// Where the rows are, as far as a URL that has been checked says it. Of several hosts none.
+pub fn whereabouts(url: &Secret) -> Place {
+    let Ok(Target { config, .. }) = Target::parse(url) else { return Place::default() };
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    let server = match config.get_hosts() {
+        [Host::Tcp(name)] => Some((name.clone(), port)),
+        _ => None,
+    };
+    Place { database: config.get_dbname().or(config.get_user()).map(str::to_owned), server }
 }
 
 fn percent_decoded(text: &str) -> Result<String, String> {

@@ -13,6 +13,7 @@ use redis::{
 
 use self::place::{Place, description};
 use crate::config::{Cache, Secret};
+use crate::traces::shape;
 
 mod connection;
 mod place;
@@ -155,6 +156,21 @@ async fn join(
 /// Whether a URL is one that [`connect`] can use. The message shows nothing of it.
 pub fn check_url(url: &Secret) -> Result<(), String> {
     Place::parse(url.expose()).map(drop)
+}
+
+/// Where the keys are, as far as a URL that has been checked says it. Of several servers none.
+pub fn whereabouts(url: &Secret) -> shape::Place {
+    let Ok(Place::Server(server)) = Place::parse(url.expose()) else {
+        return shape::Place::default();
+    };
+    let database = Some(server.redis_settings().db().to_string());
+    let server = match server.addr() {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            Some((host.clone(), *port))
+        }
+        _ => None,
+    };
+    shape::Place { database, server }
 }
 
 /// What servers are called in an error, and how they are spoken to.

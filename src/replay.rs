@@ -199,6 +199,7 @@ fn servers(
         producer: Arc::new(producer),
         second_deletes,
         policy,
+        tracer: None,
     })
 }
 

@@ -36,6 +36,8 @@ use crate::sink::{Lane, Remote, dead_letter, postgres, redis, remote};
 use crate::source::assignment::State;
 use crate::source::client::{Context, KafkaClient};
 use crate::source::{SourceError, Until, poll};
+use crate::traces::spans::within;
+use crate::traces::{Tracer, Traces, Work};
 use crate::worker::{MakeEffects, Workers, start_measured};
 
 /// How long the end of a run waits for the answer to a commit that is still under way.
@@ -110,6 +112,8 @@ pub(crate) struct Servers {
     pub(crate) producer: Arc<DeadLetterProducer>,
     pub(crate) second_deletes: Option<SecondDeletes>,
     pub(crate) policy: OutagePolicy,
+    /// What their batches are traced with, if at all.
+    pub(crate) tracer: Option<Tracer>,
 }
 
 impl MakeEffects for Servers {
@@ -148,8 +152,10 @@ impl Servers {
         let retry = Retry { retries: config.run.retries, backoff: config.run.retry_backoff };
         for mut lane in lanes {
             lane.jobs.watch(policy.figures.as_ref(), Server::Database);
+            let spans = lane.trace(self.tracer.as_ref(), Work::Write);
             let session = Session::new(config.database.clone(), self.table.id_type);
-            runtime.spawn(postgres::serve(lane, table(session), retry, policy.clone()));
+            let serve = postgres::serve(lane, table(session), retry, policy.clone());
+            runtime.spawn(within(spans, serve));
         }
         effect
     }
@@ -157,17 +163,20 @@ impl Servers {
     /// Has a lane delete its keys.
     pub(crate) fn serve_deletes(&self, mut lane: Lane<Settled, Invalidated>) {
         lane.jobs.watch(self.policy.figures.as_ref(), Server::Cache);
+        let spans = lane.trace(self.tracer.as_ref(), Work::Invalidate);
         let connection = Connection::new(self.config.cache.clone());
         let second = self.second_deletes.clone();
-        self.runtime.spawn(redis::serve(lane, connection, second, self.policy.clone()));
+        let serve = redis::serve(lane, connection, second, self.policy.clone());
+        self.runtime.spawn(within(spans, serve));
     }
 
     /// Has a lane publish its dead letters.
     pub(crate) fn serve_dead_letters(&self, mut lane: Lane<Rejected, Rejected>) {
         lane.jobs.watch(self.policy.figures.as_ref(), Server::DeadLetters);
+        let spans = lane.trace(self.tracer.as_ref(), Work::DeadLetter);
         let topic =
             Topic { config: Arc::clone(&self.config), producer: Arc::clone(&self.producer) };
-        self.runtime.spawn(dead_letter::serve(lane, topic, self.policy.clone()));
+        self.runtime.spawn(within(spans, dead_letter::serve(lane, topic, self.policy.clone())));
     }
 }
 
@@ -225,6 +234,7 @@ pub fn run(
         dead_letter::producer(config).map_err(|error| failed("the dead-letter producer", error))?,
     );
     let second_deletes = SecondDeletes::start(runtime.handle(), &config.cache, &policy);
+    let (traces, tracer) = Traces::start(config).unzip();
     let servers = Servers {
         runtime: runtime.handle().clone(),
         config: Arc::clone(config),
@@ -232,6 +242,7 @@ pub fn run(
         producer: Arc::clone(&producer),
         second_deletes: second_deletes.clone(),
         policy,
+        tracer,
     };
     let (progress, watch) = progress();
     let progress = Arc::new(progress);
@@ -283,15 +294,19 @@ pub fn run(
     if let Some(second_deletes) = second_deletes {
         runtime.block_on(second_deletes.finish());
     }
+    traces.into_iter().for_each(Traces::finish);
     polled?;
-    if !report.adds_up() {
-        return Err(RunError::Imbalance { read, outcomes: totals_of(&report) });
-    }
-    Ok(report)
+    balanced(report, read)
 }
 
-fn totals_of(report: &Report) -> u64 {
-    report.applied + report.duplicate + report.superseded + report.skipped + report.rejected
+/// The report, if it adds up.
+fn balanced(report: Report, read: u64) -> Result<Report, RunError> {
+    if report.adds_up() {
+        return Ok(report);
+    }
+    let Report { applied, duplicate, superseded, skipped, rejected, .. } = report;
+    let outcomes = applied + duplicate + superseded + skipped + rejected;
+    Err(RunError::Imbalance { read, outcomes })
 }
 
 pub(crate) fn rules(config: &Config, draft_ids: DraftIdType) -> Rules {

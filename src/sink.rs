@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use crate::figures::histogram::float;
 use crate::figures::lanes::LaneClock;
 use crate::figures::{Figures, Server};
+use crate::traces::{LaneSpans, Traced, Tracer, Work};
 
 pub mod outage;
 pub mod postgres;
@@ -49,6 +50,17 @@ pub struct Lane<R, A> {
     pub replies: Replies<A>,
 }
 
+impl<R: Traced, A> Lane<R, A> {
+    /// Has the batches of this lane traced from now on, if there is something to trace with.
+    pub fn trace(&mut self, tracer: Option<&Tracer>, work: Work) -> Option<LaneSpans> {
+        let spans = tracer.map(|tracer| tracer.lane(work));
+        let begin: BeginSpan<R> = LaneSpans::begin::<R>;
+        self.jobs.spans = spans.clone().map(|spans| (spans, begin));
+        self.replies.spans.clone_from(&spans);
+        spans
+    }
+}
+
 /// The batches of a lane.
 #[derive(Debug)]
 pub struct Jobs<R> {
@@ -56,20 +68,28 @@ pub struct Jobs<R> {
     waiting: Arc<AtomicU64>,
     /// Where its time at work and its batches are noted, if anybody wants to know.
     watched: Option<(Arc<Figures>, Server, Arc<LaneClock>)>,
+    /// The spans of the batches, if anybody wants them, and how they begin.
+    spans: Option<(LaneSpans, BeginSpan<R>)>,
 }
+
+/// [`LaneSpans::begin`]
+type BeginSpan<R> = fn(&LaneSpans, Ticket, &[R]);
 
 impl<R> Jobs<R> {
     /// The next batch. Whatever the lane does between two calls, it is at work.
     pub async fn recv(&mut self) -> Option<Job<R>> {
-        let Jobs { queue, waiting, watched } = self;
+        let Jobs { queue, waiting, watched, spans } = self;
         let pause = watched.as_ref().map(|(_, _, clock)| clock.pause());
         let job = queue.recv().await;
         drop(pause);
-        if let Some(job) = &job {
+        if let Some(Job { ticket, batch }) = &job {
             waiting.fetch_sub(1, Ordering::Relaxed);
             if let Some((figures, server, _)) = watched {
-                let size = u64::try_from(job.batch.len()).unwrap_or(u64::MAX);
+                let size = u64::try_from(batch.len()).unwrap_or(u64::MAX);
                 figures.lanes(*server).batches.observe(float(size));
+            }
+            if let Some((spans, begin)) = spans {
+                begin(spans, *ticket, batch);
             }
         }
         job
@@ -89,11 +109,15 @@ impl<R> Jobs<R> {
 pub struct Replies<A> {
     answers: Sender<Answered<A>>,
     waker: Waker,
+    spans: Option<LaneSpans>,
 }
 
 impl<A> Replies<A> {
     /// Answers a batch, in part or (`done`) for the last time.
     pub fn answer(&self, ticket: Ticket, answers: Vec<A>, done: bool) {
+        if let Some(spans) = self.spans.as_ref().filter(|_| done) {
+            spans.end(ticket);
+        }
         // The answer first, then the wake-up. A worker that is gone wants no answer: the process is on its way down.
         if self.answers.send(Answered { ticket, answers, done }).is_ok() {
             self.waker.wake();
@@ -108,8 +132,9 @@ pub fn remote<R, A>(lanes: usize, waker: &Waker) -> (Remote<R, A>, Vec<Lane<R, A
     let (senders, tasks) = (0..lanes)
         .map(|_| {
             let (sender, queue) = mpsc::unbounded_channel();
-            let jobs = Jobs { queue, waiting: Arc::clone(&waiting), watched: None };
-            let replies = Replies { answers: answers_in.clone(), waker: waker.clone() };
+            let jobs = Jobs { queue, waiting: Arc::clone(&waiting), watched: None, spans: None };
+            let replies =
+                Replies { answers: answers_in.clone(), waker: waker.clone(), spans: None };
             (sender, Lane { jobs, replies })
         })
         .unzip();

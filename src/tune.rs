@@ -204,6 +204,7 @@ impl Ground<'_> {
             producer: Arc::clone(producer),
             second_deletes: second_deletes.clone(),
             policy,
+            tracer: None,
         };
         let trial = trial::run(&config, &self.course, Writing(servers), &figures, &abort);
         if let (Some(second_deletes), Ok(_)) = (second_deletes, &trial) {

@@ -27,6 +27,8 @@ mod contention;
 mod offsets;
 mod mistakes;
 mod secrets;
+mod traces;
+mod logs;
 mod commands;
 mod dead_letters;
 mod drafts;

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 mod cache;
 mod certificates;
 mod cluster;
+pub(crate) mod collector;
 mod event;
 mod http;
 mod load;

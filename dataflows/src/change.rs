@@ -142,6 +142,11 @@ impl Change {
         self.content == Content::Record
     }
 
+    /// The record as it came, if it is there.
+    pub fn record(&self) -> Option<RecordView<'_>> {
+        self.has_record().then(|| self.arena.chunk.record(self.record))
+    }
+
     /// Hash of the job id. It decides nothing alone: see [`crate::dedupe::Memory`].
     pub fn job_hash(&self) -> u64 {
         self.job_hash

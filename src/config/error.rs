@@ -64,16 +64,16 @@ pub(super) fn subject(key: &str, value: impl fmt::Debug) -> String {
     if may_show(key) { format!("{key} = {value:?}") } else { key.to_owned() }
 }
 
-/// The URLs, and a section of theirs given as one text, and the properties that are secrets are never shown.
+/// The URLs, what a collector is reached with, and a section of theirs given as one text, and the properties that are secrets are never shown.
 fn may_show(key: &str) -> bool {
     let property =
         key.strip_prefix(limits::PROPERTIES).map(|property| property.trim_start_matches('.'));
     match property {
         Some(property) => !property.is_empty() && !Kafka::is_secret(property),
         None => {
-            limits::keys().any(|known| known == key)
-                && !key.ends_with(".url")
-                && !key.ends_with(".token")
+            let is_secret = [".url", ".token"].iter().any(|end| key.ends_with(end))
+                || matches!(key, "traces.endpoint" | "traces.headers");
+            limits::keys().any(|known| known == key) && !is_secret
         }
     }
 }

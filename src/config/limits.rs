@@ -38,7 +38,7 @@ pub(super) const LIMITS: [Limit; 18] = [
 pub(super) const WORKERS_MAX: u64 = 256;
 
 /// The keys that are texts.
-pub(super) const TEXTS: [&str; 12] = [
+pub(super) const TEXTS: [&str; 17] = [
     "kafka.brokers",
     "kafka.topic",
     "kafka.group",
@@ -51,6 +51,11 @@ pub(super) const TEXTS: [&str; 12] = [
     "run.on_data_loss",
     "http.listen",
     "http.token",
+    "traces.endpoint",
+    "traces.headers",
+    "traces.service",
+    "traces.sampler",
+    "traces.sampler_arg",
 ];
 
 /// The table of librdkafka's properties.
@@ -96,6 +101,25 @@ pub(super) fn remedy(key: &str) -> String {
         }
         (None, "http.token") => {
             "set http.token to 16 to 256 letters, digits and -._~+/= (`openssl rand -hex 32` makes one), or leave it out".to_owned()
+        }
+        (None, "traces.endpoint") => {
+            "set traces.endpoint (or OTEL_EXPORTER_OTLP_ENDPOINT) to where a collector takes OTLP over HTTP, like \
+             http://127.0.0.1:4318, or leave it out"
+                .to_owned()
+        }
+        (None, "traces.headers") => {
+            "set traces.headers (or OTEL_EXPORTER_OTLP_HEADERS) to name=value, several separated by commas, %XX for what \
+             is no plain character"
+                .to_owned()
+        }
+        (None, "traces.service") => "set traces.service (or OTEL_SERVICE_NAME) to the name of this service".to_owned(),
+        (None, "traces.sampler") => {
+            "set traces.sampler (or OTEL_TRACES_SAMPLER) to always_on, always_off, traceidratio, parentbased_always_on, \
+             parentbased_always_off or parentbased_traceidratio"
+                .to_owned()
+        }
+        (None, "traces.sampler_arg") => {
+            "set traces.sampler_arg (or OTEL_TRACES_SAMPLER_ARG) to a number from 0 to 1, like 0.1".to_owned()
         }
         (None, PROPERTIES) => {
             "write a table [kafka.properties] with lines like \"security.protocol\" = \"ssl\"".to_owned()

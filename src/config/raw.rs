@@ -1,6 +1,6 @@
 //! What was written, before anyone has judged it.
 
-use figment::value::Dict;
+use figment::value::{Dict, Value};
 use serde::{Deserialize, Serialize};
 
 use super::limits::WORKERS_MAX;
@@ -15,6 +15,7 @@ pub(super) struct RawConfig {
     pub(super) run: RawRun,
     pub(super) replay: RawReplay,
     pub(super) http: RawHttp,
+    pub(super) traces: RawTraces,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -86,6 +87,17 @@ pub(super) struct RawHttp {
     pub(super) token: String,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTraces {
+    pub(super) endpoint: String,
+    pub(super) headers: String,
+    pub(super) service: String,
+    pub(super) sampler: String,
+    /// A number, or a text that is one.
+    pub(super) sampler_arg: Value,
+}
+
 impl Default for RawConfig {
     /// The reasons stand with the fields of [`super::Config`].
     fn default() -> RawConfig {
@@ -128,6 +140,13 @@ impl Default for RawConfig {
             },
             replay: RawReplay { memory_bytes: 1024 * 1024 * 1024 },
             http: RawHttp { listen: super::http::DEFAULT.to_owned(), token: String::new() },
+            traces: RawTraces {
+                endpoint: String::new(),
+                headers: String::new(),
+                service: "contentflow".to_owned(),
+                sampler: "parentbased_always_on".to_owned(),
+                sampler_arg: Value::from("1"),
+            },
         }
     }
 }

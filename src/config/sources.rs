@@ -21,11 +21,20 @@ const PREFIX: &str = "CONTENTFLOW_";
 const DEV_STACK: &str = "STACK_DIR";
 
 /// Variables that other programs share. They come before those with our own prefix, which are the more specific ones.
-const CONVENTIONAL: [(&str, &str); 3] = [
+const CONVENTIONAL: [(&str, &str); 9] = [
     ("DATABASE_URL", "database.url"),
     ("REDIS_URL", "cache.url"),
     ("KAFKA_BROKERS", "kafka.brokers"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "traces.endpoint"),
+    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "traces.endpoint"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "traces.headers"),
+    ("OTEL_SERVICE_NAME", "traces.service"),
+    ("OTEL_TRACES_SAMPLER", "traces.sampler"),
+    ("OTEL_TRACES_SAMPLER_ARG", "traces.sampler_arg"),
 ];
+
+/// What OpenTelemetry's variables begin with.
+const OPENTELEMETRY: &str = "OTEL_";
 
 /// Values from the command line: they win over everything else.
 #[derive(Clone, Debug, Default)]
@@ -165,9 +174,13 @@ fn environment_layers(
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Vec<Layer>, ConfigError> {
     let variables: BTreeMap<String, String> = environment.into_iter().collect();
-    let conventional = CONVENTIONAL
-        .iter()
-        .filter_map(|(name, key)| Some((*name, (*key).to_owned(), variables.get(*name)?)));
+    let no_traces = is_without_traces(&variables);
+    let conventional = CONVENTIONAL.iter().filter_map(|(name, key)| {
+        let value = variables.get(*name)?;
+        // There, an empty variable is as good as none.
+        let counts = !name.starts_with(OPENTELEMETRY) || !(no_traces || value.is_empty());
+        counts.then(|| (*name, (*key).to_owned(), value))
+    });
     let mut layers: Vec<Layer> =
         conventional.map(|(name, key, value)| variable_layer(name, &key, value)).collect();
     for (name, value) in &variables {
@@ -181,6 +194,15 @@ fn environment_layers(
         }
     }
     Ok(layers)
+}
+
+/// Whether somebody has switched OpenTelemetry off, or has its traces go elsewhere.
+fn is_without_traces(variables: &BTreeMap<String, String>) -> bool {
+    let is = |name: &str, value: &str| {
+        variables.get(name).is_some_and(|found| found.trim().eq_ignore_ascii_case(value))
+    };
+    let elsewhere = variables.get("OTEL_TRACES_EXPORTER").is_some_and(|it| !it.is_empty());
+    is("OTEL_SDK_DISABLED", "true") || (elsewhere && !is("OTEL_TRACES_EXPORTER", "otlp"))
 }
 
 fn variable_layer(name: &str, key: &str, value: &str) -> Layer {

@@ -114,6 +114,51 @@ fn the_conventional_variables_are_understood() {
 }
 
 #[test]
+fn opentelemetrys_variables_are_understood_unless_it_is_switched_off() {
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20sentinel"),
+        ("OTEL_SERVICE_NAME", "images"),
+        ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
+    ];
+    let traces = from_environment(&variables).unwrap().traces;
+    assert_eq!(traces.endpoint.as_ref().unwrap().url(), "http://collector:4318/v1/traces");
+    assert_eq!(traces.headers.iter().next().unwrap().1, "Bearer sentinel");
+    assert_eq!(traces.service, "images");
+    assert_eq!((traces.sampling.by_parents, traces.sampling.ratio), (true, 0.25));
+    assert!(!format!("{traces:?}").contains("sentinel"));
+
+    let with =
+        |more: &[(&str, &str)]| from_environment(&[&variables[..], more].concat()).unwrap().traces;
+    let own = with(&[("CONTENTFLOW_TRACES__ENDPOINT", "http://own")]);
+    assert_eq!(own.endpoint.unwrap().url(), "http://own/v1/traces");
+    for off in [("OTEL_SDK_DISABLED", "TRUE"), ("OTEL_TRACES_EXPORTER", "none")] {
+        assert_eq!(with(&[off]).endpoint, None, "{off:?}");
+    }
+    for on in [
+        ("OTEL_SDK_DISABLED", "false"),
+        ("OTEL_TRACES_EXPORTER", "otlp"),
+        ("OTEL_TRACES_EXPORTER", ""),
+    ] {
+        assert!(with(&[on]).endpoint.is_some(), "{on:?}");
+    }
+    let empty =
+        from_environment(&[("OTEL_EXPORTER_OTLP_ENDPOINT", ""), ("OTEL_TRACES_SAMPLER", "")]);
+    assert_eq!(empty.unwrap().traces.endpoint, None);
+    let message = complaint(from_environment(&[("OTEL_TRACES_SAMPLER", "xray")]));
+    assert!(message.contains("(from environment variable OTEL_TRACES_SAMPLER)"), "{message}");
+    assert_eq!(
+        from_file("[traces]\nsampler = 'traceidratio'\nsampler_arg = 0.5\n")
+            .unwrap()
+            .traces
+            .sampling
+            .ratio,
+        0.5
+    );
+}
+
+#[test]
 fn a_text_that_looks_like_a_number_stays_a_text() {
     let config = from_environment(&[
         ("CONTENTFLOW_KAFKA__TOPIC", "2026"),
@@ -253,11 +298,20 @@ fn every_text_must_be_a_text_that_fits() {
             ],
         ),
         ("http.token", &["'short'", "'with a blank and long enough'", "'ümlaut-long-enough'"]),
+        ("traces.endpoint", &["'localhost:4318'", "'grpc://a'", "'http://a@b'", "'http://a?b'"]),
+        ("traces.headers", &["'a'", "'a b=c'", "'a=%4'"]),
+        ("traces.service", &["''", "' '"]),
+        ("traces.sampler", &["''", "'on'", "'jaeger_remote'"]),
+        ("traces.sampler_arg", &["''", "'1.1'", "2", "-0.1"]),
     ];
     let keys: Vec<_> = cases.iter().map(|(key, _)| *key).collect();
     assert_eq!(keys, limits::TEXTS, "a key without a test");
     for (key, values) in cases {
         for value in values.iter().chain(&["1", "true", "['a']", "{}"]) {
+            // A number, which may be written as a text.
+            if (*key, *value) == ("traces.sampler_arg", "1") {
+                continue;
+            }
             let message = complaint(from_file(&toml_line(key, value)));
             assert!(message.starts_with(key), "{key} = {value}: {message}");
             assert!(message.contains("contentflow.toml)") && message.contains("; "), "{message}");

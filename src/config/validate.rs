@@ -10,7 +10,9 @@ use figment::value::{Dict, Value};
 use super::error::{self, ConfigError, Problem};
 use super::raw::{
     RawCache, RawConfig, RawDatabase, RawDeadLetters, RawHttp, RawKafka, RawReplay, RawRun,
+    RawTraces,
 };
+use super::traces::{self, Endpoint, Headers, SAMPLERS, Traces};
 use super::{
     Cache, Config, Database, DeadLetters, Http, Kafka, KeyTemplate, Listen, OnDataLoss, OnOutage,
     Replay, Run, Secret, TableName, Token, limits, names,
@@ -42,7 +44,7 @@ const OWNED: [(&str, &str); 15] = [
 const MAX_POLL_INTERVAL: (&str, &str) = ("max.poll.interval.ms", "300000");
 
 pub(super) fn validate(raw: RawConfig, figment: &Figment) -> Result<Config, ConfigError> {
-    let RawConfig { kafka, dead_letters, database, cache, run, replay, http } = raw;
+    let RawConfig { kafka, dead_letters, database, cache, run, replay, http, traces } = raw;
     let mut check = Check { figment, problems: Vec::new() };
     let kafka = check.kafka(kafka);
     let dead_letters = check.dead_letters(dead_letters, &kafka);
@@ -51,14 +53,15 @@ pub(super) fn validate(raw: RawConfig, figment: &Figment) -> Result<Config, Conf
     let run = check.run(run);
     let replay = check.replay(replay);
     let http = check.http(http);
+    let traces = check.traces(traces);
     if let Some(run) = &run {
         check.drain_before_eviction(&kafka, run);
     }
-    match (database, cache, run, replay, http) {
-        (Some(database), Some(cache), Some(run), Some(replay), Some(http))
+    match (database, cache, run, replay, http, traces) {
+        (Some(database), Some(cache), Some(run), Some(replay), Some(http), Some(traces))
             if check.problems.is_empty() =>
         {
-            Ok(Config { kafka, dead_letters, database, cache, run, replay, http })
+            Ok(Config { kafka, dead_letters, database, cache, run, replay, http, traces })
         }
         _ => Err(ConfigError { problems: check.problems }),
     }
@@ -257,6 +260,23 @@ impl Check<'_> {
         let parsed = if token.is_empty() { Ok(None) } else { Token::parse(token).map(Some) };
         let token = self.accept("http.token", "", parsed);
         Some(Http { listen: listen?, token: token? })
+    }
+
+    fn traces(&mut self, raw: RawTraces) -> Option<Traces> {
+        let RawTraces { endpoint, headers, service, sampler, sampler_arg } = raw;
+        let parsed =
+            Some(&endpoint).filter(|text| !text.is_empty()).map(|text| Endpoint::parse(text));
+        let endpoint = self.accept("traces.endpoint", &endpoint, parsed.transpose());
+        let parsed = Headers::parse(&headers);
+        let headers = self.accept("traces.headers", &headers, parsed);
+        let checked = if service.trim().is_empty() { Err("is empty".to_owned()) } else { Ok(()) };
+        self.accept("traces.service", &service, checked);
+        let sampler = self.choice("traces.sampler", &sampler, &SAMPLERS);
+        let sampler_arg = text_of(&sampler_arg).unwrap_or_default();
+        let ratio = traces::ratio(&sampler_arg);
+        let ratio = self.accept("traces.sampler_arg", &sampler_arg, ratio);
+        let sampling = sampler?.with(ratio?);
+        Some(Traces { endpoint: endpoint?, headers: headers?, service, sampling })
     }
 
     /// A revocation is drained inside a poll: one that takes longer than the broker's patience loses the partitions.

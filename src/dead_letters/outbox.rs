@@ -230,6 +230,10 @@ impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         kafka::log(level, facility, message);
     }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        crate::kafka::complain(&error, reason);
+    }
 }
 
 impl ProducerContext for Deliveries {

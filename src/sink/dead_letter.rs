@@ -48,6 +48,10 @@ impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         crate::kafka::log(level, facility, message);
     }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        crate::kafka::complain(&error, reason);
+    }
 }
 
 impl ProducerContext for Deliveries {

@@ -10,6 +10,7 @@ use crate::figures::lanes::{Again, Lanes};
 use crate::figures::{Figures, Server};
 use crate::retry::Backoff;
 use crate::shutdown::Abort;
+use crate::traces::spans::note_held;
 
 /// The first wait in an outage, milliseconds: short enough that a restart of the server costs little.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -67,6 +68,9 @@ impl<'a> Outage<'a> {
             self.policy.abort.outage(format!("{dependency} is out: {error}"));
         }
         let is_news = self.news.is_news(&error.to_string(), Instant::now());
+        if is_news {
+            note_held(error);
+        }
         if self.since.is_none() {
             self.since = Some(Instant::now());
             tracing::warn!(dependency, %error, "held: waiting for the server, no event is charged for it");

@@ -217,7 +217,7 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         // The end of a partition is news for the poll loop, and no error.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            tracing::warn!(%error, reason, "kafka");
+            crate::kafka::complain(&error, reason);
             self.figures.iter().for_each(|figures| figures.brokers.note_error());
         }
     }
