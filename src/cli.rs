@@ -100,12 +100,13 @@ pub fn main() -> ExitCode {
     };
     // The demo tells by itself what is going on.
     let quiet = matches!(cli.command, Command::Demo(_));
-    logging::start(cli.log_format, cli.verbose, quiet);
+    let log = logging::start(cli.log_format, cli.verbose, quiet);
     let mut out = BufWriter::new(io::stdout().lock());
     let result = dispatch(cli, &mut out).and_then(|code| {
         out.flush()?;
         Ok(code)
     });
+    log.finish();
     result.unwrap_or_else(|failure| failure.report())
 }
 

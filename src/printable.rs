@@ -3,6 +3,7 @@
 //! Ids, messages and header values are whatever somebody published. Printed as they are, an escape sequence could
 //! clear the screen, a line break could fake a row, and a direction mark could swap what is read.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
 
@@ -23,6 +24,18 @@ pub fn one_line(bytes: &[u8]) -> String {
         }
     }
     line
+}
+
+/// A message on one line: prose that may quote foreign text. Its backslashes stay single.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut line = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_unsafe(c) { line.extend(c.escape_debug()) } else { line.push(c) }
+    }
+    Cow::Owned(line)
 }
 
 /// The text on one line and not longer than so many characters; `…` stands for the rest.
@@ -158,6 +171,12 @@ mod tests {
         assert_eq!(one_line(b"\x1b[2Ja\r\nb\0"), "\\u{1b}[2Ja\\r\\nb\\0");
         assert_eq!(one_line("a\u{202e}b\u{9b}c".as_bytes()), "a\\u{202e}b\\u{9b}c");
         assert_eq!(one_line(b"a\xff\\xff"), "a\\xff\\\\xff");
+    }
+
+    #[test]
+    fn prose_keeps_its_backslashes() {
+        assert_eq!(visible("it said \"a\\n\"\n\u{1b}[2J"), "it said \"a\\n\"\\n\\u{1b}[2J");
+        assert!(matches!(visible("nothing to hide"), Cow::Borrowed(_)));
     }
 
     #[test]

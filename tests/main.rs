@@ -28,6 +28,7 @@ mod offsets;
 mod mistakes;
 mod secrets;
 mod traces;
+mod logs;
 mod commands;
 mod dead_letters;
 mod drafts;

@@ -11,6 +11,7 @@ use crate::demo::{DemoError, ELSEWHERE};
 use crate::drafts::DraftError;
 use crate::kafka::KafkaError;
 use crate::migrate::MigrateError;
+use crate::printable::visible;
 use crate::publish::PublishError;
 use crate::replay::ReplayError;
 use crate::run::RunError;
@@ -91,7 +92,8 @@ impl Failure {
 
 /// One line each, whatever is in the message. When standard error is closed, there is nobody left to tell.
 fn complain(err: &mut impl Write, what: &str, hint: Option<&str>) {
-    let one_line = |text: &str| text.replace(['\n', '\r'], " ");
+    // Where the program itself breaks a line there is nothing hidden; anything else may be foreign.
+    let one_line = |text: &str| visible(&text.replace(['\n', '\r'], " ")).into_owned();
     let hint = hint.map_or(String::new(), |hint| format!("hint: {}\n", one_line(hint)));
     drop(err.write_all(format!("error: {}\n{hint}", one_line(what)).as_bytes()));
 }
@@ -363,8 +365,9 @@ mod tests {
     #[test]
     fn an_error_is_one_line_and_its_hint_another() {
         let mut err = Vec::new();
-        complain(&mut err, "it\nbroke", Some("mend it"));
-        assert_eq!(String::from_utf8(err).unwrap(), "error: it broke\nhint: mend it\n");
+        complain(&mut err, "it\nbroke \u{1b}[2J\u{202e}", Some("mend\rit"));
+        let text = String::from_utf8(err).unwrap();
+        assert_eq!(text, "error: it broke \\u{1b}[2J\\u{202e}\nhint: mend it\n");
     }
 
     #[test]
