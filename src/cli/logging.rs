@@ -204,6 +204,9 @@ mod tests {
             for number in 0..1_000 {
                 tracing::warn!(number, "storm");
                 tracing::debug!("asked for");
+                for dependency in ["first", "second"].into_iter().take(1 + number / 999) {
+                    tracing::info!(dependency, "held");
+                }
             }
             tracing::warn!("something else");
             limits.finish();
@@ -213,8 +216,15 @@ mod tests {
         assert_eq!(text.matches("WARN contentflow::cli::logging::tests: storm").count(), 20);
         assert_eq!(text.matches("asked for").count(), 1_000);
         assert_eq!(text.matches("something else").count(), 1);
+        assert_eq!(text.matches("held dependency=\"first\"").count(), 20);
+        assert_eq!(
+            text.matches("held dependency=\"second\"").count(),
+            1,
+            "the first hides no other"
+        );
         let sum: Vec<_> = text.lines().filter(|line| line.contains("more=980")).collect();
-        assert_eq!(sum.len(), 1, "{text}");
+        assert_eq!(sum.len(), 2, "{text}");
+        let sum: Vec<_> = sum.into_iter().filter(|line| line.contains("WARN")).collect();
         assert!(sum[0].contains("like=\"storm\"") && sum[0].contains("within_s=60"), "{}", sum[0]);
     }
 }

@@ -1,7 +1,7 @@
 //! How often a line may stand in the log: a server that fails a thousand times a second, or a stranger's thousand records, must not
 //! fill it. The first lines of a kind are told, the others counted, and the number is told when the minute is over.
 //!
-//! A kind is a place in the program. What somebody has asked for (`-v`) is not held back.
+//! A kind is a place in the program, for each server that it tells of: one that comes and goes hides no other. What somebody has asked for (`-v`) is not held back.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -72,12 +72,15 @@ impl<K: Eq + Hash> Rates<K> {
     }
 }
 
+/// A kind of line: where it is told, and the server that it is about, if it names one as its `dependency`.
+type KindOfLine = (Identifier, Option<String>);
+
 /// Holds back lines that come too often.
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
-    rates: Arc<Mutex<Rates<Identifier>>>,
+    rates: Arc<Mutex<Rates<KindOfLine>>>,
     /// What is being left out: an example of each kind.
-    examples: Arc<Mutex<HashMap<Identifier, Example>>>,
+    examples: Arc<Mutex<HashMap<KindOfLine, Example>>>,
 }
 
 /// A line that is left out.
@@ -96,11 +99,11 @@ impl Limits {
 
     /// Tells what is left out and has not been told yet.
     pub(super) fn finish(&self) {
-        let kinds: Vec<Identifier> = lock(&self.examples).keys().cloned().collect();
+        let kinds: Vec<KindOfLine> = lock(&self.examples).keys().cloned().collect();
         kinds.iter().for_each(|kind| self.tell(kind));
     }
 
-    fn begin(&self, kind: Identifier, event: &Event<'_>, at: Instant) {
+    fn begin(&self, kind: KindOfLine, event: &Event<'_>, at: Instant) {
         let mut message = Message::default();
         event.record(&mut message);
         let (metadata, like) = (event.metadata(), message.0.chars().take(EXAMPLE_CHARS).collect());
@@ -115,7 +118,7 @@ impl Limits {
         drop(told);
     }
 
-    fn tell(&self, kind: &Identifier) {
+    fn tell(&self, kind: &KindOfLine) {
         let Some(Example { level, from, like }) = lock(&self.examples).remove(kind) else { return };
         let more = lock(&self.rates).take(kind);
         let within_s = WINDOW.as_secs();
@@ -142,7 +145,9 @@ impl<S: Subscriber> Layer<S> for Limits {
         if metadata.target() == OWN_TARGET {
             return true;
         }
-        let kind = metadata.callsite();
+        let mut dependency = Dependency::default();
+        event.record(&mut dependency);
+        let kind = (metadata.callsite(), dependency.0);
         let verdict = lock(&self.rates).judge(kind.clone(), most, Instant::now());
         if let Verdict::Begin(at) = verdict {
             self.begin(kind, event, at);
@@ -161,6 +166,20 @@ impl Visit for Message {
             self.0 = format!("{value:?}");
         }
     }
+}
+
+/// The server that a line is about.
+#[derive(Default)]
+struct Dependency(Option<String>);
+
+impl Visit for Dependency {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "dependency" {
+            self.0 = Some(value.to_owned());
+        }
+    }
+
+    fn record_debug(&mut self, _field: &Field, _value: &dyn fmt::Debug) {}
 }
 
 #[cfg(test)]
