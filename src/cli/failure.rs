@@ -12,9 +12,10 @@ use crate::drafts::DraftError;
 use crate::kafka::KafkaError;
 use crate::migrate::MigrateError;
 use crate::publish::PublishError;
+use crate::redis::CacheError;
 use crate::replay::ReplayError;
 use crate::run::RunError;
-use crate::sink::redis::CacheError;
+use crate::source::SourceError;
 use crate::tune::error::TuneError;
 use crate::tune::scratch::ScratchError;
 use crate::verify::VerifyError;
@@ -179,6 +180,19 @@ impl From<redis::ConnectError> for Failure {
     }
 }
 
+impl From<CacheError> for Failure {
+    fn from(error: CacheError) -> Failure {
+        let what = format!("the cache failed: {error}");
+        match error {
+            CacheError::Connect(error) => error.into(),
+            CacheError::NoAnswer(_) => Failure::outage(what).hint("check the cache"),
+            CacheError::Refused(_) => Failure::failed(what).hint(
+                "check the rights of the user in cache.url (docs/cache.md), and the server's log",
+            ),
+        }
+    }
+}
+
 impl From<MigrateError> for Failure {
     fn from(error: MigrateError) -> Failure {
         match error {
@@ -276,10 +290,7 @@ impl From<VerifyError> for Failure {
             VerifyError::Topic(error) => error.into(),
             VerifyError::Connect(error) => error.into(),
             VerifyError::Table(error) => error.into(),
-            VerifyError::Cache(CacheError::Connect(error)) => error.into(),
-            VerifyError::Cache(CacheError::NoAnswer(_)) => {
-                Failure::outage(error).hint("check the cache")
-            }
+            VerifyError::Cache(error) => error.into(),
             VerifyError::Silent { .. } | VerifyError::NotMended(_) => {
                 Failure::outage(error).hint("check the database, and verify again")
             }
@@ -330,9 +341,9 @@ impl From<DemoError> for Failure {
     fn from(error: DemoError) -> Failure {
         match error {
             DemoError::InUse(_) => Failure::failed(error).hint(ELSEWHERE),
-            DemoError::Interrupted | DemoError::Cache(_) => Failure::failed(error),
+            DemoError::Interrupted => Failure::failed(error),
+            DemoError::Cache(error) => error.into(),
             DemoError::NotReady(problems) => Failure::problems(problems),
-            DemoError::Redis(error) => error.into(),
             DemoError::Postgres(error) => error.into(),
             DemoError::Table(error) => error.into(),
             DemoError::Kafka(error) => error.into(),

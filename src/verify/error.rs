@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::check::DraftTableError;
 use crate::dead_letters::DlqError;
 use crate::postgres;
+use crate::redis::CacheError;
 use crate::sink::postgres::failure::DatabaseError;
-use crate::sink::redis::CacheError;
 
 /// A verification that could not be finished. What it has found by then is not said: half a proof is none.
 #[derive(Debug, thiserror::Error)]
