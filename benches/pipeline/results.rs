@@ -48,7 +48,7 @@ const fn cost(
 /// In the order of the table.
 const METRICS: [Metric; 33] = [
     rate("consume_per_s", "Kafka client alone", "records/s"),
-    rate("delete_per_s", "DELs alone, two a draft", "drafts/s"),
+    rate("delete_per_s", "DELs alone, lease and key", "drafts/s"),
     rate("parse_per_s", "JSON parser alone, 1 thread", "events/s"),
     rate("dataflow_per_s_w1", "dataflow alone, 1 worker", "events/s"),
     rate("dataflow_per_s_w2", "dataflow alone, 2 workers", "events/s"),
