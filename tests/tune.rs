@@ -6,7 +6,9 @@ use serde_json::Value;
 
 use crate::interruptions::mixed;
 use crate::world::private::signal;
-use crate::world::{Ended, Offsets, Row, Running, World, event, eventually, meanwhile};
+use crate::world::{
+    Ended, Offsets, PrivateKafka, Row, Running, World, event, eventually, meanwhile,
+};
 
 mod mistakes;
 
@@ -294,6 +296,21 @@ fn a_database_that_goes_away_ends_the_tune_and_the_next_one_clears_up() {
     wire.open();
     world.database.sql("ALTER TABLE event_drafts DROP CONSTRAINT slow");
     tune(&world, &["--budget", "10"]).success();
+    assert_eq!(scratch_tables(&world), 0);
+}
+
+#[test]
+fn brokers_that_go_away_end_the_tune() {
+    let kafka = PrivateKafka::lease();
+    let world = kafka.world("tune-no-kafka");
+    world.load(mixed(27, 2_000));
+    slow_rows(&world, 1.0);
+    let running = start(&world, &["--budget", "600"]);
+    eventually("a trial writes", || written_in_trials(&world));
+    kafka.kill();
+    let ended = running.wait();
+    let text = ended.failure(75);
+    assert!(text.contains("kafka is out"), "{text}");
     assert_eq!(scratch_tables(&world), 0);
 }
 

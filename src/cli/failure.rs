@@ -214,6 +214,9 @@ impl From<RunError> for Failure {
         let exit_code = if error.is_outage() { OUTAGE } else { FAILED };
         match error {
             RunError::Connect(error) => error.into(),
+            RunError::Source(SourceError::Cut { .. }) => {
+                Failure::failed(error).hint("start again, from the topic's beginning")
+            }
             error => Failure::new(exit_code, error),
         }
     }

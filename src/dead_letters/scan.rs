@@ -14,7 +14,7 @@ use crate::config;
 use crate::kafka;
 
 /// Without a record or an end of a partition for so long, the brokers are taken to be out.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Often enough to notice silence.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);

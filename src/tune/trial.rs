@@ -11,6 +11,7 @@ use super::limit::Shares;
 use super::settings::Settings;
 use crate::busy::Busy;
 use crate::config::Config;
+use crate::dead_letters::scan::SILENCE_MAX;
 use crate::ingest::Ingest;
 use crate::progress::progress;
 use crate::replay::plan::Plan;
@@ -83,7 +84,8 @@ pub(super) fn run(
     let Workers { entrances, guards } = started.map_err(RunError::Start)?;
     let mut ingest = Ingest::new(entrances, config.run.clone(), progress, watch);
     let (stop, abort) = (Arc::clone(course.stop), Arc::clone(abort));
-    let mut reading = Reading::new(config, &reader, course.sample, stop, abort);
+    let mut reading =
+        Reading::new(config, &reader, course.sample, stop, abort).giving_up_after(SILENCE_MAX);
     let mut clock = Clock { first_record: None, read: None };
     let read = reading.read(&mut ingest, &mut |reading, ingest| clock.note(reading, ingest));
     let end = Instant::now();
