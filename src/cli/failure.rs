@@ -273,6 +273,8 @@ impl From<ScratchError> for Failure {
             ScratchError::NotAllowed { grant, .. } => Failure::failed(what)
                 .hint(format!("{grant}; or measure without the database: --effects none")),
             ScratchError::InUse(_) => Failure::failed(what).hint("wait until it has ended"),
+            ScratchError::NotOurs { table, .. } => Failure::failed(what)
+                .hint(format!("drop {table} as its owner; a tune that was killed has left it")),
             ScratchError::NameTaken(table) => {
                 Failure::failed(what).hint(format!("rename {table}, or drop it if nobody needs it"))
             }
@@ -298,10 +300,9 @@ impl From<VerifyError> for Failure {
                 Failure::outage(error).hint("check the database, and verify again")
             }
             VerifyError::Output(error) => error.into(),
-            VerifyError::Database { .. }
-            | VerifyError::Cache(_)
-            | VerifyError::Workers(_)
-            | VerifyError::Interrupted => Failure::failed(error),
+            VerifyError::Database { .. } | VerifyError::Workers(_) | VerifyError::Interrupted => {
+                Failure::failed(error)
+            }
         }
     }
 }

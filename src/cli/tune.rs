@@ -1,7 +1,8 @@
 //! `contentflow tune`
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -97,6 +98,10 @@ impl TuneArgs {
         Overrides::default().set("--topic", "kafka.topic", self.topic.clone())
     }
 
+    fn writes(&self) -> bool {
+        self.effects == Effects::Real
+    }
+
     fn list(&self, axis: Axis) -> (&'static str, &[String]) {
         match axis {
             Axis::Workers => ("--workers", &self.workers),
@@ -111,7 +116,6 @@ impl TuneArgs {
     fn grid(
         &self,
         present: Settings,
-        writes: bool,
         load: impl Fn(Overrides) -> Result<Config, ConfigError>,
     ) -> Result<Grid, ConfigError> {
         let mut lists: [Vec<usize>; Axis::ALL.len()] = Default::default();
@@ -119,7 +123,7 @@ impl TuneArgs {
             let (flag, texts) = self.list(axis);
             let (section, key) = axis.key();
             // Without effects nothing is written, in batches of whatever size.
-            if !writes && matches!(axis, Axis::Connections | Axis::BatchRows) {
+            if !self.writes() && matches!(axis, Axis::Connections | Axis::BatchRows) {
                 list.push(present.get(axis));
                 continue;
             }
@@ -152,14 +156,30 @@ pub(super) fn execute(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let config = load(args.overrides())?;
-    let writes = args.effects == Effects::Real;
-    let grid = args.grid(Settings::of(&config), writes, load)?;
-    if let Some((path, _)) = &args.chart {
-        // Before the measuring, not after it.
-        writable(path)?;
+    let grid = args.grid(Settings::of(&config), load)?;
+    // Before the measuring, not after it.
+    let new_chart = match &args.chart {
+        Some((path, _)) => make_writable(path)?.then_some(path),
+        None => None,
+    };
+    let measured = measure(&config, grid, args, runtime, out);
+    if let (Err(_), Some(path)) = (&measured, new_chart) {
+        // Empty, or half of one: there is nothing else to be said of it.
+        drop(std::fs::remove_file(path));
     }
+    measured
+}
+
+fn measure(
+    config: &Config,
+    grid: Grid,
+    args: &TuneArgs,
+    runtime: &Runtime,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let writes = args.writes();
     let needs = Needs { table: writes, dead_letters: false, cache: writes };
-    let stop = ready(&config, needs, runtime)?;
+    let stop = ready(config, needs, runtime)?;
     let budget_s = args.budget.or((!args.exhaustive).then_some(BUDGET_S));
     let plans = Plans {
         grid,
@@ -169,7 +189,7 @@ pub(super) fn execute(
         exhaustive: args.exhaustive,
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000)),
     };
-    let report = tune(&config, &plans, &stop, runtime)?;
+    let report = tune(config, &plans, &stop, runtime)?;
     match args.report {
         ReportFormat::Text => write!(out, "{report}")?,
         ReportFormat::Json => writeln!(out, "{}", report.json())?,
@@ -181,12 +201,19 @@ pub(super) fn execute(
     Ok(())
 }
 
-fn writable(path: &std::path::Path) -> Result<(), Failure> {
-    let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
-    opened.map(drop).map_err(|error| not_written(path, &error))
+/// Makes sure that a file can be written, and makes it if it is not there. Returns whether it was made.
+fn make_writable(path: &Path) -> Result<bool, Failure> {
+    let mut open = OpenOptions::new();
+    let opened = match open.append(true).create_new(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            open.create_new(false).open(path).map(|_file| false)
+        }
+        opened => opened.map(|_file| true),
+    };
+    opened.map_err(|error| not_written(path, &error))
 }
 
-fn not_written(path: &std::path::Path, error: &std::io::Error) -> Failure {
+fn not_written(path: &Path, error: &io::Error) -> Failure {
     Failure::failed(format!("the chart {} cannot be written: {error}", path.display()))
         .hint("give --chart a file in a directory that is there")
 }

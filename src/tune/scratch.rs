@@ -47,6 +47,16 @@ pub enum ScratchError {
     /// Somebody else works with the copy.
     #[error("another `contentflow tune` is at work on {0}")]
     InUse(TableName),
+    /// Another user's copy cannot be dropped.
+    #[error(
+        "what a `contentflow tune` of another user has left behind, {table}, cannot be dropped: {reason}"
+    )]
+    NotOurs {
+        /// The copy.
+        table: TableName,
+        /// What the server says.
+        reason: String,
+    },
     /// There is a table of that name that is not ours.
     #[error("there is a table {0}, which no `contentflow tune` has made")]
     NameTaken(TableName),
@@ -173,7 +183,15 @@ impl Scratch {
             if mark.as_deref() != Some(MARK) {
                 return Err(ScratchError::NameTaken(table.clone()));
             }
-            self.execute(&format!("DROP TABLE {}", table.sql())).await?;
+            match self.execute(&format!("DROP TABLE {}", table.sql())).await {
+                Err(ScratchError::Refused { source, .. })
+                    if source.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) =>
+                {
+                    let (table, reason) = (table.clone(), postgres::describe(&source));
+                    return Err(ScratchError::NotOurs { table, reason });
+                }
+                dropped => dropped?,
+            }
             tracing::info!(%table, "dropped what a tune that was killed had left behind");
         }
         Ok(())
