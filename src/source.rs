@@ -299,11 +299,11 @@ pub(crate) fn headers_of<'a>(
 }
 
 /// Whether a partition stands still because its next record is not there any more.
-fn is_out_of_range(error: &KafkaError) -> bool {
+pub(crate) fn is_out_of_range(error: &KafkaError) -> bool {
     error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset)
 }
 
-/// What an error of the consumer means: most of them pass, some need a person.
+/// What an error of the consumer means, but for an offset out of range: most of them pass, some need a person.
 pub(crate) fn judge(error: KafkaError, config: &Config) -> Result<(), SourceError> {
     let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
     let code = error.rdkafka_error_code();
@@ -313,12 +313,6 @@ pub(crate) fn judge(error: KafkaError, config: &Config) -> Result<(), SourceErro
             let topic = &config.kafka.topic;
             tracing::warn!(topic, "the topic does not exist (any more); waiting for it");
             Ok(())
-        }
-        Some(RDKafkaErrorCode::AutoOffsetReset) => {
-            let message = format!(
-                "an offset is out of range: {error}; see kafka-consumer-groups --reset-offsets"
-            );
-            Err(SourceError::CalledOff(Cause::Failure(message)))
         }
         // The client would go on behind it.
         Some(RDKafkaErrorCode::BadMessage) => {

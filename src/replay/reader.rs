@@ -18,7 +18,7 @@ use crate::config::{Config, OnDataLoss};
 use crate::ingest::Ingest;
 use crate::run::consumer_config;
 use crate::shutdown::{Abort, Cause};
-use crate::source::{SourceError, judge, take_in};
+use crate::source::{SourceError, is_out_of_range, judge, take_in};
 
 /// How long a poll waits for a record.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -214,11 +214,7 @@ impl<'a> Reading<'a> {
                     self.heard = Instant::now();
                     self.reached_end(partition)?;
                 }
-                Err(error)
-                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) =>
-                {
-                    self.out_of_range()?;
-                }
+                Err(error) if is_out_of_range(&error) => self.out_of_range()?,
                 Err(error) => judge(error, self.config)?,
             }
             if self.open.is_empty() {
