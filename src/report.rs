@@ -28,7 +28,7 @@ pub struct Report {
     pub rejected_by_reason: BTreeMap<&'static str, u64>,
     /// Drafts whose key and lease were deleted, answered by the cache: each once in a batch, however many events it had there.
     pub deletes: u64,
-    /// DELs that found a key.
+    /// Keys of these that there were.
     pub keys_deleted: u64,
     /// Jobs that were noticed for a second draft.
     pub job_reused: u64,

@@ -65,6 +65,11 @@ pub enum RunError {
 }
 
 impl RunError {
+    /// A Kafka client cannot be made.
+    pub(crate) fn client(what: &str, error: &KafkaError) -> RunError {
+        RunError::Start(format!("{what}: {error}; check [kafka.properties]"))
+    }
+
     /// Whether a dependency is out, and `run.on_outage = "exit"` asks to leave it to somebody else.
     pub fn is_outage(&self) -> bool {
         matches!(self, RunError::Source(SourceError::CalledOff(Cause::Outage(_))))
@@ -76,8 +81,6 @@ impl RunError {
 pub struct Table {
     /// The rule for draft ids.
     pub draft_ids: DraftIdType,
-    /// The type of the id column, as SQL.
-    pub id_type: &'static str,
 }
 
 impl Table {
@@ -91,13 +94,17 @@ impl Table {
         let client = crate::postgres::connect(&config.database).await?;
         let draft_ids =
             draft_id_type(&client, &config.database.table).await.map_err(|error| start(&error))?;
-        let id_type = match draft_ids {
+        Ok(Table { draft_ids })
+    }
+
+    /// The type of the id column, as SQL.
+    pub fn id_type(&self) -> &'static str {
+        match self.draft_ids {
             DraftIdType::Text { .. } => "text",
             DraftIdType::Uuid => "uuid",
             DraftIdType::BigInt => "int8",
             DraftIdType::Integer => "int4",
-        };
-        Ok(Table { draft_ids, id_type })
+        }
     }
 }
 
@@ -149,7 +156,7 @@ impl Servers {
         let retry = Retry { retries: config.run.retries, backoff: config.run.retry_backoff };
         for mut lane in lanes {
             lane.jobs.measure(self.busy.as_ref(), Clock::Database);
-            let session = Session::new(config.database.clone(), self.table.id_type);
+            let session = Session::new(config.database.clone(), self.table.id_type());
             runtime.spawn(postgres::serve(lane, table(session), retry, policy.clone()));
         }
         effect
@@ -207,12 +214,9 @@ pub fn run(
     let began = Instant::now();
     let abort = Arc::new(Abort::default());
     let policy = OutagePolicy { on_outage: config.run.on_outage, abort: Arc::clone(&abort) };
-    let failed = |what: &str, error: KafkaError| {
-        RunError::Start(format!("{what}: {error}; check [kafka.properties]"))
-    };
-    let producer = Arc::new(
-        dead_letter::producer(config).map_err(|error| failed("the dead-letter producer", error))?,
-    );
+    let producer = dead_letter::producer(config);
+    let producer =
+        Arc::new(producer.map_err(|error| RunError::client("the dead-letter producer", &error))?);
     let second_deletes = SecondDeletes::start(runtime.handle(), &config.cache, &policy);
     let servers = Servers {
         runtime: runtime.handle().clone(),
@@ -236,8 +240,8 @@ pub fn run(
     let state = State::new(ingest, committer, Arc::clone(&abort), on_data_loss, drain);
     let debug = config.kafka.properties.contains_key("debug");
     let context = Context::new(config.kafka.topic.clone(), state, debug);
-    let consumer =
-        Arc::new(consumer(config, context).map_err(|error| failed("the consumer", error))?);
+    let consumer = consumer(config, context);
+    let consumer = Arc::new(consumer.map_err(|error| RunError::client("the consumer", &error))?);
     let committing = Arc::clone(&consumer);
     let (last_word, committed) = crossbeam_channel::bounded(0);
     let commit_thread = std::thread::spawn(move || {
@@ -253,6 +257,7 @@ pub fn run(
     let mut state = consumer.context().state();
     state.leave();
     let (read, totals) = (state.ingest.read(), state.ingest.totals());
+    let outcomes = totals.records();
     let report = Report::new(
         read,
         totals,
@@ -274,13 +279,9 @@ pub fn run(
     }
     polled?;
     if !report.adds_up() {
-        return Err(RunError::Imbalance { read, outcomes: totals_of(&report) });
+        return Err(RunError::Imbalance { read, outcomes });
     }
     Ok(report)
-}
-
-fn totals_of(report: &Report) -> u64 {
-    report.applied + report.duplicate + report.superseded + report.skipped + report.rejected
 }
 
 pub(crate) fn rules(config: &Config, draft_ids: DraftIdType) -> Rules {

@@ -49,7 +49,7 @@ pub struct TuneReport {
     /// All that was measured.
     pub measured: Vec<Measured>,
     /// Trials, without the one to warm up.
-    pub trials: usize,
+    pub trials: u32,
     /// Points of the grid that were not measured.
     pub unmeasured: usize,
     /// How much faster the machine was at the end than at the beginning, as a part of that, if that can be told.

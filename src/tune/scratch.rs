@@ -114,6 +114,30 @@ struct Columns {
 }
 
 impl Scratch {
+impl Columns {
+    /// Those that can be written.
+    async fn read(client: &Client, table: &TableName, oid: u32) -> Result<Columns, ScratchError> {
+        let sql = "SELECT attname::text, quote_ident(attname) FROM pg_attribute
+                   WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum";
+        let rows = within(table, client.query(sql, &[&oid])).await?;
+        let value = |row: &tokio_postgres::Row| -> String {
+            let (name, quoted): (&str, &str) = (row.get(0), row.get(1));
+            match name {
+                "content_job_id" => format!("NULL::text AS {quoted}"),
+                "content_event_at" => format!("'-infinity'::timestamptz AS {quoted}"),
+                "content_event_offset" => format!("-1::int8 AS {quoted}"),
+                "content_event_partition" => format!("-1::int4 AS {quoted}"),
+                "content_recent_jobs" => format!("'{{}}'::text[] AS {quoted}"),
+                "content_recent_positions" => format!("'{{}}'::int8[] AS {quoted}"),
+                _ => format!("d.{quoted}"),
+            }
+        };
+        let names: Vec<&str> = rows.iter().map(|row| row.get(1)).collect();
+        let values: Vec<String> = rows.iter().map(value).collect();
+        Ok(Columns { names: names.join(", "), values: values.join(", ") })
+    }
+}
+
     /// Makes both tables, empty. What a killed process has left is dropped first.
     pub(super) async fn create(database: &Database) -> Result<Scratch, ScratchError> {
         let client = postgres::connect(database).await?;
@@ -127,13 +151,12 @@ impl Scratch {
             named(format!("contentflow_tune_{oid}"))?,
             named(format!("contentflow_tune_{oid}_rows"))?,
         );
-        let columns = Columns { names: String::new(), values: String::new() };
+        let columns = Columns::read(&client, &original, oid).await?;
         let database = database.clone();
-        let mut scratch = Scratch { database, client, original, copy, rows, columns };
+        let scratch = Scratch { database, client, original, copy, rows, columns };
         scratch.lock().await?;
         scratch.clear_leftovers().await?;
         scratch.warn_of_triggers(oid).await?;
-        scratch.columns = scratch.read_columns(oid).await?;
         let options = scratch.options(oid).await?;
         match scratch.make(&options).await {
             Err(ScratchError::Refused { table, source })
@@ -207,28 +230,6 @@ impl Scratch {
             tracing::warn!(%table, triggers, "the copy has no triggers: what they cost is not measured");
         }
         Ok(())
-    }
-
-    /// The columns that can be written.
-    async fn read_columns(&self, oid: u32) -> Result<Columns, ScratchError> {
-        let sql = "SELECT attname::text, quote_ident(attname) FROM pg_attribute
-                   WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum";
-        let rows = self.within(self.client.query(sql, &[&oid])).await?;
-        let value = |row: &tokio_postgres::Row| -> String {
-            let (name, quoted): (&str, &str) = (row.get(0), row.get(1));
-            match name {
-                "content_job_id" => format!("NULL::text AS {quoted}"),
-                "content_event_at" => format!("'-infinity'::timestamptz AS {quoted}"),
-                "content_event_offset" => format!("-1::int8 AS {quoted}"),
-                "content_event_partition" => format!("-1::int4 AS {quoted}"),
-                "content_recent_jobs" => format!("'{{}}'::text[] AS {quoted}"),
-                "content_recent_positions" => format!("'{{}}'::int8[] AS {quoted}"),
-                _ => format!("d.{quoted}"),
-            }
-        };
-        let names: Vec<&str> = rows.iter().map(|row| row.get(1)).collect();
-        let values: Vec<String> = rows.iter().map(value).collect();
-        Ok(Columns { names: names.join(", "), values: values.join(", ") })
     }
 
     /// The table's storage parameters, its fillfactor among them, which LIKE leaves out. Without autovacuum, which would disturb one trial

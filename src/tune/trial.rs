@@ -73,9 +73,7 @@ pub(super) fn run(
     busy: &Arc<Busy>,
     abort: &Arc<Abort>,
 ) -> Result<Option<Trial>, RunError> {
-    let reader = reader(config).map_err(|error| {
-        RunError::Start(format!("the consumer: {error}; check [kafka.properties]"))
-    })?;
+    let reader = reader(config).map_err(|error| RunError::client("the consumer", &error))?;
     let (progress, watch) = progress();
     let progress = Arc::new(progress);
     let rules = rules(config, course.draft_ids);
