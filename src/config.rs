@@ -22,6 +22,7 @@ mod validate;
 mod tests;
 
 pub use error::{ConfigError, Problem};
+pub(crate) use names::quoted;
 pub use names::{KeyTemplate, TableName};
 pub use secret::Secret;
 pub use sources::Overrides;

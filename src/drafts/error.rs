@@ -54,7 +54,7 @@ pub enum DraftError {
     #[error(transparent)]
     Connect(#[from] postgres::ConnectError),
     /// The database refused, or was lost.
-    #[error("the database failed to {doing}: {}", said(.source))]
+    #[error("the database failed to {doing}: {}", postgres::describe(.source))]
     Database {
         /// What it was asked for.
         doing: &'static str,
@@ -97,13 +97,5 @@ impl DraftError {
             | DraftError::Database { .. }
             | DraftError::Output(_) => None,
         }
-    }
-}
-
-/// The server's own sentence; the driver's would only say that there is one.
-fn said(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(said) => format!("{} ({})", said.message(), said.code().code()),
-        None => error.to_string(),
     }
 }

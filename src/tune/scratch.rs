@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::config::{Database, TableName};
+use crate::config::{Database, TableName, quoted};
 use crate::postgres::{self, ConnectError};
 
 /// For one statement: the longest fills the copy.
@@ -60,6 +60,9 @@ pub enum ScratchError {
     /// There is a table of that name that is not ours.
     #[error("there is a table {0}, which no `contentflow tune` has made")]
     NameTaken(TableName),
+    /// The table has gone meanwhile.
+    #[error("the table {0} does not exist any more")]
+    NoTable(TableName),
     /// The table's name leaves no room.
     #[error("no copy of {0} can be made under its name")]
     NoName(TableName),
@@ -85,10 +88,8 @@ impl ScratchError {
         match self {
             ScratchError::Connect(error) => error.is_outage(),
             ScratchError::Silent { .. } => true,
-            // Lost on the way, shutting down, or out of something.
-            ScratchError::Refused { source, .. } => source.code().is_none_or(|code| {
-                ["08", "53", "57P"].iter().any(|class| code.code().starts_with(class))
-            }),
+            // Without a code it was lost on the way.
+            ScratchError::Refused { source, .. } => source.code().is_none_or(postgres::is_away),
             _ => false,
         }
     }
@@ -113,7 +114,6 @@ struct Columns {
     values: String,
 }
 
-impl Scratch {
 impl Columns {
     /// Those that can be written.
     async fn read(client: &Client, table: &TableName, oid: u32) -> Result<Columns, ScratchError> {
@@ -138,6 +138,7 @@ impl Columns {
     }
 }
 
+impl Scratch {
     /// Makes both tables, empty. What a killed process has left is dropped first.
     pub(super) async fn create(database: &Database) -> Result<Scratch, ScratchError> {
         let client = postgres::connect(database).await?;
@@ -270,11 +271,7 @@ impl Columns {
     ) -> Result<u64, ScratchError> {
         let Scratch { original, rows, columns, .. } = self;
         let (original, rows, values) = (original.sql(), rows.sql(), &columns.values);
-        // Thousands of ids would otherwise make the planner read the whole table, which may be much larger.
-        self.execute(
-            "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off",
-        )
-        .await?;
+        self.execute(postgres::BY_INDEX).await?;
         let insert = format!(
             "INSERT INTO {rows} SELECT d.ctid, {values} FROM unnest($1::text[]::{id_type}[]) AS b (draft)
              JOIN {original} AS d ON d.event_draft_id = b.draft"
@@ -344,19 +341,14 @@ struct Found {
 impl Found {
     async fn look_up(client: &Client, database: &Database) -> Result<Found, ScratchError> {
         let table = &database.table;
-        let sql = "SELECT pg_class.oid, nspname::text, current_user::text FROM pg_class
-                   JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE pg_class.oid = to_regclass($1)";
-        // The caller has just found it.
-        let row = within(table, client.query_one(sql, &[&table.sql()])).await?;
-        let schema: String = row.get(1);
+        let found = within(table, postgres::find_table(client, table)).await?;
+        // The caller has just found it, and somebody has dropped it since.
+        let (oid, schema) = found.ok_or_else(|| ScratchError::NoTable(table.clone()))?;
         let original = TableName::new(Some(schema.clone()), table.name().to_owned())
             .map_err(|_| ScratchError::NoName(table.clone()))?;
-        Ok(Found { original, schema, user: row.get(2), oid: row.get(0) })
+        let user = within(table, client.query_one("SELECT current_user::text", &[])).await?;
+        Ok(Found { original, schema, user: user.get(0), oid })
     }
-}
-
-fn quoted(identifier: &str) -> String {
-    format!("\"{}\"", identifier.replace('"', "\"\""))
 }
 
 /// A text as SQL. Backslashes stay what they are in names and options.
