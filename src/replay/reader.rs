@@ -12,11 +12,12 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::time::Instant;
 
-use super::plan::{Plan, Stretch};
+use super::plan::Plan;
 use crate::commit::Offsets;
 use crate::config::{Config, OnDataLoss};
 use crate::ingest::Ingest;
 use crate::run::consumer_config;
+use crate::scan::Stretch;
 use crate::shutdown::{Abort, Cause};
 use crate::source::{SourceError, is_out_of_range, judge, take_in};
 

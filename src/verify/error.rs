@@ -4,9 +4,9 @@ use std::io;
 use std::time::Duration;
 
 use crate::check::DraftTableError;
-use crate::dead_letters::DlqError;
 use crate::postgres;
 use crate::redis::CacheError;
+use crate::scan::ScanError;
 use crate::sink::postgres::failure::DatabaseError;
 
 /// A verification that could not be finished. What it has found by then is not said: half a proof is none.
@@ -14,7 +14,7 @@ use crate::sink::postgres::failure::DatabaseError;
 pub enum VerifyError {
     /// A topic cannot be read.
     #[error(transparent)]
-    Topic(#[from] DlqError),
+    Topic(#[from] ScanError),
     /// No session with the database.
     #[error(transparent)]
     Connect(#[from] postgres::ConnectError),

@@ -12,6 +12,7 @@ use crate::publish::PublishError;
 use crate::redis::CacheError;
 use crate::replay::ReplayError;
 use crate::run::RunError;
+use crate::scan::ScanError;
 use crate::source::SourceError;
 use crate::tune::error::TuneError;
 use crate::tune::scratch::ScratchError;
@@ -192,12 +193,22 @@ impl From<VerifyError> for Failure {
     }
 }
 
+impl From<ScanError> for Failure {
+    fn from(error: ScanError) -> Failure {
+        match error {
+            ScanError::Kafka(error) => error.into(),
+            ScanError::Silent { .. } => Failure::outage(&error).hint(error.remedy()),
+            ScanError::Unreadable { .. } => Failure::failed(&error).hint(error.remedy()),
+        }
+    }
+}
+
 impl From<DlqError> for Failure {
     fn from(error: DlqError) -> Failure {
         match error {
             DlqError::Kafka(error) => error.into(),
             DlqError::Output(error) => error.into(),
-            DlqError::Silent { .. } => Failure::outage(&error).hinted(error.remedy()),
+            DlqError::Scan(error) => error.into(),
             _ => Failure::failed(&error).hinted(error.remedy()),
         }
     }
