@@ -284,7 +284,8 @@ pub fn run(
     Ok(report)
 }
 
-pub(crate) fn rules(config: &Config, draft_ids: DraftIdType) -> Rules {
+/// What the graph is to do, as a run is configured.
+pub fn rules(config: &Config, draft_ids: DraftIdType) -> Rules {
     Rules {
         draft_ids,
         dedupe_jobs: config.run.dedupe_jobs.div_ceil(config.run.workers),
