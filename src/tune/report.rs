@@ -128,7 +128,7 @@ impl TuneReport {
             let mut object = keys(it.settings);
             object.insert("events_per_s".to_owned(), json!(it.rate()));
             object.insert("spread".to_owned(), json!(spread(&it.rates)));
-            object.insert("trials".to_owned(), json!(it.rates));
+            object.insert("rates_per_s".to_owned(), json!(it.rates));
             object.insert("limit".to_owned(), json!(it.shares.limit().0));
             object.insert("busy".to_owned(), json!(it.shares));
             Value::Object(object)
@@ -222,6 +222,7 @@ pub(super) mod tests {
         assert_eq!(json["chosen"]["connections"], 2);
         assert_eq!((&json["limit"], &json["uncertainty"]), (&json!("database"), &Value::Null));
         assert_eq!(json["measured"][1]["workers"], 2);
+        assert_eq!(json["measured"][0]["rates_per_s"], json!([120_000.0, 120_000.0, 120_000.0]));
         assert!((json["gain"].as_f64().unwrap() - 0.2).abs() < 1e-9);
         assert_eq!((&json["records"], &json["valid"]), (&json!(200_000), &json!(190_000)));
     }
