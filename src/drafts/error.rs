@@ -91,11 +91,14 @@ impl DraftError {
             }
             DraftError::Connect(error) => Some(error.remedy()),
             DraftError::Silent { .. } => Some("check the database".to_owned()),
-            DraftError::Exists { .. }
-            | DraftError::InvalidId { .. }
-            | DraftError::Data(_)
-            | DraftError::Database { .. }
-            | DraftError::Output(_) => None,
+            DraftError::Exists { id } => {
+                Some(format!("`contentflow draft get {id}` shows it; a new one needs another id"))
+            }
+            DraftError::Database { .. } => Some(
+                "`contentflow check` looks at the table and at what its user may do; else the server's log tells more"
+                    .to_owned(),
+            ),
+            DraftError::InvalidId { .. } | DraftError::Data(_) | DraftError::Output(_) => None,
         }
     }
 }

@@ -186,9 +186,12 @@ impl From<VerifyError> for Failure {
                 Failure::outage(error).hint("check the database, and verify again")
             }
             VerifyError::Output(error) => error.into(),
-            VerifyError::Database { .. } | VerifyError::Workers(_) | VerifyError::Interrupted => {
-                Failure::failed(error)
-            }
+            VerifyError::Database { .. } => Failure::failed(error).hint(
+                "`contentflow check` looks at the table and at what its user may do; else the server's log tells more",
+            ),
+            VerifyError::Workers(_) => Failure::failed(error)
+                .hint("try it with fewer --workers; where that is no help, please report it"),
+            VerifyError::Interrupted => Failure::failed(error),
         }
     }
 }
@@ -232,7 +235,14 @@ impl From<PublishError> for Failure {
             PublishError::Kafka(error) => error.into(),
             PublishError::Mix(error) => Failure::usage(error),
             PublishError::Silent { .. } => Failure::outage(&error).hint("check the brokers"),
-            _ => Failure::failed(error),
+            PublishError::Send { .. } => Failure::failed(error)
+                .hint("check [kafka.properties], and message.max.bytes among them"),
+            PublishError::Delivery { .. } => Failure::failed(error).hint(
+                "look into the broker's log, and publish all of it again: what comes twice is recognised by its jobId",
+            ),
+            PublishError::Line { line, .. } => Failure::failed(error)
+                .hint(format!("mend it, and publish from there on: tail -n +{line}")),
+            PublishError::Invalid(_) | PublishError::Input { .. } => Failure::failed(error),
         }
     }
 }
