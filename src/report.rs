@@ -139,8 +139,15 @@ impl fmt::Display for Report {
             writeln!(f, "  partition {partition:<4} offsets {first_offset} to {last_offset}")?;
         }
         let Report { elapsed_s, records_per_s, workers, .. } = self;
-        writeln!(f, "  {elapsed_s:.1} s, {records_per_s:.0} records/s, {workers} workers")
+        let workers = counted(u64::try_from(*workers).unwrap_or(u64::MAX), "worker");
+        writeln!(f, "  {elapsed_s:.1} s, {records_per_s:.0} records/s, {workers}")
     }
+}
+
+/// So many of what is called by that word: `1 trial`, `2,000 trials`.
+pub fn counted(count: u64, word: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {word}{plural}", grouped(count))
 }
 
 /// A count with thin groups of three digits.

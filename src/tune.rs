@@ -169,7 +169,8 @@ impl Ground<'_> {
             _ if self.is_stopped() => Err(TuneError::Stopped),
             0 => {
                 let table = self.config.database.table.to_string();
-                Err(TuneError::NoRow { table, drafts: drafts.len() })
+                let drafts = u64::try_from(drafts.len()).unwrap_or(u64::MAX);
+                Err(TuneError::NoRow { table, drafts })
             }
             rows => Ok(rows),
         }

@@ -27,10 +27,10 @@ pub enum Effects {
 }
 
 const AFTER_HELP: &str = "\
-It reads the newest records of the topic again and again, outside the consumer group, and commits nothing. Unless --effects is none, \
+Reads the newest records of the topic again and again, outside the consumer group, and commits nothing. Unless --effects is none, \
 it writes to a scratch copy of the rows that they are about, in the same database: two tables contentflow_tune_..., dropped at the \
-end. The table itself is only read, the keys that it deletes are nobody's, dead letters are counted and not published. But it loads the \
-servers as a run does.";
+end. The table itself is only read, the keys that are deleted are nobody's, dead letters are counted and not published. But the servers \
+have the load of a run.";
 
 /// `contentflow tune`
 #[derive(Clone, Debug, Args)]
@@ -52,19 +52,19 @@ pub struct TuneArgs {
     #[arg(long)]
     pub exhaustive: bool,
 
-    /// Numbers of worker threads to try, like 1,2,4 [default: 1, 2, 4 and so on up to the cores]
+    /// Numbers of worker threads to try, like 1,2,4 [default: 1, 2, 4 and so on up to the cores, and what is configured]
     #[arg(short, long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub workers: Vec<String>,
 
-    /// Connections of each worker to try [default: 1,2,4]
+    /// Connections of each worker to try [default: 1,2,4 and what is configured]
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub connections: Vec<String>,
 
-    /// Rows in a transaction to try [default: 1000,5000,20000]
+    /// Rows in a transaction to try [default: 1000,5000,20000 and what is configured]
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub batch_rows: Vec<String>,
 
-    /// Records in an epoch to try [default: 10000,20000,40000, of which a trial has at least four]
+    /// Records in an epoch to try [default: 10000,20000,40000, of which a trial has at least four, and what is configured]
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub epoch_records: Vec<String>,
 

@@ -9,7 +9,7 @@ use super::limit::Shares;
 use super::search::Choice;
 use super::settings::{Axis, Settings};
 use super::statistics::{median, spread};
-use crate::report::grouped;
+use crate::report::counted;
 
 /// What was measured with some settings.
 #[derive(Clone, Debug)]
@@ -115,11 +115,12 @@ impl TuneReport {
     pub(super) fn about(&self) -> String {
         let what = match &self.table {
             Some(table) => {
-                format!("into a copy of {} rows of {table}", grouped(self.rows))
+                format!("into a copy of {} of {table}", counted(self.rows, "row"))
             }
             None => "without effects: only Kafka and the dataflow".to_owned(),
         };
-        format!("the newest {} records of {}, {what}", grouped(self.tally.records()), self.topic)
+        let records = counted(self.tally.records(), "record");
+        format!("the newest {records} of {}, {what}", self.topic)
     }
 
     /// The report as one object.
