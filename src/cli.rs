@@ -168,9 +168,13 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<ExitCode, Failure> {
     }
 }
 
-/// For the commands that only talk to the servers; `run` makes its own.
+/// Threads for everything that talks to PostgreSQL and Redis. They wait for answers nearly all the time; the work is done on the worker
+/// threads, which `run.workers` counts. Two, so that one long answer does not hold up all the others.
+const RUNTIME_THREADS: usize = 2;
+
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    Ok(builder.worker_threads(RUNTIME_THREADS).enable_all().build()?)
 }
 
 #[cfg(test)]

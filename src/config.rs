@@ -25,6 +25,7 @@ mod tests;
 
 pub use error::{ConfigError, Problem};
 pub use http::{Http, Listen, Token};
+pub(crate) use names::quoted;
 pub use names::{KeyTemplate, TableName};
 pub use secret::Secret;
 pub use sources::Overrides;
@@ -95,14 +96,15 @@ pub struct Database {
 /// `[cache]`
 #[derive(Clone, Debug)]
 pub struct Cache {
-    /// `cache.url`. Default `redis://127.0.0.1:6379/0`: a server on this machine. `rediss://` turns on TLS.
+    /// `cache.url`: one server, a cluster, or the master that sentinels name, see [`URL_FORMS`](crate::redis::URL_FORMS). Default
+    /// `redis://127.0.0.1:6379/0`: a server on this machine. `rediss://` turns on TLS.
     pub url: Secret,
     /// `cache.key`. Default `event:draft:{id}`.
     pub key: KeyTemplate,
     /// `cache.ttl_s`: how long a reader's fill lives. Default 604,800 s, seven days.
     pub ttl: Duration,
-    /// `cache.batch_keys`: DELs in one pipeline at most. Default 1,000: some 40 kB, one round trip, about a millisecond
-    /// of the server's only thread.
+    /// `cache.batch_keys`: keys at once at most, in one DEL, after one of their leases; in a cluster each in a DEL of its own, a few of
+    /// them at a time. Default 1,000: some 80 kB, one round trip, about a millisecond of the server's only thread.
     pub batch_keys: usize,
     /// `cache.second_delete_after_ms`: a second DEL that much after the first was answered, for readers without a lease. Default
     /// 0, none: readers that take the lease need none, and it doubles the DELs.

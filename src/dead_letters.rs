@@ -20,7 +20,6 @@ use crate::printable::hex;
 
 pub mod header;
 mod entry;
-pub(crate) mod scan;
 mod list;
 mod replay;
 mod original;

@@ -60,8 +60,8 @@ pub fn lease_key(key: &str) -> String {
     ["{", key, "}:lease"].concat()
 }
 
-/// What every writer must send after its commit, in this order, each a command of its own: in a pipeline or one by one, and
-/// again until both are answered.
+/// What every writer must send after its commit, in this order, each a command of its own: in a pipeline or one by one, in a cluster
+/// one by one, that of the key after that of the lease is answered; and again until both are answered.
 ///
 /// The lease first: whoever fills the key in from then on has read after the commit. The other way round, a reader could fill in
 /// what is old between the two.

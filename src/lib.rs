@@ -28,6 +28,7 @@ pub mod commit;
 pub mod retry;
 pub mod shutdown;
 pub mod report;
+pub mod scan;
 pub mod replay;
 pub mod progress_bar;
 pub mod dead_letters;

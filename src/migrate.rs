@@ -182,11 +182,9 @@ struct Place {
 
 impl Place {
     async fn find(client: &Client, table: &TableName) -> Result<Place, MigrateError> {
-        let found = "SELECT nspname::text FROM pg_class
-                     JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE pg_class.oid = to_regclass($1)";
         let schema: Option<String> =
-            match (client.query_opt(found, &[&table.sql()]).await?, table.schema()) {
-                (Some(row), _) => row.try_get("nspname")?,
+            match (postgres::find_table(client, table).await?, table.schema()) {
+                (Some((_oid, schema)), _) => Some(schema),
                 (None, Some(schema)) => Some(schema.to_owned()),
                 (None, None) => {
                     client.query_one("SELECT current_schema()::text", &[]).await?.try_get(0)?

@@ -127,7 +127,7 @@ pub fn replay(
     runtime: &Runtime,
 ) -> Result<ReplayReport, ReplayError> {
     let began = Instant::now();
-    let reader = reader(config).map_err(|error| refused("the consumer", &error))?;
+    let reader = reader(config).map_err(|error| RunError::client("the consumer", &error))?;
     let plan = plan(config, &reader, scope)?;
     let table = runtime.block_on(Table::look_up(config))?;
     let abort = Arc::new(Abort::default());
@@ -172,10 +172,6 @@ pub fn replay(
     })
 }
 
-fn refused(what: &str, error: &ClientError) -> RunError {
-    RunError::Start(format!("{what}: {error}; check [kafka.properties]"))
-}
-
 fn servers(
     config: &Arc<Config>,
     table: Table,
@@ -186,7 +182,7 @@ fn servers(
     let (on_outage, abort) = (config.run.on_outage, Arc::clone(abort));
     let policy = OutagePolicy { on_outage, abort, figures: None };
     let producer = dead_letter::producer(config)
-        .map_err(|error| refused("the dead-letter producer", &error))?;
+        .map_err(|error| RunError::client("the dead-letter producer", &error))?;
     let second_deletes = if options.dry_run {
         None
     } else {

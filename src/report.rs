@@ -26,9 +26,9 @@ pub struct Report {
     pub rejected: u64,
     /// Rejected records by reason; reasons that did not occur are left out.
     pub rejected_by_reason: BTreeMap<&'static str, u64>,
-    /// DELs answered by the cache.
+    /// Drafts whose key and lease were deleted, answered by the cache: each once in a batch, however many events it had there.
     pub deletes: u64,
-    /// DELs that found a key.
+    /// Keys of these that there were.
     pub keys_deleted: u64,
     /// Jobs that were noticed for a second draft.
     pub job_reused: u64,
@@ -139,8 +139,15 @@ impl fmt::Display for Report {
             writeln!(f, "  partition {partition:<4} offsets {first_offset} to {last_offset}")?;
         }
         let Report { elapsed_s, records_per_s, workers, .. } = self;
-        writeln!(f, "  {elapsed_s:.1} s, {records_per_s:.0} records/s, {workers} workers")
+        let workers = counted(u64::try_from(*workers).unwrap_or(u64::MAX), "worker");
+        writeln!(f, "  {elapsed_s:.1} s, {records_per_s:.0} records/s, {workers}")
     }
+}
+
+/// So many of what is called by that word: `1 trial`, `2,000 trials`.
+pub fn counted(count: u64, word: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {word}{plural}", grouped(count))
 }
 
 /// A count with thin groups of three digits.

@@ -1,4 +1,4 @@
-//! How long to wait before trying again: the only place that decides it, and the only one that sleeps.
+//! How long to wait before trying again after a failure: the one place that decides it.
 
 use std::time::Duration;
 

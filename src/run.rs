@@ -68,6 +68,11 @@ pub enum RunError {
 }
 
 impl RunError {
+    /// A Kafka client cannot be made.
+    pub(crate) fn client(what: &str, error: &KafkaError) -> RunError {
+        RunError::Start(format!("{what}: {error}; check [kafka.properties]"))
+    }
+
     /// Whether a dependency is out, and `run.on_outage = "exit"` asks to leave it to somebody else.
     pub fn is_outage(&self) -> bool {
         matches!(self, RunError::Source(SourceError::CalledOff(Cause::Outage(_))))
@@ -79,8 +84,6 @@ impl RunError {
 pub struct Table {
     /// The rule for draft ids.
     pub draft_ids: DraftIdType,
-    /// The type of the id column, as SQL.
-    pub id_type: &'static str,
 }
 
 impl Table {
@@ -94,13 +97,17 @@ impl Table {
         let client = crate::postgres::connect(&config.database).await?;
         let draft_ids =
             draft_id_type(&client, &config.database.table).await.map_err(|error| start(&error))?;
-        let id_type = match draft_ids {
+        Ok(Table { draft_ids })
+    }
+
+    /// The type of the id column, as SQL.
+    pub fn id_type(&self) -> &'static str {
+        match self.draft_ids {
             DraftIdType::Text { .. } => "text",
             DraftIdType::Uuid => "uuid",
             DraftIdType::BigInt => "int8",
             DraftIdType::Integer => "int4",
-        };
-        Ok(Table { draft_ids, id_type })
+        }
     }
 }
 
@@ -153,7 +160,7 @@ impl Servers {
         for mut lane in lanes {
             lane.jobs.watch(policy.figures.as_ref(), Server::Database);
             let spans = lane.trace(self.tracer.as_ref(), Work::Write);
-            let session = Session::new(config.database.clone(), self.table.id_type);
+            let session = Session::new(config.database.clone(), self.table.id_type());
             let serve = postgres::serve(lane, table(session), retry, policy.clone());
             runtime.spawn(within(spans, serve));
         }
@@ -227,12 +234,9 @@ pub fn run(
     let abort = Arc::new(Abort::default());
     let (on_outage, figures_too) = (config.run.on_outage, figures.cloned());
     let policy = OutagePolicy { on_outage, abort: Arc::clone(&abort), figures: figures_too };
-    let failed = |what: &str, error: KafkaError| {
-        RunError::Start(format!("{what}: {error}; check [kafka.properties]"))
-    };
-    let producer = Arc::new(
-        dead_letter::producer(config).map_err(|error| failed("the dead-letter producer", error))?,
-    );
+    let producer = dead_letter::producer(config);
+    let producer =
+        Arc::new(producer.map_err(|error| RunError::client("the dead-letter producer", &error))?);
     let second_deletes = SecondDeletes::start(runtime.handle(), &config.cache, &policy);
     let (traces, tracer) = Traces::start(config).unzip();
     let servers = Servers {
@@ -258,8 +262,8 @@ pub fn run(
     let state = State::new(ingest, committer, Arc::clone(&abort), on_data_loss, drain);
     let debug = config.kafka.properties.contains_key("debug");
     let context = Context::new(config.kafka.topic.clone(), state, debug).watched(figures);
-    let consumer =
-        Arc::new(consumer(config, context).map_err(|error| failed("the consumer", error))?);
+    let consumer = consumer(config, context);
+    let consumer = Arc::new(consumer.map_err(|error| RunError::client("the consumer", &error))?);
     let committing = Arc::clone(&consumer);
     let (last_word, committed) = crossbeam_channel::bounded(0);
     let commit_thread = std::thread::spawn(move || {
@@ -275,6 +279,7 @@ pub fn run(
     let mut state = consumer.context().state();
     state.leave();
     let (read, totals) = (state.ingest.read(), state.ingest.totals());
+    let outcomes = totals.records();
     let report = Report::new(
         read,
         totals,
@@ -296,20 +301,14 @@ pub fn run(
     }
     traces.into_iter().for_each(Traces::finish);
     polled?;
-    balanced(report, read)
-}
-
-/// The report, if it adds up.
-fn balanced(report: Report, read: u64) -> Result<Report, RunError> {
-    if report.adds_up() {
-        return Ok(report);
+    if !report.adds_up() {
+        return Err(RunError::Imbalance { read, outcomes });
     }
-    let Report { applied, duplicate, superseded, skipped, rejected, .. } = report;
-    let outcomes = applied + duplicate + superseded + skipped + rejected;
-    Err(RunError::Imbalance { read, outcomes })
+    Ok(report)
 }
 
-pub(crate) fn rules(config: &Config, draft_ids: DraftIdType) -> Rules {
+/// What the graph is to do, as a run is configured.
+pub fn rules(config: &Config, draft_ids: DraftIdType) -> Rules {
     Rules {
         draft_ids,
         dedupe_jobs: config.run.dedupe_jobs.div_ceil(config.run.workers),

@@ -59,6 +59,18 @@ pub enum SourceError {
         "not drained within {0:?}: what was in flight will be read again; a larger run.drain_timeout_s gives it more time"
     )]
     Drain(Duration),
+    /// A partition has become shorter than what was read of it.
+    #[error(
+        "partition {partition} ends at offset {end}, before {next}, which was to be read next: the topic was made again, or cut"
+    )]
+    Cut {
+        /// The partition.
+        partition: i32,
+        /// The offset that the next record will have.
+        end: i64,
+        /// The offset that was to be read next.
+        next: i64,
+    },
     /// Somebody called the run off.
     #[error("{}", match .0 { Cause::Outage(message) | Cause::Failure(message) => message })]
     CalledOff(Cause),
@@ -288,11 +300,11 @@ pub(crate) fn headers_of<'a>(
 }
 
 /// Whether a partition stands still because its next record is not there any more.
-fn is_out_of_range(error: &KafkaError) -> bool {
+pub(crate) fn is_out_of_range(error: &KafkaError) -> bool {
     error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset)
 }
 
-/// What an error of the consumer means: most of them pass, some need a person.
+/// What an error of the consumer means, but for an offset out of range: most of them pass, some need a person.
 pub(crate) fn judge(error: KafkaError, config: &Config) -> Result<(), SourceError> {
     let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
     let code = error.rdkafka_error_code();
@@ -302,12 +314,6 @@ pub(crate) fn judge(error: KafkaError, config: &Config) -> Result<(), SourceErro
             let topic = &config.kafka.topic;
             tracing::warn!(topic, "the topic does not exist (any more); waiting for it");
             Ok(())
-        }
-        Some(RDKafkaErrorCode::AutoOffsetReset) => {
-            let message = format!(
-                "an offset is out of range: {error}; see kafka-consumer-groups --reset-offsets"
-            );
-            Err(SourceError::CalledOff(Cause::Failure(message)))
         }
         // The client would go on behind it.
         Some(RDKafkaErrorCode::BadMessage) => {

@@ -90,8 +90,9 @@ pub fn tune(
     let table = runtime.block_on(Table::look_up(config))?;
     let course = Course { sample: &sample, draft_ids: table.draft_ids, stop };
     let (drafts, tally) = scan(config, &course)?;
+    // Nothing is sent through it: the effects of a run have one. Idle, it costs the trials a look at an empty queue now and then.
     let producer = dead_letter::producer(config)
-        .map_err(|error| RunError::Start(format!("the producer: {error}")))?;
+        .map_err(|error| RunError::client("the dead-letter producer", &error))?;
     let scratch = runtime.block_on(Scratch::create(&config.database))?;
     let stage = Stage { scratch, table, producer: Arc::new(producer) };
     let ground = Ground { config, course, stage: Some(&stage), runtime };
@@ -109,9 +110,7 @@ pub fn tune(
 
 /// The newest records of the topic.
 fn sampled(config: &Config, records: u64) -> Result<Plan, TuneError> {
-    let reader = reader(config).map_err(|error| {
-        RunError::Start(format!("the consumer: {error}; check [kafka.properties]"))
-    })?;
+    let reader = reader(config).map_err(|error| RunError::client("the consumer", &error))?;
     let whole = plan(config, &reader, &Scope { from: From::Beginning, partitions: None })?;
     let sample = sample::newest(&whole, records);
     match sample::offsets(&sample) {
@@ -165,12 +164,13 @@ impl Ground<'_> {
     /// Fills the copy. Returns the number of its rows.
     fn fill(&self, drafts: &[String]) -> Result<u64, TuneError> {
         let Some(Stage { scratch, table, .. }) = self.stage else { return Ok(0) };
-        let fill = scratch.fill(drafts, table.id_type, || self.is_stopped());
+        let fill = scratch.fill(drafts, table.id_type(), || self.is_stopped());
         match self.runtime.block_on(fill)? {
             _ if self.is_stopped() => Err(TuneError::Stopped),
             0 => {
                 let table = self.config.database.table.to_string();
-                Err(TuneError::NoRow { table, drafts: drafts.len() })
+                let drafts = u64::try_from(drafts.len()).unwrap_or(u64::MAX);
+                Err(TuneError::NoRow { table, drafts })
             }
             rows => Ok(rows),
         }
@@ -229,13 +229,11 @@ impl Ground<'_> {
             return Err(TuneError::Stopped);
         }
         watch.warmed_up()?;
-        let mut trials = 0;
         while !self.is_stopped() && watch.has_time() {
             let Some(settings) = search.next(watch.used()) else { break };
-            watch.show(trials, settings);
+            watch.show(settings);
             let Some(trial) = self.trial(settings)? else { break };
             watch.ended();
-            trials += 1;
             search.note(settings, trial.rate());
             shares.entry(settings).or_default().push(trial.shares);
         }
@@ -254,7 +252,7 @@ impl Ground<'_> {
             present,
             choice,
             measured: measured.collect(),
-            trials,
+            trials: watch.trials(),
             unmeasured: search.unmeasured(),
             drift: search.drift(),
             was_stopped: self.is_stopped(),

@@ -21,8 +21,8 @@ use dataflows::verify::{Beginning, Claim};
 use tokio::runtime::Runtime;
 
 use crate::config::Config;
+use crate::redis::CacheError;
 use crate::run::Table;
-use crate::sink::redis::CacheError;
 
 mod topic;
 mod table;

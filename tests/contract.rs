@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use contentflow::config::{Config, Overrides};
+use contentflow::redis::CacheError;
 use contentflow::sink::postgres::failure::Failure;
 use contentflow::sink::postgres::session::Session;
 use contentflow::sink::postgres::table::{Amendment, Table};
-use contentflow::sink::redis::{CacheError, Connection, Keys};
+use contentflow::sink::redis::{Connection, Keys};
 use dataflows::accept::sort;
 use dataflows::change::Change;
 use dataflows::latest::Group;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use contentflow::config::{Config, Overrides};
-use contentflow::kafka::client_config;
+use contentflow::kafka::{METADATA_TIMEOUT, client_config};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -140,6 +140,13 @@ impl Corner {
         let deleted =
             self.runtime.block_on(admin.delete_topics(&[name], &AdminOptions::new())).unwrap();
         deleted.into_iter().for_each(|result| assert!(result.is_ok(), "{result:?}"));
+    }
+
+    /// Whether there is no such topic (any more).
+    pub(crate) fn is_gone(&self, name: &str) -> bool {
+        let consumer: BaseConsumer = client_config(&self.config.kafka).create().unwrap();
+        let metadata = consumer.fetch_metadata(Some(name), METADATA_TIMEOUT).unwrap();
+        metadata.topics()[0].error().is_some()
     }
 
     /// Publishes records as they are, each to its partition; the error is the first delivery's.

@@ -6,13 +6,19 @@ use serde_json::Value;
 
 use crate::interruptions::mixed;
 use crate::world::private::signal;
-use crate::world::{Ended, Offsets, Row, Running, World, event, eventually, meanwhile};
+use crate::world::{
+    Ended, Offsets, PrivateKafka, Row, Running, World, event, eventually, meanwhile,
+};
 
 mod mistakes;
 
-/// A grid of two points, and trials of a moment.
-const SMALL: [&str; 11] = [
+/// A grid of two points, and trials of a moment. Both points are measured whatever the clock says: the budget only ends what goes on
+/// beyond that, and leaves room for slow machines.
+const SMALL: [&str; 14] = [
     "tune",
+    "--exhaustive",
+    "--budget",
+    "40",
     "--events",
     "2000",
     "--workers",
@@ -26,8 +32,7 @@ const SMALL: [&str; 11] = [
 ];
 
 fn small(flags: &[&str]) -> Vec<String> {
-    let budget: &[&str] = if flags.contains(&"--budget") { &[] } else { &["--budget", "20"] };
-    [&SMALL, budget, flags].concat().into_iter().map(str::to_owned).collect()
+    [&SMALL, flags].concat().into_iter().map(str::to_owned).collect()
 }
 
 fn tune(world: &World, flags: &[&str]) -> Ended {
@@ -185,7 +190,7 @@ fn the_chart_is_a_file_of_its_own_and_well_formed() {
     let world = World::new("tune-chart");
     world.publish((0..500).map(|n| event(&format!("d{n}"), &format!("job-{n}"))));
     for name in ["chart.svg", "page.html"] {
-        tune(&world, &["--effects", "none", "--budget", "5", "--chart", name]).success();
+        tune(&world, &["--effects", "none", "--chart", name]).success();
         let text = world.file(name);
         assert_well_formed(&text);
         assert!(text.contains("events a second") && text.contains(world.topic()), "{text}");
@@ -293,7 +298,22 @@ fn a_database_that_goes_away_ends_the_tune_and_the_next_one_clears_up() {
     assert!(scratch_tables(&world) > 0);
     wire.open();
     world.database.sql("ALTER TABLE event_drafts DROP CONSTRAINT slow");
-    tune(&world, &["--budget", "10"]).success();
+    tune(&world, &[]).success();
+    assert_eq!(scratch_tables(&world), 0);
+}
+
+#[test]
+fn brokers_that_go_away_end_the_tune() {
+    let kafka = PrivateKafka::lease();
+    let world = kafka.world("tune-no-kafka");
+    world.load(mixed(27, 2_000));
+    slow_rows(&world, 1.0);
+    let running = start(&world, &[]);
+    eventually("a trial writes", || written_in_trials(&world));
+    kafka.kill();
+    let ended = running.wait();
+    let text = ended.failure(75);
+    assert!(text.contains("kafka is out"), "{text}");
     assert_eq!(scratch_tables(&world), 0);
 }
 

@@ -219,6 +219,26 @@ fn a_repair_never_moves_a_row_back_behind_what_came_meanwhile() {
 }
 
 #[test]
+fn a_repair_locks_rows_in_the_order_of_the_pipeline() {
+    let mut world = World::new("verify-order");
+    world.set("database.lock_timeout_ms", 20_000);
+    let ids: Vec<String> = (10..40).map(|number| format!("d{number}")).collect();
+    world.drafts(&ids);
+    world.publish(ids.iter().map(|id| event(id, "job")));
+    world.run_until_caught_up();
+    world.database.sql("UPDATE event_drafts SET content_images = '{}'");
+    // The first one of every batch of a run.
+    let writer = world.database.session();
+    writer.sql("BEGIN; SELECT FROM event_drafts WHERE event_draft_id = 'd10' FOR UPDATE");
+    let repair = world.start(&["verify", "--repair"]);
+    eventually("the repair waits for the row", || world.database.somebody_waits());
+    let free = world.database.sql("SELECT event_draft_id FROM event_drafts FOR UPDATE SKIP LOCKED");
+    assert_eq!(free.len(), 29, "it holds rows for which a run may wait that holds d10: {free:?}");
+    writer.sql("COMMIT");
+    repair.wait().success();
+}
+
+#[test]
 fn lag_is_no_difference_but_a_wrong_row_is_one_also_when_newer_events_wait() {
     let world = World::new("verify-lag");
     let ids: Vec<String> = (0..20).map(|number| format!("d{number}")).collect();

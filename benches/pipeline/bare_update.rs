@@ -53,11 +53,7 @@ impl Connection {
     pub(crate) async fn open(servers: &Servers) -> anyhow::Result<Connection> {
         let client = servers.connect().await?;
         // The planner's advantages of the real sink.
-        client
-            .batch_execute(
-                "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off",
-            )
-            .await?;
+        client.batch_execute(contentflow::postgres::BY_INDEX).await?;
         let sql = format!(
             "UPDATE {} SET content_images = b.images::jsonb, updated_at = now()
              FROM unnest($1::text[], $2::text[]) AS b (id, images) WHERE event_draft_id = b.id",

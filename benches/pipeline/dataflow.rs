@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use contentflow::config::Config;
 use contentflow::ingest::Ingest;
 use contentflow::progress::progress;
+use contentflow::run::rules;
 use contentflow::sink::nothing::Nothing;
 use contentflow::worker::{Workers, start};
-use dataflows::graph::Rules;
 use dataflows::record::RawRecord;
 use dataflows::validate::DraftIdType;
 
@@ -32,17 +32,12 @@ pub(crate) fn measure(
 ) -> anyhow::Result<Dataflow> {
     let (progress, watch) = progress();
     let progress = Arc::new(progress);
-    let rules = Rules {
-        draft_ids: DraftIdType::Text { max_chars: None },
-        dedupe_jobs: config.run.dedupe_jobs.div_ceil(workers),
-        lanes: config.database.connections,
-        rows_max: config.database.batch_rows,
-        keys_max: config.cache.batch_keys,
-        compaction: None,
-    };
+    let mut config = config.clone();
+    config.run.workers = workers;
+    let rules = rules(&config, DraftIdType::Text { max_chars: None });
     let started = start(workers, rules, Nothing, &progress).map_err(anyhow::Error::msg)?;
     let Workers { entrances, guards } = started;
-    let mut ingest = Ingest::new(entrances, config.run.clone(), progress, watch);
+    let mut ingest = Ingest::new(entrances, config.run, progress, watch);
     let (began, cpu_before) = (Instant::now(), own_cpu());
     let mut pushed = 0;
     for record in events.chunks.iter().flat_map(|chunk| chunk.records()) {

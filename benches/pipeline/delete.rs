@@ -1,10 +1,10 @@
-//! The limit of the cache: DELs in pipelines, two a draft, as many at once as the pipeline sends, and by as many tasks.
+//! The limit of the cache: DELs as the pipeline sends them, of so many leases and of so many keys at once, and by as many tasks.
 
 use std::time::Instant;
 
 use anyhow::Context;
 use contentflow::generate::DraftIds;
-use contentflow::lease::lease_key;
+use contentflow::lease::invalidation_together;
 
 use super::results::per_second;
 use super::servers::Servers;
@@ -30,15 +30,13 @@ async fn delete(servers: &Servers, mut numbers: impl Iterator<Item = u64>) -> an
     let cache = &servers.config.cache;
     let mut connection = contentflow::redis::connect(cache).await?;
     loop {
-        let mut commands = Vec::with_capacity(2 * cache.batch_keys);
-        for number in numbers.by_ref().take(cache.batch_keys) {
-            let key = cache.key.key(&DraftIds::Text.id(number));
-            commands.extend([lease_key(&key), key].map(|key| redis::cmd("DEL").arg(key).take()));
-        }
-        if commands.is_empty() {
+        let some = numbers.by_ref().take(cache.batch_keys);
+        let keys: Vec<String> =
+            some.map(|number| cache.key.key(&DraftIds::Text.id(number))).collect();
+        if keys.is_empty() {
             return Ok(());
         }
-        for reply in connection.send(commands).await? {
+        for reply in connection.send(invalidation_together(&keys).into(), cache.timeout).await? {
             reply.context("DEL")?;
         }
     }

@@ -4,7 +4,7 @@
 //! A slice is published while the process is stopped (SIGSTOP), so that nothing but the pipeline is measured, and deleted from the topic
 //! when it is through.
 
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -17,10 +17,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::process::{Snapshot, snapshot};
-use super::program;
+use super::program::Running;
 use super::results::{per_second, ratio, us_per_event};
 use super::servers::{PARTITIONS, Servers, mix};
-use super::settings::WORKERS;
 
 /// No slice takes so long.
 const OVERDUE: Duration = Duration::from_secs(600);
@@ -52,23 +51,20 @@ pub(crate) fn measure(
     let topic = servers.new_topic()?;
     let group = servers.new_group();
     let kafka = Kafka { topic, group, ..servers.config.kafka.clone() };
-    let workers = WORKERS.to_string();
-    let arguments = ["run", "--group", &kafka.group, "--workers", &workers];
-    let child = program::command(servers, &kafka.topic, &arguments).spawn();
-    let running = Running(child.context("the program does not start")?);
+    let running = Running::start(servers, &kafka.topic, &kafka.group)?;
     let offsets = Offsets::new(&kafka)?;
     for number in 1..=slices {
         // The first slice finds a process that has just begun, the others one that has been idle.
-        running.signal("STOP")?;
+        signal(&running, "STOP")?;
         let start_ms = mix(slice).start_ms + 1_000_000_000 * i64::try_from(number)?;
         let mix = Mix { seed: number, start_ms, ..mix(slice) };
         publish::publish_generated(&kafka, mix, None, &mut |_sent| {})?;
-        let before = snapshot(running.0.id()).context("the process is gone")?;
+        let before = snapshot(running.id()).context("the process is gone")?;
         let began = Instant::now();
-        running.signal("CONT")?;
+        signal(&running, "CONT")?;
         offsets.await_end(began)?;
         let elapsed = began.elapsed();
-        let Snapshot { cpu, rss_kb } = snapshot(running.0.id()).context("the process is gone")?;
+        let Snapshot { cpu, rss_kb } = snapshot(running.id()).context("the process is gone")?;
         let (table_mb, hot) = table(servers)?;
         each(Slice {
             events: number * slice,
@@ -97,23 +93,11 @@ fn table(servers: &Servers) -> anyhow::Result<(f64, f64)> {
     })
 }
 
-/// The pipeline at work, until it is dropped.
-struct Running(Child);
-
-impl Running {
-    fn signal(&self, name: &str) -> anyhow::Result<()> {
-        let status = Command::new("kill").args(["-s", name, &self.0.id().to_string()]).status()?;
-        ensure!(status.success(), "the process is gone");
-        Ok(())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Nothing of it is needed any more.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
+/// Stops the process or has it go on.
+fn signal(running: &Running, name: &str) -> anyhow::Result<()> {
+    let status = Command::new("kill").args(["-s", name, &running.id().to_string()]).status()?;
+    ensure!(status.success(), "the process is gone");
+    Ok(())
 }
 
 /// How far the group has come.

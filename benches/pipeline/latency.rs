@@ -4,7 +4,6 @@
 //! counts from the time at which the rate wants it published, so that a publisher that falls behind hides nothing.
 
 use std::collections::HashMap;
-use std::process::Child;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -18,10 +17,9 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::bare_update::Connection;
 use super::events::{Batch, parse};
-use super::program;
+use super::program::Running;
 use super::results::ratio;
 use super::servers::{PARTITIONS, Servers, mix};
-use super::settings::WORKERS;
 
 /// How long a rate is kept.
 const SECONDS: u64 = 5;
@@ -42,7 +40,8 @@ pub(crate) struct Latency {
 /// The pipeline at a rate of events a second.
 pub(crate) fn measure(servers: &mut Servers, rate: u64) -> anyhow::Result<Latency> {
     let kafka = latency_topic(servers)?;
-    let running = Running::start(servers, &kafka)?;
+    let group = servers.new_group();
+    let running = Running::start(servers, &kafka.topic, &group)?;
     let publisher = Publisher::new(&kafka)?;
     let cache = Cache::watch(&servers.config)?;
     let events = events(servers, rate * (WARM_UP + SECONDS))?;
@@ -150,29 +149,6 @@ fn percentiles(mut latencies: Vec<Duration>) -> Latency {
         latencies[place].as_secs_f64() * 1e3
     };
     Latency { p50_ms: at(50), p99_ms: at(99) }
-}
-
-/// The pipeline at work, until it is dropped.
-struct Running(Child);
-
-impl Running {
-    fn start(servers: &mut Servers, kafka: &Kafka) -> anyhow::Result<Running> {
-        let group = servers.new_group();
-        let workers = WORKERS.to_string();
-        let arguments = ["run", "--group", &group, "--workers", &workers];
-        let child = program::command(servers, &kafka.topic, &arguments)
-            .spawn()
-            .context("the program does not start")?;
-        Ok(Running(child))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Nothing of it is needed any more.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
 }
 
 /// A cache that says which keys are deleted.

@@ -18,6 +18,8 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use contentflow::tune::statistics::median;
+
 mod settings;
 mod servers;
 mod events;
@@ -97,7 +99,7 @@ fn poisoned(settings: &Settings) -> anyhow::Result<()> {
         "| refused of 5,000 rows | events/s, median | of a clean run |\n|---:|---:|---:|"
     )?;
     for (of_5000, rates, ratios) in measured {
-        let (rate, ratio) = (results::median(&rates), results::median(&ratios));
+        let (rate, ratio) = (median(&rates), median(&ratios));
         writeln!(out, "| {of_5000} | {rate:.0} | {ratio:.2} |")?;
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use contentflow::tune::statistics::median;
 use serde_json::{Map, Value, json};
 
 use super::events::BATCH_ROWS;
@@ -48,7 +49,7 @@ const fn cost(
 /// In the order of the table.
 const METRICS: [Metric; 33] = [
     rate("consume_per_s", "Kafka client alone", "records/s"),
-    rate("delete_per_s", "DELs alone, two a draft", "drafts/s"),
+    rate("delete_per_s", "DELs alone, lease and key", "drafts/s"),
     rate("parse_per_s", "JSON parser alone, 1 thread", "events/s"),
     rate("dataflow_per_s_w1", "dataflow alone, 1 worker", "events/s"),
     rate("dataflow_per_s_w2", "dataflow alone, 2 workers", "events/s"),
@@ -188,13 +189,6 @@ fn cpu_model() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     model.map_or("an unknown CPU", |(_, model)| model).trim().to_owned()
-}
-
-pub(crate) fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
 }
 
 fn best(values: &[f64], better: Better) -> f64 {

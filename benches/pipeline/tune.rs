@@ -6,10 +6,11 @@
 use std::io::Write;
 
 use anyhow::Context;
+use contentflow::tune::settings::Axis;
+use contentflow::tune::statistics::median;
 use serde_json::Value;
 
 use super::program;
-use super::results::median;
 use super::servers::Servers;
 
 /// What was found.
@@ -28,8 +29,6 @@ struct Point {
     events_per_s: f64,
     spread: f64,
 }
-
-const KEYS: [&str; 5] = ["workers", "connections", "batch_rows", "epoch_records", "linger_ms"];
 
 /// Runs so many searches, half of them before the grid is measured and half of them after it.
 pub(crate) fn measure(servers: &Servers, searches: u64) -> anyhow::Result<Found> {
@@ -60,8 +59,11 @@ pub(crate) fn measure(servers: &Servers, searches: u64) -> anyhow::Result<Found>
 }
 
 fn settings(object: &Value) -> anyhow::Result<Settings> {
-    let value = |key| Ok((key, object[key].as_u64().context("a setting is missing")?));
-    KEYS.into_iter().map(value).collect()
+    let value = |axis: Axis| {
+        let (_section, key) = axis.key();
+        Ok((key, object[key].as_u64().context("a setting is missing")?))
+    };
+    Axis::ALL.into_iter().map(value).collect()
 }
 
 fn point(object: &Value) -> anyhow::Result<Point> {

@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::ensure;
 
 use super::end_to_end;
-use super::results::median;
 use super::servers::Servers;
 use super::settings::{Settings, WORKERS};
+use contentflow::tune::statistics::median;
 
 /// Rates by round: looked at, and not.
 pub(crate) struct Watched {

@@ -16,6 +16,7 @@ use crate::config::{Config, Overrides};
 use crate::replay::plan::{self, From, Scope};
 use crate::replay::{Options, ReplayError, replay};
 use crate::run::RunError;
+use crate::source::SourceError;
 
 /// `contentflow replay`
 #[derive(Clone, Debug, Args)]
@@ -181,6 +182,10 @@ pub(super) fn execute(
                 give_hint(&go_on(&report.next));
             }
             Ok(())
+        }
+        // The offsets are those of a topic that is gone.
+        Err(ReplayError::Interrupted { source: cut @ SourceError::Cut { .. }, next: _ }) => {
+            Err(RunError::Source(cut).into())
         }
         Err(ReplayError::Interrupted { source, next }) => {
             Err(Failure::from(RunError::Source(source)).hint(go_on(&next)))

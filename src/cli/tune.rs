@@ -1,7 +1,8 @@
 //! `contentflow tune`
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -26,10 +27,10 @@ pub enum Effects {
 }
 
 const AFTER_HELP: &str = "\
-It reads the newest records of the topic again and again, outside the consumer group, and commits nothing. Unless --effects is none, \
+Reads the newest records of the topic again and again, outside the consumer group, and commits nothing. Unless --effects is none, \
 it writes to a scratch copy of the rows that they are about, in the same database: two tables contentflow_tune_..., dropped at the \
-end. The table itself is only read, the keys that it deletes are nobody's, dead letters are counted and not published. But it loads the \
-servers as a run does.";
+end. The table itself is only read, the keys that are deleted are nobody's, dead letters are counted and not published. But the servers \
+have the load of a run.";
 
 /// `contentflow tune`
 #[derive(Clone, Debug, Args)]
@@ -51,19 +52,19 @@ pub struct TuneArgs {
     #[arg(long)]
     pub exhaustive: bool,
 
-    /// Numbers of worker threads to try, like 1,2,4 [default: 1, 2, 4 and so on up to the cores]
+    /// Numbers of worker threads to try, like 1,2,4 [default: 1, 2, 4 and so on up to the cores, and what is configured]
     #[arg(short, long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub workers: Vec<String>,
 
-    /// Connections of each worker to try [default: 1,2,4]
+    /// Connections of each worker to try [default: 1,2,4 and what is configured]
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub connections: Vec<String>,
 
-    /// Rows in a transaction to try [default: 1000,5000,20000]
+    /// Rows in a transaction to try [default: 1000,5000,20000 and what is configured]
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub batch_rows: Vec<String>,
 
-    /// Records in an epoch to try [default: 10000,20000,40000, of which a trial has at least four]
+    /// Records in an epoch to try [default: 10000,20000,40000, of which a trial has at least four, and what is configured]
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub epoch_records: Vec<String>,
 
@@ -97,6 +98,10 @@ impl TuneArgs {
         Overrides::default().set("--topic", "kafka.topic", self.topic.clone())
     }
 
+    fn writes(&self) -> bool {
+        self.effects == Effects::Real
+    }
+
     fn list(&self, axis: Axis) -> (&'static str, &[String]) {
         match axis {
             Axis::Workers => ("--workers", &self.workers),
@@ -111,7 +116,6 @@ impl TuneArgs {
     fn grid(
         &self,
         present: Settings,
-        writes: bool,
         load: impl Fn(Overrides) -> Result<Config, ConfigError>,
     ) -> Result<Grid, ConfigError> {
         let mut lists: [Vec<usize>; Axis::ALL.len()] = Default::default();
@@ -119,7 +123,7 @@ impl TuneArgs {
             let (flag, texts) = self.list(axis);
             let (section, key) = axis.key();
             // Without effects nothing is written, in batches of whatever size.
-            if !writes && matches!(axis, Axis::Connections | Axis::BatchRows) {
+            if !self.writes() && matches!(axis, Axis::Connections | Axis::BatchRows) {
                 list.push(present.get(axis));
                 continue;
             }
@@ -152,14 +156,30 @@ pub(super) fn execute(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let config = load(args.overrides())?;
-    let writes = args.effects == Effects::Real;
-    let grid = args.grid(Settings::of(&config), writes, load)?;
-    if let Some((path, _)) = &args.chart {
-        // Before the measuring, not after it.
-        writable(path)?;
+    let grid = args.grid(Settings::of(&config), load)?;
+    // Before the measuring, not after it.
+    let new_chart = match &args.chart {
+        Some((path, _)) => make_writable(path)?.then_some(path),
+        None => None,
+    };
+    let measured = measure(&config, grid, args, runtime, out);
+    if let (Err(_), Some(path)) = (&measured, new_chart) {
+        // Empty, or half of one: there is nothing else to be said of it.
+        drop(std::fs::remove_file(path));
     }
+    measured
+}
+
+fn measure(
+    config: &Config,
+    grid: Grid,
+    args: &TuneArgs,
+    runtime: &Runtime,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let writes = args.writes();
     let needs = Needs { table: writes, dead_letters: false, cache: writes };
-    let stop = ready(&config, needs, runtime)?;
+    let stop = ready(config, needs, runtime)?;
     let budget_s = args.budget.or((!args.exhaustive).then_some(BUDGET_S));
     let plans = Plans {
         grid,
@@ -169,7 +189,7 @@ pub(super) fn execute(
         exhaustive: args.exhaustive,
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000)),
     };
-    let report = tune(&config, &plans, &stop, runtime)?;
+    let report = tune(config, &plans, &stop, runtime)?;
     match args.report {
         ReportFormat::Text => write!(out, "{report}")?,
         ReportFormat::Json => writeln!(out, "{}", report.json())?,
@@ -181,12 +201,19 @@ pub(super) fn execute(
     Ok(())
 }
 
-fn writable(path: &std::path::Path) -> Result<(), Failure> {
-    let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
-    opened.map(drop).map_err(|error| not_written(path, &error))
+/// Makes sure that a file can be written, and makes it if it is not there. Returns whether it was made.
+fn make_writable(path: &Path) -> Result<bool, Failure> {
+    let mut open = OpenOptions::new();
+    let opened = match open.append(true).create_new(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            open.create_new(false).open(path).map(|_file| false)
+        }
+        opened => opened.map(|_file| true),
+    };
+    opened.map_err(|error| not_written(path, &error))
 }
 
-fn not_written(path: &std::path::Path, error: &std::io::Error) -> Failure {
+fn not_written(path: &Path, error: &io::Error) -> Failure {
     Failure::failed(format!("the chart {} cannot be written: {error}", path.display()))
         .hint("give --chart a file in a directory that is there")
 }

@@ -116,7 +116,8 @@ fn quoted_part(inside: &str) -> Result<(String, &str), String> {
     }
 }
 
-fn quoted(identifier: &str) -> String {
+/// An identifier as SQL.
+pub(crate) fn quoted(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
 }
 

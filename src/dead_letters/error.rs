@@ -6,29 +6,17 @@ use rdkafka::error::KafkaError;
 
 use super::Place;
 use crate::kafka;
+use crate::scan::ScanError;
 
 /// A failure to read or to replay dead letters.
 #[derive(Debug, thiserror::Error)]
 pub enum DlqError {
-    /// No broker, no topic, or no client.
+    /// A topic could not be read.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// No producer.
     #[error(transparent)]
     Kafka(#[from] kafka::KafkaError),
-    /// A topic could not be read.
-    #[error("the topic {topic} cannot be read: {source}")]
-    Unreadable {
-        /// Its name.
-        topic: String,
-        /// What the client says.
-        source: KafkaError,
-    },
-    /// The brokers stopped answering.
-    #[error("nothing came from the topic {topic} for {seconds} s")]
-    Silent {
-        /// Its name.
-        topic: String,
-        /// How long that was.
-        seconds: u64,
-    },
     /// There is no record at that place.
     #[error("no dead letter at {place} in the topic {topic}")]
     NotThere {
@@ -56,11 +44,8 @@ impl DlqError {
     /// What to do about it.
     pub fn remedy(&self) -> Option<String> {
         match self {
+            DlqError::Scan(error) => Some(error.remedy()),
             DlqError::Kafka(error) => Some(error.remedy()),
-            DlqError::Unreadable { .. } => {
-                Some("grant READ on it, or look into the broker's log".to_owned())
-            }
-            DlqError::Silent { .. } => Some("check the brokers".to_owned()),
             DlqError::NotThere { .. } => {
                 Some("`contentflow dlq list` shows where they are".to_owned())
             }

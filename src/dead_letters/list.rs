@@ -7,11 +7,11 @@ use std::ops::ControlFlow;
 use rdkafka::message::{BorrowedMessage, Message};
 use serde::Serialize;
 
-use super::scan::Reader;
 use super::{DlqError, Entry, Letter, Origin, Place, Which};
 use crate::config::Config;
 use crate::headers;
 use crate::printable::{hex_dump, indented_json, one_line, shortened, table};
+use crate::scan::Reader;
 
 /// Longer messages are cut in the table; `show` and `--json` have all of them.
 const MESSAGE_CHARS_MAX: usize = 80;
@@ -102,7 +102,7 @@ pub fn count(config: &Config, by_reason: bool, out: &mut dyn Write) -> Result<()
 /// When there is none at that place, the topic cannot be read or the output not written.
 pub fn show(config: &Config, place: Place, out: &mut dyn Write) -> Result<(), DlqError> {
     let topic = &config.dead_letters.topic;
-    let shown = Reader::new(&config.kafka)?.at(topic, place, describe)?;
+    let shown = Reader::new(&config.kafka)?.at(topic, place.partition, place.offset, describe)?;
     let shown = shown.ok_or_else(|| DlqError::NotThere { place, topic: topic.clone() })?;
     out.write_all(shown.as_bytes())?;
     Ok(())
@@ -116,7 +116,7 @@ fn read_letters(
     let reader = Reader::new(&config.kafka)?;
     let topic = &config.dead_letters.topic;
     let mut replayed = HashSet::new();
-    reader.walk(topic, &reader.everything(topic)?, |message| {
+    reader.walk::<DlqError>(topic, &reader.everything(topic)?, |message| {
         match Entry::read(message) {
             Entry::Letter(letter) => visit(letter),
             Entry::Mark(origin) => {

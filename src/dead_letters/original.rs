@@ -5,9 +5,9 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::outbox::Outgoing;
-use super::scan::Reader;
-use super::{DlqError, Letter, Place};
+use super::{DlqError, Letter};
 use crate::printable::hex;
+use crate::scan::Reader;
 
 /// What a reference says about its record's value.
 #[derive(Deserialize)]
@@ -33,8 +33,7 @@ pub(super) fn fetch(
         return Ok(Err("the reference cannot be read".to_owned()));
     };
     let origin = &letter.origin;
-    let place = Place { partition: origin.partition, offset: origin.offset };
-    let found = reader.at(&origin.topic, place, |message| {
+    let found = reader.at(&origin.topic, origin.partition, origin.offset, |message| {
         fingerprint.is_of(message).then(|| Outgoing::new(letter.clone(), message, partition))
     })?;
     Ok(match found {

@@ -12,10 +12,10 @@ use std::ops::ControlFlow;
 use rdkafka::message::{BorrowedMessage, Message};
 
 use super::outbox::{NotSent, Outbox, Outgoing};
-use super::scan::{Reader, Stretch, Stretches};
 use super::{DlqError, Entry, Letter, Origin, Place, REPLAYS_MAX, Which, original};
 use crate::config::Config;
 use crate::printable::one_line;
+use crate::scan::{Reader, Stretch, Stretches};
 
 /// Records in one transaction: few enough that an open transaction never holds back readers for long.
 const BATCH_RECORDS_MAX: usize = 500;
@@ -93,7 +93,7 @@ impl Plan {
     fn read(reader: &Reader, topic: &str, which: &Which) -> Result<Plan, DlqError> {
         let mut plan = Plan { letters: BTreeMap::new(), replayed: HashSet::new() };
         let mut seen = HashSet::new();
-        reader.walk(topic, &reader.everything(topic)?, |message| {
+        reader.walk::<DlqError>(topic, &reader.everything(topic)?, |message| {
             match Entry::read(message) {
                 Entry::Letter(letter) => {
                     if which.takes(&letter) && seen.insert(letter.origin.clone()) {
@@ -157,7 +157,7 @@ impl Run<'_> {
     ) -> Result<(), DlqError> {
         let mut batch: Vec<Outgoing> = Vec::new();
         let mut remaining = selected.len();
-        walker.walk(topic, &stretches(selected), |message| {
+        walker.walk::<DlqError>(topic, &stretches(selected), |message| {
             let place = Place { partition: message.partition(), offset: message.offset() };
             let Some(letter) = selected.get(&place) else {
                 return Ok(ControlFlow::Continue(()));

@@ -25,10 +25,7 @@ pub enum DemoError {
     NotReady(Vec<Problem>),
     /// The cache does not do as it is told.
     #[error("the cache refuses: {0}")]
-    Cache(#[from] ::redis::RedisError),
-    /// No connection to the cache.
-    #[error(transparent)]
-    Redis(#[from] redis::ConnectError),
+    Cache(#[from] redis::CacheError),
     /// No session with the database.
     #[error(transparent)]
     Postgres(#[from] postgres::ConnectError),

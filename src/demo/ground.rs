@@ -17,6 +17,7 @@ use crate::generate::DraftIds;
 use crate::kafka::{Admin, KafkaError, METADATA_TIMEOUT};
 use crate::lease;
 use crate::progress_bar::Bar;
+use crate::redis::CacheError;
 use crate::retry::Backoff;
 use crate::{migrate, postgres};
 
@@ -54,7 +55,7 @@ impl<'a> Ground<'a> {
         {
             return Err(in_use(format!("the table {} has rows", config.database.table)));
         }
-        crate::redis::connect(&config.cache).await?;
+        crate::redis::connect(&config.cache).await.map_err(CacheError::from)?;
         Ok(Ground { config, admin, topics: Vec::new(), drafts: None, cached: Vec::new() })
     }
 
@@ -129,7 +130,7 @@ impl<'a> Ground<'a> {
 
     /// How many of the drafts that were cached still are.
     pub(super) async fn still_cached(&self) -> Result<u64, DemoError> {
-        self.existing(&self.cached).await
+        Ok(self.existing(&self.cached).await?)
     }
 
     /// Whether the draft is cached.
@@ -137,13 +138,14 @@ impl<'a> Ground<'a> {
         Ok(self.existing(&[self.config.cache.key.key(id)]).await? > 0)
     }
 
-    async fn existing(&self, keys: &[String]) -> Result<u64, DemoError> {
+    async fn existing(&self, keys: &[String]) -> Result<u64, CacheError> {
         if keys.is_empty() {
             return Ok(0);
         }
         let mut cache = crate::redis::connect(&self.config.cache).await?;
         let exists = |key| redis::cmd("EXISTS").arg(key).take();
-        let found = cache.send(keys.iter().map(exists).collect()).await?;
+        let found =
+            cache.send(keys.iter().map(exists).collect(), self.config.cache.timeout).await?;
         let number = |found: RedisResult<Value>| Ok(redis::from_redis_value::<u64>(found?)?);
         Ok(found.into_iter().map(number).sum::<RedisResult<u64>>()?)
     }
@@ -152,7 +154,7 @@ impl<'a> Ground<'a> {
     pub(super) async fn clear(&self) -> Result<(), DemoError> {
         let topics = self.admin.delete_topics(&self.topics).await.map_err(DemoError::from);
         let drafts = self.delete_drafts().await;
-        let cached = self.delete_cached().await;
+        let cached = self.delete_cached().await.map_err(DemoError::from);
         topics.and(drafts).and(cached)
     }
 
@@ -163,7 +165,7 @@ impl<'a> Ground<'a> {
         Ok(())
     }
 
-    async fn delete_cached(&self) -> Result<(), DemoError> {
+    async fn delete_cached(&self) -> Result<(), CacheError> {
         if self.cached.is_empty() {
             return Ok(());
         }

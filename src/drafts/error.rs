@@ -54,7 +54,7 @@ pub enum DraftError {
     #[error(transparent)]
     Connect(#[from] postgres::ConnectError),
     /// The database refused, or was lost.
-    #[error("the database failed to {doing}: {}", said(.source))]
+    #[error("the database failed to {doing}: {}", postgres::describe(.source))]
     Database {
         /// What it was asked for.
         doing: &'static str,
@@ -91,19 +91,14 @@ impl DraftError {
             }
             DraftError::Connect(error) => Some(error.remedy()),
             DraftError::Silent { .. } => Some("check the database".to_owned()),
-            DraftError::Exists { .. }
-            | DraftError::InvalidId { .. }
-            | DraftError::Data(_)
-            | DraftError::Database { .. }
-            | DraftError::Output(_) => None,
+            DraftError::Exists { id } => {
+                Some(format!("`contentflow draft get {id}` shows it; a new one needs another id"))
+            }
+            DraftError::Database { .. } => Some(
+                "`contentflow check` looks at the table and at what its user may do; else the server's log tells more"
+                    .to_owned(),
+            ),
+            DraftError::InvalidId { .. } | DraftError::Data(_) | DraftError::Output(_) => None,
         }
-    }
-}
-
-/// The server's own sentence; the driver's would only say that there is one.
-fn said(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(said) => format!("{} ({})", said.message(), said.code().code()),
-        None => error.to_string(),
     }
 }

@@ -9,7 +9,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
 use super::DraftError;
-use crate::config::Database;
+use crate::config::{Database, quoted};
 use crate::generate::DraftIds;
 use crate::postgres;
 
@@ -24,9 +24,6 @@ pub const BOOKKEEPING: [&str; 6] = [
 ];
 
 const ID: &str = "event_draft_id";
-
-/// Beyond the server's own limit for a statement; then it is frozen or gone.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// Rows that one statement inserts: a second's work, well below the limit for a statement.
 const INSERT_ROWS_MAX: u64 = 100_000;
@@ -61,7 +58,7 @@ impl Rows {
     /// When there is no session or no such table, or the table has no `event_draft_id`.
     pub async fn connect(config: &Database) -> Result<Rows, DraftError> {
         let client = postgres::connect(config).await?;
-        let deadline = config.statement_timeout + GRACE;
+        let deadline = postgres::deadline(config);
         let mut rows = Rows {
             client,
             deadline,
@@ -160,7 +157,7 @@ impl Rows {
             };
             return Err(DraftError::Data(format!("{fault}: {name:?}")));
         }
-        Ok(object.keys().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect())
+        Ok(object.keys().map(|name| quoted(name)).collect())
     }
 
     /// The drafts that changed last, the newest first.

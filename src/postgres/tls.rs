@@ -14,7 +14,7 @@ use rustls::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::Verify;
+use super::target::Verify;
 
 /// The connector for one connection. Without a file of root certificates, those that browsers trust are the roots.
 pub(super) fn connector(

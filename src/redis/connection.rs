@@ -1,9 +1,13 @@
 //! A connection to wherever the keys live. Who sends commands need not know whether that is one server or a cluster.
 
+use std::time::Duration;
+
 use futures_util::{StreamExt, stream};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
 use redis::{Cmd, Pipeline, RedisError, RedisFuture, RedisResult, RetryMethod, Value};
+
+use super::CacheError;
 
 /// Commands of one connection under way in a cluster at most. With many, the client can lock itself up when a slot has moved: tokio lets
 /// its task make 128 steps in a row, and a command takes a handful. A command that has taken the client's lock, and may not go on for now,
@@ -31,39 +35,49 @@ impl CacheConnection {
     /// Sends commands together, and returns the reply or the error of each. In a cluster they reach their nodes in any order, and
     /// each needs to be about one slot.
     ///
+    /// The deadline is that of all of them, which are one write and one read; in a cluster that of each, since they go a few at a time,
+    /// and many of them over a long way take as long as they take.
+    ///
     /// # Errors
     ///
-    /// The connection's, and in a cluster that of a node that is out; some may be carried out all the same.
-    pub async fn send(&mut self, commands: Vec<Cmd>) -> RedisResult<Vec<RedisResult<Value>>> {
+    /// No answer in time, the connection's error, and in a cluster that of a node that is out; some may be carried out all the same.
+    pub async fn send(
+        &mut self,
+        commands: Vec<Cmd>,
+        deadline: Duration,
+    ) -> Result<Vec<RedisResult<Value>>, CacheError> {
         match self {
             CacheConnection::Server(server) | CacheConnection::Master(server, _) => {
                 let mut pipeline = Pipeline::with_capacity(commands.len());
                 for command in commands {
                     pipeline.add_command(command);
                 }
-                let replies = server.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
+                let replies = server.send_packed_commands(&pipeline, 0, pipeline.len());
+                let replies = within(deadline, replies).await??;
                 Ok(replies.into_iter().map(Value::extract_error).collect())
             }
-            CacheConnection::Cluster(cluster) => send_each(cluster, &commands).await,
+            CacheConnection::Cluster(cluster) => send_each(cluster, &commands, deadline).await,
         }
     }
 }
 
-async fn send_each(
-    cluster: &ClusterConnection,
+async fn send_each<C: ConnectionLike + Clone>(
+    cluster: &C,
     commands: &[Cmd],
-) -> RedisResult<Vec<RedisResult<Value>>> {
-    let sent: Vec<_> = commands.iter().map(|one| send_one(cluster.clone(), one.clone())).collect();
+    deadline: Duration,
+) -> Result<Vec<RedisResult<Value>>, CacheError> {
+    let send = |command: &Cmd| send_one(cluster.clone(), command.clone(), deadline);
+    let sent: Vec<_> = commands.iter().map(send).collect();
     let mut sent = stream::iter(sent).buffered(UNDER_WAY);
     let mut replies = Vec::with_capacity(commands.len());
     while let Some(reply) = sent.next().await {
-        replies.push(unless_out(reply)?);
+        replies.push(unless_out(reply?)?);
     }
     // ASKING is good for the next command on its connection, whoever sends that. While slots are on their way to another node, commands
     // side by side take it from one another, and are sent back until the client gives up. One by one they get through.
     for (command, reply) in commands.iter().zip(&mut replies) {
         if reply.as_ref().is_err_and(is_redirect) {
-            *reply = unless_out(send_one(cluster.clone(), command.clone()).await)?;
+            *reply = unless_out(send(command).await?)?;
         }
     }
     Ok(replies)
@@ -85,8 +99,18 @@ fn is_redirect(error: &RedisError) -> bool {
     matches!(error.code(), Some("MOVED" | "ASK"))
 }
 
-async fn send_one(mut cluster: ClusterConnection, command: Cmd) -> RedisResult<Value> {
-    cluster.req_packed_command(&command).await?.extract_error()
+async fn send_one(
+    mut cluster: impl ConnectionLike,
+    command: Cmd,
+    deadline: Duration,
+) -> Result<RedisResult<Value>, CacheError> {
+    let reply = within(deadline, cluster.req_packed_command(&command)).await?;
+    Ok(reply.and_then(Value::extract_error))
+}
+
+/// Waits for an answer, but not for ever.
+async fn within<T>(deadline: Duration, answer: impl Future<Output = T>) -> Result<T, CacheError> {
+    tokio::time::timeout(deadline, answer).await.map_err(|_elapsed| CacheError::NoAnswer(deadline))
 }
 
 impl ConnectionLike for CacheConnection {
@@ -121,5 +145,53 @@ impl ConnectionLike for CacheConnection {
             CacheConnection::Server(server) | CacheConnection::Master(server, _) => server.get_db(),
             CacheConnection::Cluster(cluster) => cluster.get_db(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// A cluster whose every answer takes so long.
+    #[derive(Clone)]
+    struct FarAway(Duration);
+
+    impl ConnectionLike for FarAway {
+        fn req_packed_command<'a>(&'a mut self, _cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+            Box::pin(async {
+                tokio::time::sleep(self.0).await;
+                Ok(Value::Int(1))
+            })
+        }
+
+        fn req_packed_commands<'a>(
+            &'a mut self,
+            _pipeline: &'a Pipeline,
+            _offset: usize,
+            _count: usize,
+        ) -> RedisFuture<'a, Vec<Value>> {
+            unreachable!("a cluster gets one command at a time")
+        }
+
+        fn get_db(&self) -> i64 {
+            0
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_a_cluster_each_command_has_the_deadline_and_not_all_of_them() {
+        let deadline = Duration::from_secs(5);
+        let commands: Vec<Cmd> = std::iter::repeat_with(|| redis::cmd("DEL")).take(1_000).collect();
+        let began = Instant::now();
+        let replies = send_each(&FarAway(Duration::from_millis(200)), &commands, deadline).await;
+        assert_eq!(replies.unwrap().len(), 1_000);
+        assert!(began.elapsed() > 4 * deadline, "{:?}: not a few at a time", began.elapsed());
+
+        let began = Instant::now();
+        let silent = send_each(&FarAway(Duration::from_secs(3_600)), &commands, deadline).await;
+        assert!(matches!(silent, Err(CacheError::NoAnswer(_))), "{silent:?}");
+        assert_eq!(began.elapsed(), deadline);
     }
 }

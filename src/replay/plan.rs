@@ -1,6 +1,6 @@
 //! What a replay reads: which partitions, from which offset to which.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rdkafka::consumer::Consumer;
@@ -12,6 +12,7 @@ use super::reader::Reader;
 use crate::commit::Offsets;
 use crate::config::{Config, OnDataLoss};
 use crate::kafka::{Admin, METADATA_TIMEOUT};
+use crate::scan::{Stretch, Stretches};
 
 /// How long one question about offsets may take.
 const ANSWER: Duration = METADATA_TIMEOUT;
@@ -36,24 +37,8 @@ pub struct Scope {
     pub partitions: Option<BTreeSet<i32>>,
 }
 
-/// A part of a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stretch {
-    /// The first offset to read.
-    pub from: i64,
-    /// The first offset not to read: the high watermark when the replay began.
-    pub to: i64,
-}
-
-impl Stretch {
-    /// How many offsets there are from there on.
-    pub fn left_from(self, next: i64) -> u64 {
-        u64::try_from(self.to - next.max(self.from)).unwrap_or(0)
-    }
-}
-
-/// By partition, what is to be read of it; of some there may be nothing.
-pub type Plan = BTreeMap<i32, Stretch>;
+/// By partition, what is to be read of it, up to the high watermark when the replay began; of some there may be nothing.
+pub type Plan = Stretches;
 
 /// Finds out what there is to read. Its end is where each partition ends now.
 ///

@@ -12,19 +12,23 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::time::Instant;
 
-use super::plan::{Plan, Stretch};
+use super::plan::Plan;
 use crate::commit::Offsets;
 use crate::config::{Config, OnDataLoss};
 use crate::ingest::Ingest;
 use crate::run::consumer_config;
+use crate::scan::Stretch;
 use crate::shutdown::{Abort, Cause};
-use crate::source::{SourceError, judge, take_in};
+use crate::source::{SourceError, is_out_of_range, judge, take_in};
 
 /// How long a poll waits for a record.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// How long the loop waits for the workers when it may not read on.
 const WAIT: Duration = Duration::from_millis(5);
+
+/// How long until partitions are taken up anew that stand still for no reason that can be seen.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Records that are taken in between two looks at everything else.
 const RECORDS_PER_TURN: usize = 1_000;
@@ -74,6 +78,9 @@ pub struct Reading<'a> {
     durable: Offsets,
     /// Partitions that have more to read.
     open: Plan,
+    /// How long the brokers may be silent before they are taken to be out, and since when they are.
+    silence_max: Option<Duration>,
+    heard: Instant,
     stop: Arc<AtomicBool>,
     abort: Arc<Abort>,
 }
@@ -97,9 +104,16 @@ impl<'a> Reading<'a> {
             next: starts.clone(),
             durable: starts,
             open,
+            silence_max: None,
+            heard: Instant::now(),
             stop,
             abort,
         }
+    }
+
+    /// Brokers without a record or an end of a partition for so long end it as an outage; else they are waited for.
+    pub fn giving_up_after(self, silence: Duration) -> Reading<'a> {
+        Reading { silence_max: Some(silence), ..self }
     }
 
     /// By partition, the offset to go on from: everything below it is durable.
@@ -133,14 +147,18 @@ impl<'a> Reading<'a> {
         on_progress: &mut dyn FnMut(&Reading<'_>, &Ingest),
     ) -> Result<(), SourceError> {
         self.assign()?;
+        self.heard = Instant::now();
         let mut stopped_at = None;
         while !self.open.is_empty() && stopped_at.is_none() {
             self.turn(ingest)?;
             on_progress(self, ingest);
             if ingest.is_full() || ingest.chunks_queued() >= CHUNKS_QUEUED_MAX {
                 ingest.wait(WAIT);
+                // They were not asked.
+                self.heard = Instant::now();
             } else {
                 self.poll(ingest)?;
+                self.check_silence()?;
             }
             stopped_at = self.stop.load(Ordering::Relaxed).then(Instant::now);
         }
@@ -179,6 +197,7 @@ impl<'a> Reading<'a> {
             patience = Duration::ZERO;
             match polled {
                 Ok(message) => {
+                    self.heard = Instant::now();
                     let (partition, offset) = (message.partition(), message.offset());
                     let Some(stretch) = self.open.get(&partition) else { continue };
                     if offset < stretch.to {
@@ -192,12 +211,11 @@ impl<'a> Reading<'a> {
                     }
                 }
                 // Not to the end: behind it there may be a transaction that is open still, and will be there for the next replay.
-                Err(KafkaError::PartitionEOF(partition)) => self.reached_end(partition)?,
-                Err(error)
-                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) =>
-                {
-                    self.out_of_range()?;
+                Err(KafkaError::PartitionEOF(partition)) => {
+                    self.heard = Instant::now();
+                    self.reached_end(partition)?;
                 }
+                Err(error) if is_out_of_range(&error) => self.out_of_range()?,
                 Err(error) => judge(error, self.config)?,
             }
             if self.open.is_empty() {
@@ -205,6 +223,19 @@ impl<'a> Reading<'a> {
             }
         }
         Ok(())
+    }
+
+    fn check_silence(&self) -> Result<(), SourceError> {
+        match self.silence_max {
+            Some(silence) if self.heard.elapsed() > silence => {
+                let message = format!(
+                    "kafka is out: neither a record nor the end of a partition for {} s; check the brokers",
+                    silence.as_secs()
+                );
+                Err(SourceError::CalledOff(Cause::Outage(message)))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn reached_end(&mut self, partition: i32) -> Result<(), SourceError> {
@@ -217,12 +248,17 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    /// Records that were there when the replay began have been deleted before they were read.
+    /// Records that were there when the replay began have been deleted before they were read, or their partition has been.
     fn out_of_range(&mut self) -> Result<(), SourceError> {
+        let mut has_moved = false;
         for (partition, stretch) in &self.open {
             let (next, topic) = (self.next[partition], &self.config.kafka.topic);
-            let (low, _) =
+            let (low, end) =
                 self.reader.fetch_watermarks(topic, *partition, crate::kafka::METADATA_TIMEOUT)?;
+            if next > end {
+                // What comes there some day is another record.
+                return Err(SourceError::Cut { partition: *partition, end, next });
+            }
             if next >= low {
                 continue;
             }
@@ -236,6 +272,11 @@ impl<'a> Reading<'a> {
             }
             tracing::error!(partition, lost, "{what}; going on from the earliest offset");
             self.next.insert(*partition, low);
+            has_moved = true;
+        }
+        if !has_moved {
+            // The broker knows better by now. The client cannot take a partition up anew that it is about to let go.
+            std::thread::sleep(AGAIN);
         }
         self.assign()
     }

@@ -13,7 +13,7 @@ use dataflows::change::Change;
 use dataflows::record::Chunk;
 use dataflows::validate::DraftIdType;
 use rdkafka::consumer::Consumer;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use super::reader::{Reader, reader};
 use crate::config::Config;
 use crate::shutdown::Abort;
-use crate::source::{headers_of, record_of};
+use crate::source::{headers_of, is_out_of_range, record_of};
 
 /// How long a poll waits for a record; often enough to hear of an abort.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -124,11 +124,7 @@ fn read(consumer: &Reader, topic: &str, places: &[Place], abort: &Abort) -> Resu
                     message.offset() == offset
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => false,
-                Some(Err(error))
-                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) =>
-                {
-                    false
-                }
+                Some(Err(error)) if is_out_of_range(&error) => false,
                 Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
                     return Err(failed(error));
                 }

@@ -14,7 +14,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 use tokio::sync::mpsc;
 
 use super::outage::{Outage, OutagePolicy};
@@ -235,11 +235,4 @@ pub enum Form {
     Whole,
     /// By where it is, because it is too large for the topic.
     Reference,
-}
-
-/// Waits until librdkafka has delivered what is queued, or gives up after `patience`.
-pub fn flush(producer: &DeadLetterProducer, patience: Duration) {
-    if let Err(error) = producer.flush(patience) {
-        tracing::warn!(%error, "dead letters not flushed; their records will be read again");
-    }
 }

@@ -20,7 +20,7 @@ use crate::figures::histogram::float;
 use crate::figures::letters::now_ms;
 use crate::figures::{Figures, Server};
 use crate::lease;
-use crate::redis::CacheConnection;
+use crate::redis::{CacheConnection, CacheError};
 
 pub mod second_delete;
 
@@ -146,10 +146,7 @@ impl Connection {
         commands: Vec<Cmd>,
     ) -> Result<Vec<Result<u64, RedisError>>, CacheError> {
         let deadline = self.config.timeout;
-        let replies = self.connected().await?.send(commands);
-        let replies = tokio::time::timeout(deadline, replies)
-            .await
-            .map_err(|_elapsed| CacheError::NoAnswer(deadline))??;
+        let replies = self.connected().await?.send(commands, deadline).await?;
         let number = |reply: Result<_, _>| Ok(redis::from_redis_value(reply?)?);
         Ok(replies.into_iter().map(number).collect())
     }
@@ -163,18 +160,4 @@ impl Keys for Connection {
         }
         deleted
     }
-}
-
-/// Why keys could not be deleted. All of it is held as an outage: a DEL is never given up, and no event can be blamed.
-#[derive(Debug, thiserror::Error)]
-pub enum CacheError {
-    /// The server did not answer in time; the connection is given up.
-    #[error("no answer within {0:?}")]
-    NoAnswer(std::time::Duration),
-    /// The server's or the connection's error.
-    #[error(transparent)]
-    Refused(#[from] RedisError),
-    /// There is no connection to be had.
-    #[error(transparent)]
-    Connect(#[from] crate::redis::ConnectError),
 }

@@ -2,6 +2,7 @@
 
 use super::scratch::ScratchError;
 use crate::replay::ReplayError;
+use crate::report::counted;
 use crate::run::RunError;
 
 /// Why nothing was measured.
@@ -20,7 +21,7 @@ pub enum TuneError {
     #[error("the topic {0} has no records")]
     Empty(String),
     /// What there is would all be rejected or skipped.
-    #[error("none of the newest {records} records of {topic} is a valid event")]
+    #[error("of the newest {} of {topic} none is a valid event", counted(*.records, "record"))]
     NoEvent {
         /// The topic.
         topic: String,
@@ -28,14 +29,12 @@ pub enum TuneError {
         records: u64,
     },
     /// No event has a row.
-    #[error(
-        "the table {table} has no row for any of the {drafts} drafts that the events are about"
-    )]
+    #[error("the events are about {}, and the table {table} has no row for any", counted(*.drafts, "draft"))]
     NoRow {
         /// The table.
         table: String,
         /// How many drafts.
-        drafts: usize,
+        drafts: u64,
     },
     /// Not even one trial.
     #[error("one trial takes {took_s:.1} s, the budget is {budget_s} s")]

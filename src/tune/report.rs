@@ -9,7 +9,7 @@ use super::search::Choice;
 use super::settings::{Axis, Settings};
 use super::statistics::{median, spread};
 use crate::limit::Shares;
-use crate::report::grouped;
+use crate::report::counted;
 
 /// What was measured with some settings.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ pub struct TuneReport {
     /// All that was measured.
     pub measured: Vec<Measured>,
     /// Trials, without the one to warm up.
-    pub trials: usize,
+    pub trials: u32,
     /// Points of the grid that were not measured.
     pub unmeasured: usize,
     /// How much faster the machine was at the end than at the beginning, as a part of that, if that can be told.
@@ -115,11 +115,12 @@ impl TuneReport {
     pub(super) fn about(&self) -> String {
         let what = match &self.table {
             Some(table) => {
-                format!("into a copy of {} rows of {table}", grouped(self.rows))
+                format!("into a copy of {} of {table}", counted(self.rows, "row"))
             }
             None => "without effects: only Kafka and the dataflow".to_owned(),
         };
-        format!("the newest {} records of {}, {what}", grouped(self.tally.records()), self.topic)
+        let records = counted(self.tally.records(), "record");
+        format!("the newest {records} of {}, {what}", self.topic)
     }
 
     /// The report as one object.
@@ -128,7 +129,7 @@ impl TuneReport {
             let mut object = keys(it.settings);
             object.insert("events_per_s".to_owned(), json!(it.rate()));
             object.insert("spread".to_owned(), json!(spread(&it.rates)));
-            object.insert("trials".to_owned(), json!(it.rates));
+            object.insert("rates_per_s".to_owned(), json!(it.rates));
             object.insert("limit".to_owned(), json!(it.shares.limit().0));
             object.insert("busy".to_owned(), json!(it.shares));
             Value::Object(object)
@@ -222,6 +223,7 @@ pub(super) mod tests {
         assert_eq!(json["chosen"]["connections"], 2);
         assert_eq!((&json["limit"], &json["uncertainty"]), (&json!("database"), &Value::Null));
         assert_eq!(json["measured"][1]["workers"], 2);
+        assert_eq!(json["measured"][0]["rates_per_s"], json!([120_000.0, 120_000.0, 120_000.0]));
         assert!((json["gain"].as_f64().unwrap() - 0.2).abs() < 1e-9);
         assert_eq!((&json["records"], &json["valid"]), (&json!(200_000), &json!(190_000)));
     }

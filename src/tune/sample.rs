@@ -1,6 +1,7 @@
 //! What is measured with: the newest records of the topic, the same in every trial.
 
-use crate::replay::plan::{Plan, Stretch};
+use crate::replay::plan::Plan;
+use crate::scan::Stretch;
 
 /// The newest offsets of a topic, about so many: of each partition the same part, so that a skewed topic stays as skewed as it is.
 pub(super) fn newest(whole: &Plan, records: u64) -> Plan {

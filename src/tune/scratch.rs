@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::config::{Database, TableName};
+use crate::config::{Database, TableName, quoted};
 use crate::postgres::{self, ConnectError};
 
 /// For one statement: the longest fills the copy.
@@ -47,9 +47,22 @@ pub enum ScratchError {
     /// Somebody else works with the copy.
     #[error("another `contentflow tune` is at work on {0}")]
     InUse(TableName),
+    /// Another user's copy cannot be dropped.
+    #[error(
+        "what a `contentflow tune` of another user has left behind, {table}, cannot be dropped: {reason}"
+    )]
+    NotOurs {
+        /// The copy.
+        table: TableName,
+        /// What the server says.
+        reason: String,
+    },
     /// There is a table of that name that is not ours.
     #[error("there is a table {0}, which no `contentflow tune` has made")]
     NameTaken(TableName),
+    /// The table has gone meanwhile.
+    #[error("the table {0} does not exist any more")]
+    NoTable(TableName),
     /// The table's name leaves no room.
     #[error("no copy of {0} can be made under its name")]
     NoName(TableName),
@@ -75,10 +88,8 @@ impl ScratchError {
         match self {
             ScratchError::Connect(error) => error.is_outage(),
             ScratchError::Silent { .. } => true,
-            // Lost on the way, shutting down, or out of something.
-            ScratchError::Refused { source, .. } => source.code().is_none_or(|code| {
-                ["08", "53", "57P"].iter().any(|class| code.code().starts_with(class))
-            }),
+            // Without a code it was lost on the way.
+            ScratchError::Refused { source, .. } => source.code().is_none_or(postgres::is_away),
             _ => false,
         }
     }
@@ -103,6 +114,30 @@ struct Columns {
     values: String,
 }
 
+impl Columns {
+    /// Those that can be written.
+    async fn read(client: &Client, table: &TableName, oid: u32) -> Result<Columns, ScratchError> {
+        let sql = "SELECT attname::text, quote_ident(attname) FROM pg_attribute
+                   WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum";
+        let rows = within(table, client.query(sql, &[&oid])).await?;
+        let value = |row: &tokio_postgres::Row| -> String {
+            let (name, quoted): (&str, &str) = (row.get(0), row.get(1));
+            match name {
+                "content_job_id" => format!("NULL::text AS {quoted}"),
+                "content_event_at" => format!("'-infinity'::timestamptz AS {quoted}"),
+                "content_event_offset" => format!("-1::int8 AS {quoted}"),
+                "content_event_partition" => format!("-1::int4 AS {quoted}"),
+                "content_recent_jobs" => format!("'{{}}'::text[] AS {quoted}"),
+                "content_recent_positions" => format!("'{{}}'::int8[] AS {quoted}"),
+                _ => format!("d.{quoted}"),
+            }
+        };
+        let names: Vec<&str> = rows.iter().map(|row| row.get(1)).collect();
+        let values: Vec<String> = rows.iter().map(value).collect();
+        Ok(Columns { names: names.join(", "), values: values.join(", ") })
+    }
+}
+
 impl Scratch {
     /// Makes both tables, empty. What a killed process has left is dropped first.
     pub(super) async fn create(database: &Database) -> Result<Scratch, ScratchError> {
@@ -117,13 +152,12 @@ impl Scratch {
             named(format!("contentflow_tune_{oid}"))?,
             named(format!("contentflow_tune_{oid}_rows"))?,
         );
-        let columns = Columns { names: String::new(), values: String::new() };
+        let columns = Columns::read(&client, &original, oid).await?;
         let database = database.clone();
-        let mut scratch = Scratch { database, client, original, copy, rows, columns };
+        let scratch = Scratch { database, client, original, copy, rows, columns };
         scratch.lock().await?;
         scratch.clear_leftovers().await?;
         scratch.warn_of_triggers(oid).await?;
-        scratch.columns = scratch.read_columns(oid).await?;
         let options = scratch.options(oid).await?;
         match scratch.make(&options).await {
             Err(ScratchError::Refused { table, source })
@@ -173,7 +207,15 @@ impl Scratch {
             if mark.as_deref() != Some(MARK) {
                 return Err(ScratchError::NameTaken(table.clone()));
             }
-            self.execute(&format!("DROP TABLE {}", table.sql())).await?;
+            match self.execute(&format!("DROP TABLE {}", table.sql())).await {
+                Err(ScratchError::Refused { source, .. })
+                    if source.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) =>
+                {
+                    let (table, reason) = (table.clone(), postgres::describe(&source));
+                    return Err(ScratchError::NotOurs { table, reason });
+                }
+                dropped => dropped?,
+            }
             tracing::info!(%table, "dropped what a tune that was killed had left behind");
         }
         Ok(())
@@ -189,28 +231,6 @@ impl Scratch {
             tracing::warn!(%table, triggers, "the copy has no triggers: what they cost is not measured");
         }
         Ok(())
-    }
-
-    /// The columns that can be written.
-    async fn read_columns(&self, oid: u32) -> Result<Columns, ScratchError> {
-        let sql = "SELECT attname::text, quote_ident(attname) FROM pg_attribute
-                   WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum";
-        let rows = self.within(self.client.query(sql, &[&oid])).await?;
-        let value = |row: &tokio_postgres::Row| -> String {
-            let (name, quoted): (&str, &str) = (row.get(0), row.get(1));
-            match name {
-                "content_job_id" => format!("NULL::text AS {quoted}"),
-                "content_event_at" => format!("'-infinity'::timestamptz AS {quoted}"),
-                "content_event_offset" => format!("-1::int8 AS {quoted}"),
-                "content_event_partition" => format!("-1::int4 AS {quoted}"),
-                "content_recent_jobs" => format!("'{{}}'::text[] AS {quoted}"),
-                "content_recent_positions" => format!("'{{}}'::int8[] AS {quoted}"),
-                _ => format!("d.{quoted}"),
-            }
-        };
-        let names: Vec<&str> = rows.iter().map(|row| row.get(1)).collect();
-        let values: Vec<String> = rows.iter().map(value).collect();
-        Ok(Columns { names: names.join(", "), values: values.join(", ") })
     }
 
     /// The table's storage parameters, its fillfactor among them, which LIKE leaves out. Without autovacuum, which would disturb one trial
@@ -251,11 +271,7 @@ impl Scratch {
     ) -> Result<u64, ScratchError> {
         let Scratch { original, rows, columns, .. } = self;
         let (original, rows, values) = (original.sql(), rows.sql(), &columns.values);
-        // Thousands of ids would otherwise make the planner read the whole table, which may be much larger.
-        self.execute(
-            "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off",
-        )
-        .await?;
+        self.execute(postgres::BY_INDEX).await?;
         let insert = format!(
             "INSERT INTO {rows} SELECT d.ctid, {values} FROM unnest($1::text[]::{id_type}[]) AS b (draft)
              JOIN {original} AS d ON d.event_draft_id = b.draft"
@@ -325,19 +341,14 @@ struct Found {
 impl Found {
     async fn look_up(client: &Client, database: &Database) -> Result<Found, ScratchError> {
         let table = &database.table;
-        let sql = "SELECT pg_class.oid, nspname::text, current_user::text FROM pg_class
-                   JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE pg_class.oid = to_regclass($1)";
-        // The caller has just found it.
-        let row = within(table, client.query_one(sql, &[&table.sql()])).await?;
-        let schema: String = row.get(1);
+        let found = within(table, postgres::find_table(client, table)).await?;
+        // The caller has just found it, and somebody has dropped it since.
+        let (oid, schema) = found.ok_or_else(|| ScratchError::NoTable(table.clone()))?;
         let original = TableName::new(Some(schema.clone()), table.name().to_owned())
             .map_err(|_| ScratchError::NoName(table.clone()))?;
-        Ok(Found { original, schema, user: row.get(2), oid: row.get(0) })
+        let user = within(table, client.query_one("SELECT current_user::text", &[])).await?;
+        Ok(Found { original, schema, user: user.get(0), oid })
     }
-}
-
-fn quoted(identifier: &str) -> String {
-    format!("\"{}\"", identifier.replace('"', "\"\""))
 }
 
 /// A text as SQL. Backslashes stay what they are in names and options.

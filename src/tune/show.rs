@@ -7,7 +7,7 @@ use super::search::{CERTAIN, Choice};
 use super::settings::{Axis, EPOCHS_MIN, Settings};
 use super::statistics::spread;
 use crate::limit::{Capacity, percent};
-use crate::report::grouped;
+use crate::report::{counted, grouped};
 
 /// Bars of the chart on a terminal, and their length.
 const BARS_MAX: usize = 12;
@@ -70,6 +70,7 @@ impl TuneReport {
         let Choice { is_certain, uncertainty, .. } = self.choice;
         let left = match self.unmeasured {
             0 => "Every point of the grid was measured.".to_owned(),
+            1 => "One point of the grid was not measured.".to_owned(),
             left => format!("{left} points of the grid were not measured."),
         };
         let certain = if is_certain {
@@ -124,29 +125,32 @@ impl fmt::Display for TuneReport {
         if self.was_stopped {
             writeln!(
                 f,
-                "Stopped after {} trials: this is what was measured until then.\n",
-                self.trials
+                "Stopped after {}: this is what was measured until then.\n",
+                counted(self.trials.into(), "trial")
             )?;
         }
         writeln!(f, "{}", sentence(&self.about()))?;
         if self.tally.rejected_total() > 0 {
-            let rejected = grouped(self.tally.rejected_total());
+            let rejected = self.tally.rejected_total();
+            let are = if rejected == 1 { "is" } else { "are" };
+            let rejected = grouped(rejected);
             writeln!(
                 f,
-                "{rejected} of them are invalid: counted here, while a run would publish them as dead letters."
+                "{rejected} of them {are} invalid: counted here, while a run would publish them as dead letters."
             )?;
         }
         if self.rowless > 0 {
+            let have = if self.rowless == 1 { "has" } else { "have" };
             let rowless = grouped(self.rowless);
             writeln!(
                 f,
-                "{rowless} of their drafts have no row: rejected here without the retries of a run."
+                "{rowless} of their drafts {have} no row: rejected here without the retries of a run."
             )?;
         }
         writeln!(
             f,
-            "{} trials in {:.0} s, their order drawn with --seed {}.\n",
-            self.trials,
+            "{} in {:.0} s, their order drawn with --seed {}.\n",
+            counted(self.trials.into(), "trial"),
             self.elapsed.as_secs_f64(),
             self.seed
         )?;
@@ -268,6 +272,11 @@ mod tests {
         assert!(report.to_string().contains("came to -30 % when"), "{report}");
         report.was_stopped = true;
         assert!(report.to_string().starts_with("Stopped after 6 trials"));
+        (report.trials, report.unmeasured, report.rows, report.rowless) = (1, 1, 1, 1);
+        let text = report.to_string();
+        for one in ["after 1 trial:", "of 1 row of", "1 of their drafts has", "One point of"] {
+            assert!(text.contains(one), "{one} is not in\n{text}");
+        }
     }
 
     #[test]

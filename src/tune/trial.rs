@@ -15,6 +15,7 @@ use crate::progress::progress;
 use crate::replay::plan::Plan;
 use crate::replay::reader::{Reading, reader};
 use crate::run::{RunError, rules};
+use crate::scan::SILENCE_MAX;
 use crate::shutdown::Abort;
 use crate::source::SourceError;
 use crate::worker::{MakeEffects, Workers, start_measured};
@@ -71,9 +72,7 @@ pub(super) fn run(
     figures: &Arc<Figures>,
     abort: &Arc<Abort>,
 ) -> Result<Option<Trial>, RunError> {
-    let reader = reader(config).map_err(|error| {
-        RunError::Start(format!("the consumer: {error}; check [kafka.properties]"))
-    })?;
+    let reader = reader(config).map_err(|error| RunError::client("the consumer", &error))?;
     let (progress, watch) = progress();
     let progress = Arc::new(progress);
     let rules = rules(config, course.draft_ids);
@@ -82,7 +81,8 @@ pub(super) fn run(
     let Workers { entrances, guards } = started.map_err(RunError::Start)?;
     let mut ingest = Ingest::new(entrances, config.run.clone(), progress, watch);
     let (stop, abort) = (Arc::clone(course.stop), Arc::clone(abort));
-    let mut reading = Reading::new(config, &reader, course.sample, stop, abort);
+    let mut reading =
+        Reading::new(config, &reader, course.sample, stop, abort).giving_up_after(SILENCE_MAX);
     let mut clock = Clock { first_record: None, read: None };
     let read = reading.read(&mut ingest, &mut |reading, ingest| clock.note(reading, ingest));
     let end = Instant::now();

@@ -65,12 +65,18 @@ impl Watch {
         self.began.elapsed().as_secs_f64() / budget.max(1e-9)
     }
 
-    pub(super) fn show(&mut self, trials: usize, settings: Settings) {
+    /// How many trials have ended, without the one to warm up.
+    pub(super) fn trials(&self) -> u32 {
+        self.trials
+    }
+
+    /// Says which trial begins.
+    pub(super) fn show(&mut self, settings: Settings) {
         if let Some(bar) = &mut self.bar {
-            bar.say(&format!("trial {}: {settings}", trials + 1));
+            bar.say(&format!("trial {}: {settings}", self.trials + 1));
             bar.set(match self.budget {
                 Some(_) => self.began.elapsed().as_secs(),
-                None => u64::try_from(trials).unwrap_or(u64::MAX),
+                None => self.trials.into(),
             });
         }
     }

@@ -3,8 +3,7 @@
 use redis::{RedisResult, Value, cmd};
 
 use crate::config;
-use crate::redis::CacheConnection;
-use crate::sink::redis::CacheError;
+use crate::redis::{CacheConnection, CacheError};
 
 /// A connection to the cache.
 pub(super) struct Cached {
@@ -24,11 +23,8 @@ impl Cached {
         let mut values = Vec::with_capacity(ids.len());
         for ids in ids.chunks(self.config.batch_keys) {
             let get = |id: &&str| cmd("GET").arg(self.config.key.key(id)).take();
-            let deadline = self.config.timeout;
-            let replies = self.connection.send(ids.iter().map(get).collect());
-            let replies = tokio::time::timeout(deadline, replies)
-                .await
-                .map_err(|_elapsed| CacheError::NoAnswer(deadline))??;
+            let gets = ids.iter().map(get).collect();
+            let replies = self.connection.send(gets, self.config.timeout).await?;
             for reply in replies {
                 values.push(text(reply)?);
             }

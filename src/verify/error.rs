@@ -4,17 +4,17 @@ use std::io;
 use std::time::Duration;
 
 use crate::check::DraftTableError;
-use crate::dead_letters::DlqError;
 use crate::postgres;
+use crate::redis::CacheError;
+use crate::scan::ScanError;
 use crate::sink::postgres::failure::DatabaseError;
-use crate::sink::redis::CacheError;
 
 /// A verification that could not be finished. What it has found by then is not said: half a proof is none.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// A topic cannot be read.
     #[error(transparent)]
-    Topic(#[from] DlqError),
+    Topic(#[from] ScanError),
     /// No session with the database.
     #[error(transparent)]
     Connect(#[from] postgres::ConnectError),

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use dataflows::change::hash;
 use dataflows::record::Position;
 use dataflows::verify::{About, DraftKey};
 use tokio_postgres::Client;
@@ -16,8 +15,8 @@ use super::table::within;
 use super::topic::Topic;
 use super::{Verify, VerifyError};
 use crate::postgres;
-use crate::sink::postgres::failure::{DatabaseError, Failure};
-use crate::sink::postgres::session::{GRACE, jobs_literal, positions_literal};
+use crate::sink::postgres::failure::Failure;
+use crate::sink::postgres::session::{self, jobs_literal, positions_literal};
 use crate::sink::redis::{Connection, Keys};
 
 /// How often what is touched is looked at again: others may have changed a row in between.
@@ -73,13 +72,11 @@ impl Verify<'_> {
                 Some(Rewrite { draft: &difference.draft, remedy })
             })
             .collect();
-        // In the order in which the pipeline locks rows.
-        rewrites.sort_by_key(|rewrite| (hash(rewrite.draft), rewrite.draft));
+        // In the order in which the pipeline locks rows: in another one the two could wait for each other.
+        rewrites.sort_by_key(|rewrite| rewrite.draft);
         let client = postgres::connect(&self.config.database).await?;
-        let setup = client.batch_execute(
-            "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off",
-        );
-        within(self.config.database.statement_timeout, WRITE, setup).await?;
+        let deadline = postgres::deadline(&self.config.database);
+        within(deadline, WRITE, client.batch_execute(postgres::BY_INDEX)).await?;
         let (whole, memory): (Vec<_>, Vec<_>) =
             rewrites.into_iter().partition(|rewrite| rewrite.remedy.winner.is_some());
         for rewrites in [whole, memory] {
@@ -144,12 +141,9 @@ impl Verify<'_> {
             parameters.extend(event);
         }
         let sql = self.sql(is_whole);
-        let answer = client.execute(&sql, &parameters);
-        let deadline = self.config.database.statement_timeout + GRACE;
-        match tokio::time::timeout(deadline, answer).await {
-            Ok(answer) => answer.map(drop).map_err(Failure::of),
-            Err(_elapsed) => Err(Failure::Out(DatabaseError::NoAnswer(deadline))),
-        }
+        let answer = async { client.execute(&sql, &parameters).await.map_err(Failure::of) };
+        let deadline = postgres::deadline(&self.config.database);
+        session::within(deadline, answer).await.map(drop)
     }
 
     /// The version of a row changes with everything that is written into it.
@@ -172,7 +166,7 @@ impl Verify<'_> {
                   AS b (draft, version, jobs, positions{columns})
              WHERE d.event_draft_id = b.draft AND d.xmin::text = b.version",
             table = self.config.database.table.sql(),
-            id_type = self.table.id_type,
+            id_type = self.table.id_type(),
         )
     }
 }

@@ -14,9 +14,6 @@ use crate::postgres;
 /// Rows in one answer: some megabytes.
 const FETCH_ROWS: i32 = 5_000;
 
-/// Beyond the server's own limit for a statement; then it is frozen or gone.
-const GRACE: Duration = Duration::from_secs(2);
-
 /// A row as it was read.
 #[derive(Clone, Debug)]
 pub(super) struct Stored {
@@ -36,7 +33,7 @@ pub(super) async fn snapshot(
     mut visit: impl AsyncFnMut(Vec<Stored>) -> Result<(), VerifyError>,
 ) -> Result<(), VerifyError> {
     let mut client = postgres::connect(config).await?;
-    let deadline = config.statement_timeout + GRACE;
+    let deadline = postgres::deadline(config);
     let transaction = client
         .build_transaction()
         .isolation_level(IsolationLevel::RepeatableRead)
@@ -63,7 +60,7 @@ pub(super) async fn again(
     ids: &[&str],
 ) -> Result<Vec<Stored>, VerifyError> {
     let which = format!("WHERE event_draft_id = ANY ($1::text[]::{id_type}[])");
-    let (sql, deadline) = (select(config, &which), config.statement_timeout + GRACE);
+    let (sql, deadline) = (select(config, &which), postgres::deadline(config));
     let rows = within(deadline, READ, client.query(&sql, &[&ids])).await?;
     Ok(rows.iter().map(stored).collect())
 }

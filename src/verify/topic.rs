@@ -12,8 +12,8 @@ use rdkafka::message::{BorrowedMessage, Message};
 use super::VerifyError;
 use crate::config::Config;
 use crate::dead_letters::Entry;
-use crate::dead_letters::scan::{Reader, Stretch, Stretches};
 use crate::progress_bar::Bar;
+use crate::scan::{Reader, ScanError, Stretch, Stretches};
 use crate::source::{headers_of, record_of};
 
 /// The topic and its dead letters.
@@ -84,7 +84,7 @@ impl<'a> Topic<'a> {
     fn letters(&self) -> Result<HashMap<(i32, i64), i64>, VerifyError> {
         let topic = &self.config.dead_letters.topic;
         let mut letters = HashMap::new();
-        self.reader.walk(topic, &self.reader.everything(topic)?, |message| {
+        self.reader.walk::<ScanError>(topic, &self.reader.everything(topic)?, |message| {
             if let Entry::Letter(letter) = Entry::read(message)
                 && letter.stage == Stage::Write.name()
                 && letter.origin.topic == self.name()
@@ -119,10 +119,10 @@ impl<'a> Topic<'a> {
                 (*partition, Stretch { from, to: from.max(*to) })
             })
             .collect();
-        let records = |stretch: &Stretch| u64::try_from(stretch.to - stretch.from).unwrap_or(0);
+        let records = |stretch: &Stretch| stretch.left_from(stretch.from);
         let mut bar = Bar::new("records", stretches.values().map(records).sum());
         let mut read = 0;
-        let walked = self.reader.walk(self.name(), &stretches, |message| {
+        let walked = self.reader.walk::<ScanError>(self.name(), &stretches, |message| {
             visit(message);
             read += 1;
             if read % 1_000 == 0 {

@@ -7,7 +7,7 @@ use contentflow::lease::{Lease, lease_key};
 use crate::world::private::{Redis, RedisCluster};
 use crate::world::{Running, World, block_on, event, eventually};
 
-use super::stores::{connected, held, resumes, single, through};
+use super::stores::{connected, held, publish_all, resumes, single, through};
 
 /// A world whose cache is the cluster, and a run that has its connections to it.
 fn on(cluster: &RedisCluster, name: &str) -> (World, Running) {
@@ -39,7 +39,7 @@ fn f6_in_a_cluster_each_key_and_each_lease_is_deleted_by_the_owner_of_its_slot()
     world.drafts(&drafts);
     cluster.fill(keys(&drafts));
     cluster.fill(["event:draft:tag", "event:draft:nobody's"]);
-    world.publish(drafts.iter().map(|draft| event(draft, "job").on(0)));
+    publish_all(&world, &drafts, "job");
     eventually("it is through", || world.committed() == through(1 + records));
     assert!(cluster.left(keys(&drafts)).is_empty());
     assert_eq!(cluster.left(["event:draft:tag", "event:draft:nobody's"]).len(), 2);
@@ -69,9 +69,7 @@ fn f6_slots_that_move_are_followed_while_they_move_and_after() {
     drafts.extend(spread("d", 40_000).into_iter().filter(moves).take(40));
     assert_eq!(drafts.len(), 100);
     world.drafts(&drafts);
-    let publish = |job: &str| {
-        world.publish(drafts.iter().map(|draft| event(draft, job).on(0)));
-    };
+    let publish = |job: &str| publish_all(&world, &drafts, job);
     cluster.fill(keys(&drafts));
     cluster.begin_to_move(slots.clone());
     publish("job-1");
@@ -98,8 +96,7 @@ fn f6_a_load_goes_through_a_cluster_while_its_slots_move_and_its_nodes_die() {
     cluster.fill(keys(&drafts));
     let mut parts = drafts.chunks(200);
     let mut publish = || {
-        let part = parts.next().unwrap();
-        world.publish(part.iter().map(|draft| event(draft, "job").on(0)));
+        publish_all(&world, parts.next().unwrap(), "job");
     };
     publish();
     cluster.begin_to_move(0..=300);
@@ -126,7 +123,7 @@ fn f6_a_slot_that_no_node_of_a_cluster_serves_is_waited_for() {
     cluster.fill(keys(&drafts));
     let tell_all = |command: &str| cluster.masters.iter().for_each(|node| node.tell(command));
     tell_all("CLUSTER DELSLOTSRANGE 0 1000");
-    world.publish(drafts.iter().map(|draft| event(draft, "job").on(0)));
+    publish_all(&world, &drafts, "job");
     held(&running, "CLUSTERDOWN");
     cluster.masters[0].tell("CLUSTER ADDSLOTSRANGE 0 1000");
     cluster.await_all();
@@ -142,9 +139,7 @@ fn f6_when_a_replica_takes_over_the_dels_go_to_it() {
     let [first, second] = [&cluster.masters[0], cluster.replica.as_ref().unwrap()];
     let [asked, killed] = ["a", "k"].map(|prefix| spread(prefix, 150));
     world.drafts(asked.iter().chain(&killed));
-    let publish = |drafts: &[String]| {
-        world.publish(drafts.iter().map(|draft| event(draft, "job").on(0)));
-    };
+    let publish = |drafts: &[String]| publish_all(&world, drafts, "job");
     cluster.fill(keys(&asked));
     eventually("the replica has it all", || first.ask::<u64>("WAIT 1 1000").unwrap() == 1);
     second.tell("CLUSTER FAILOVER");
@@ -187,7 +182,7 @@ fn f6_readers_check_and_verify_find_their_keys_in_a_cluster() {
     world.drafts(["slow"]);
     let slow = "event:draft:slow";
     let lease = block_on(Lease::take(&mut cache, slow, Duration::from_secs(60))).unwrap().unwrap();
-    world.publish(drafts.iter().map(|draft| event(draft, "job").on(0)));
+    publish_all(&world, &drafts, "job");
     world.publish([event("slow", "job").on(0)]);
     eventually("they are through", || world.committed() == through(22));
     assert!(!block_on(lease.fill(&mut cache, "old", config.ttl)).unwrap(), "its lease is gone");

@@ -5,7 +5,7 @@ use redis::Commands;
 use crate::world::private::{Redis, RedisSentinels};
 use crate::world::{World, event, eventually};
 
-use super::stores::{connected, held, single, through};
+use super::stores::{connected, held, publish_all, single, through};
 
 fn key(draft: &str) -> String {
     format!("event:draft:{draft}")
@@ -58,9 +58,7 @@ fn f6_when_the_master_dies_the_dels_wait_for_the_one_that_sentinel_names_next() 
     let [before, after, back] = ["before", "after", "back"].map(drafts);
     world.drafts(before.iter().chain(&after).chain(&back));
     fill(first, &[before.as_slice(), &after].concat());
-    let publish = |drafts: &[String]| {
-        world.publish(drafts.iter().map(|draft| event(draft, "job").on(0)));
-    };
+    let publish = |drafts: &[String]| publish_all(&world, drafts, "job");
     publish(&before);
     eventually("the first are through", || world.committed() == through(101));
     replicated(first);

@@ -21,6 +21,11 @@ pub(super) fn connected(world: &World) -> Running {
     running
 }
 
+/// Publishes an event of each draft, as that job, to partition 0.
+pub(super) fn publish_all(world: &World, drafts: &[String], job: &str) {
+    world.publish(drafts.iter().map(|draft| event(draft, job).on(0)));
+}
+
 /// So many records of partition 0 are through.
 pub(super) fn through(records: i64) -> Offsets {
     [(0, records)].into()

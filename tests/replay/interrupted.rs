@@ -4,7 +4,10 @@ use contentflow::generate::Mix;
 
 use super::{replay, replayed};
 use crate::world::private::signal;
-use crate::world::{Ended, Offsets, Session, World, event, eventually, images};
+use crate::world::{
+    Ended, Offsets, PARTITIONS, Session, World, create_topic, delete_topic, event, eventually,
+    images,
+};
 
 /// The command that a replay which has ended early tells to go on with, without the program's name.
 fn way_on(ended: &Ended) -> Vec<&str> {
@@ -115,6 +118,30 @@ fn while_a_server_is_away_a_replay_waits_for_it() {
     // What was under way when the wire was cut was written, or was not.
     assert_eq!((report.read, report.applied + report.duplicate), (2, 2));
     assert_eq!(world.cached_among(["d1", "d2"]), Vec::<&str>::new());
+}
+
+#[test]
+fn a_topic_that_is_made_again_under_a_replay_ends_it() {
+    let mut world = World::new("replay-made-again");
+    world.set("kafka.properties.topic.metadata.refresh.interval.ms", 500);
+    world.set("kafka.properties.topic.metadata.propagation.max.ms", 500);
+    // Little is fetched ahead, so that the rest is in the topic alone.
+    world.set("kafka.properties.queued.min.messages", 1);
+    world.set("kafka.properties.fetch.message.max.bytes", 1_000);
+    world.load(one_event_a_draft());
+    let locked = obstacle(&world);
+    let running = world.start(&IN_PARTS);
+    eventually("it waits for a row", || world.database.somebody_waits());
+    delete_topic(world.topic());
+    eventually("it can be made again", || world.cluster().is_gone(world.topic()));
+    create_topic(world.topic(), PARTITIONS, &[]);
+    locked.sql("ROLLBACK");
+
+    let ended = running.wait();
+    let error = ended.failure(1);
+    assert!(error.contains("ends at offset 0") && error.contains("made again"), "{error}");
+    assert!(error.contains("hint: start again, from the topic's beginning"), "{error}");
+    replay(&world, &[]);
 }
 
 #[test]

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use contentflow::redis::CacheError;
 use contentflow::sink::dead_letter::{Form, Publish};
 use contentflow::sink::postgres::failure::{DatabaseError, Failure};
 use contentflow::sink::postgres::table::{Amendment, Table};
-use contentflow::sink::redis::{CacheError, Keys};
+use contentflow::sink::redis::Keys;
 use dataflows::change::{Change, Rejected};
 use dataflows::planted::{Bug, is_planted};
 use dataflows::record::Position;

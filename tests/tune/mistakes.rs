@@ -31,11 +31,11 @@ fn a_topic_with_nothing_to_measure_is_said_to_be_so() {
     assert!(ended.failure(1).contains("has no records"), "{}", ended.err);
     world.publish([record("no event"), record("neither")]);
     let ended = tune(&world, &[]);
-    assert!(ended.failure(1).contains("none of the newest 2 records"), "{}", ended.err);
+    assert!(ended.failure(1).contains("of the newest 2 records of "), "{}", ended.err);
     world.publish([event("nobody's", "job-1")]);
     let ended = tune(&world, &[]);
     let text = ended.failure(1);
-    assert!(text.contains("event_drafts has no row for any of the 1 drafts"), "{text}");
+    assert!(text.contains("are about 1 draft, and the table event_drafts has no row"), "{text}");
     assert!(text.contains("hint: ") && text.contains("--effects none"), "{text}");
     assert_eq!(scratch_tables(&world), 0);
     world.set("kafka.topic", "no-such-topic");
@@ -100,4 +100,38 @@ fn somebody_elses_table_and_another_tune_are_left_alone() {
     other.sql(&format!("SELECT pg_advisory_lock(1667658862, hashtext('\"public\".\"{name}\"'))"));
     let ended = tune(&world, &[]);
     assert!(ended.failure(1).contains("another `contentflow tune` is at work"), "{}", ended.err);
+}
+
+#[test]
+fn a_tune_that_fails_leaves_no_chart_behind_and_spoils_none() {
+    let world = World::new("tune-no-chart");
+    tune(&world, &["--chart", "new.svg"]).failure(1);
+    assert!(!world.path("new.svg").exists());
+    std::fs::write(world.path("old.svg"), "a chart").unwrap();
+    tune(&world, &["--chart", "old.svg"]).failure(1);
+    assert_eq!(world.file("old.svg"), "a chart");
+}
+
+#[test]
+fn a_copy_that_another_user_has_left_behind_is_told_with_what_to_do() {
+    let mut world = World::new("tune-others");
+    world.drafts(["d1"]);
+    world.publish([event("d1", "job-1")]);
+    let oid = world.database.value("SELECT 'event_drafts'::regclass::oid");
+    let name = format!("contentflow_tune_{oid}");
+    let role = format!("guest_{:08x}", fastrand::u32(..));
+    world.database.sql(&format!(
+        "CREATE TABLE {name} (); COMMENT ON TABLE {name} IS
+             'contentflow tune: a scratch copy, may be dropped at any time when no tune runs';
+         CREATE ROLE {role} LOGIN; GRANT SELECT, UPDATE ON event_drafts TO {role};
+         GRANT CREATE ON SCHEMA public TO {role}"
+    ));
+    let owner = world.database.url.clone();
+    let (_, address) = owner.split_once("://").unwrap().1.split_once('@').unwrap();
+    world.set("database.url", format!("postgres://{role}@{address}"));
+    let ended = tune(&world, &[]);
+    world.database.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+    let text = ended.failure(1);
+    assert!(text.contains(&name) && text.contains("must be owner"), "{text}");
+    assert!(text.contains("hint: drop ") && text.contains("as its owner"), "{text}");
 }

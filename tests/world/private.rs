@@ -2,6 +2,7 @@
 //!
 //! Whatever is frozen is thawed and whatever runs is stopped when its guard is dropped, also by a failing test.
 
+use std::net::TcpListener;
 use std::process::Command;
 
 mod disk;
@@ -12,9 +13,25 @@ mod redis_sentinels;
 
 pub(crate) use disk::SmallDisk;
 pub(crate) use postgres::Postgres;
-pub(crate) use redis::{Redis, free_port};
+pub(crate) use redis::Redis;
 pub(crate) use redis_cluster::RedisCluster;
 pub(crate) use redis_sentinels::RedisSentinels;
+
+/// A port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    let [port] = free_ports();
+    port
+}
+
+/// Different ports that nobody listens on, below the range of outgoing connections, so that a server can come back to its own.
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
+    // Each is taken until all are found: none comes twice.
+    let ports = std::iter::repeat_with(|| fastrand::u16(20_000..32_000)).take(1_000);
+    let taken = ports.filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
+    let taken: Vec<TcpListener> = taken.take(N).collect();
+    let ports: Vec<u16> = taken.iter().map(|it| it.local_addr().unwrap().port()).collect();
+    ports.try_into().expect("there are free ports")
+}
 
 /// Sends a signal to processes that the test has started, itself or through a server of its own.
 pub(crate) fn signal(pids: &[u32], name: &str) {

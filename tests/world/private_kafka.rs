@@ -5,7 +5,6 @@
 //! ends, however that happens.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tempfile::TempDir;
 
 use super::cluster::Cluster;
+use super::private::free_ports;
 use super::slow_wire::Slowness;
 use super::{Proxy, World, certificates, eventually};
 
@@ -258,13 +258,6 @@ impl Keeper {
         self.answers.read_line(&mut answer).unwrap();
         assert_eq!(answer, "done\n", "{word}");
     }
-}
-
-/// Ports below the range that the kernel gives to outgoing connections.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let ports = std::iter::repeat_with(|| fastrand::u16(20_000..32_000));
-    let free = ports.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
-    free.take(N).collect::<Vec<_>>().try_into().unwrap()
 }
 
 /// The command that runs that class.

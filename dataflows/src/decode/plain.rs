@@ -2,7 +2,7 @@
 //! without a query. One pass over the bytes, a fraction of the parser's work.
 //!
 //! It knows no rule of its own: whatever it does not take goes the long way and is judged there, and what it takes the long way would take
-//! too, with the same result (`tests/properties.rs` holds them against each other).
+//! too, with the same result (`decode/tests/properties.rs` holds them against each other).
 
 use std::borrow::Cow;
 

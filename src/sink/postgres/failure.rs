@@ -1,9 +1,12 @@
-//! What an error of PostgreSQL means for the rows that were being written: the one place that decides it.
+//! What an error of PostgreSQL means for the rows that were being written. (Whether one means that the server is away, where no row is at
+//! stake, says `postgres::is_away`.)
 
 use std::time::Duration;
 
 use dataflows::reject::{Fault, Reason};
 use tokio_postgres::error::SqlState;
+
+use crate::postgres;
 
 /// A failed statement, by what follows from it.
 #[derive(Debug)]
@@ -30,11 +33,11 @@ pub enum DatabaseError {
     #[error("no answer within {0:?}")]
     NoAnswer(Duration),
     /// The server's or the connection's error.
-    #[error("{}", describe(.0))]
+    #[error("{}", postgres::describe(.0))]
     Postgres(#[from] tokio_postgres::Error),
     /// There is no connection to be had.
     #[error(transparent)]
-    Connect(#[from] crate::postgres::ConnectError),
+    Connect(#[from] postgres::ConnectError),
 }
 
 impl Failure {
@@ -57,7 +60,11 @@ impl Failure {
             )
             | None => Failure::Out(error.into()),
             // Bad data, a constraint, a limit, a trigger; also codes that a trigger makes up, or one row could stop all others.
-            Some(_) => Failure::Refused { fault: refusal(&error), culprit: None },
+            Some(_) => {
+                // In the server's words, without its detail: that would quote the row.
+                let fault = Fault::new(Reason::DatabaseRefused, postgres::describe(&error));
+                Failure::Refused { fault, culprit: None }
+            }
         }
     }
 
@@ -74,21 +81,4 @@ impl Failure {
 fn is_contention(code: &SqlState) -> bool {
     [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE, SqlState::QUERY_CANCELED]
         .contains(code)
-}
-
-/// The refusal in the server's words, without its detail: that would quote the row.
-fn refusal(error: &tokio_postgres::Error) -> Fault {
-    let message = match error.as_db_error() {
-        Some(db) => format!("{} ({})", db.message(), db.code().code()),
-        None => error.to_string(),
-    };
-    Fault::new(Reason::DatabaseRefused, message)
-}
-
-fn describe(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(db) => format!("{} ({})", db.message(), db.code().code()),
-        None => std::error::Error::source(error)
-            .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")),
-    }
 }

@@ -12,9 +12,7 @@ use tokio_postgres::{Client, Row, Statement};
 use super::failure::{DatabaseError, Failure};
 use super::table::{Amendment, Table};
 use crate::config::Database;
-
-/// How long the client waits beyond the server's own statement timeout: a frozen server enforces nothing.
-pub(crate) const GRACE: Duration = Duration::from_secs(5);
+use crate::postgres;
 
 /// A lane's connection, made when it is needed.
 pub struct Session {
@@ -41,7 +39,7 @@ impl Session {
         statement: impl Fn(&Open) -> &Statement + Send,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Failure> {
-        let deadline = self.config.statement_timeout + GRACE;
+        let deadline = postgres::deadline(&self.config);
         let open = match &mut self.open {
             Some(open) => open,
             closed => {
@@ -94,7 +92,7 @@ impl Table for Session {
 }
 
 /// Waits for an answer, but not for ever.
-async fn within<T>(
+pub(crate) async fn within<T>(
     deadline: Duration,
     answer: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
@@ -105,12 +103,9 @@ async fn within<T>(
 
 impl Open {
     async fn connect(config: &Database, id_type: &str) -> Result<Open, Failure> {
-        let client =
-            crate::postgres::connect(config).await.map_err(|error| Failure::Out(error.into()))?;
+        let client = postgres::connect(config).await.map_err(|error| Failure::Out(error.into()))?;
         let setup = async {
-            // Thousands of ids make the planner prefer reading the whole table. Through the index the rows are also locked
-            // in the order in which they are given, so that two writers cannot deadlock.
-            client.batch_execute("SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off").await?;
+            client.batch_execute(postgres::BY_INDEX).await?;
             let table = config.table.sql();
             Ok((
                 client.prepare(&update_sql(table, id_type)).await?,

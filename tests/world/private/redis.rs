@@ -1,13 +1,13 @@
 //! A Redis server of a test's own.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
 use tempfile::TempDir;
 
 use super::super::eventually;
-use super::Frozen;
+use super::{Frozen, free_port};
 
 /// A Redis server that survives being killed with all its keys. Stopped and deleted when it is dropped.
 pub(crate) struct Redis {
@@ -111,13 +111,6 @@ fn listens(child: &mut Child, port: u16) -> bool {
         has_ended || TcpStream::connect(("127.0.0.1", port)).is_ok()
     });
     !has_ended
-}
-
-/// A port that nobody listens on, below the range of outgoing connections, so that the server can come back to it.
-pub(crate) fn free_port() -> u16 {
-    let ports = std::iter::repeat_with(|| fastrand::u16(20_000..32_000));
-    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    ports.take(1_000).find(is_free).expect("there are free ports")
 }
 
 fn spawn(port: u16, directory: &TempDir, arguments: &[String]) -> Child {

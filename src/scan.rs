@@ -5,19 +5,55 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{DlqError, Place};
 use crate::config;
 use crate::kafka;
 
 /// Without a record or an end of a partition for so long, the brokers are taken to be out.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Often enough to notice silence.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A topic that could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// No broker, no topic, or no client.
+    #[error(transparent)]
+    Kafka(#[from] kafka::KafkaError),
+    /// The topic could not be read.
+    #[error("the topic {topic} cannot be read: {source}")]
+    Unreadable {
+        /// Its name.
+        topic: String,
+        /// What the client says.
+        source: ClientError,
+    },
+    /// The brokers stopped answering.
+    #[error("nothing came from the topic {topic} for {seconds} s")]
+    Silent {
+        /// Its name.
+        topic: String,
+        /// How long that was.
+        seconds: u64,
+    },
+}
+
+impl ScanError {
+    /// What to do about it.
+    pub fn remedy(&self) -> String {
+        match self {
+            ScanError::Kafka(error) => error.remedy(),
+            ScanError::Unreadable { .. } => {
+                "grant READ on it, or look into the broker's log".to_owned()
+            }
+            ScanError::Silent { .. } => "check the brokers".to_owned(),
+        }
+    }
+}
 
 /// Reads topics without being a member of a group, committed transactions only.
 pub(crate) struct Reader {
@@ -28,19 +64,26 @@ pub(crate) struct Reader {
 
 /// A stretch of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stretch {
+pub struct Stretch {
     /// The first offset to read.
-    pub(crate) from: i64,
+    pub from: i64,
     /// The first offset not to read.
-    pub(crate) to: i64,
+    pub to: i64,
 }
 
-/// What to read of a topic, by partition.
-pub(crate) type Stretches = BTreeMap<i32, Stretch>;
+impl Stretch {
+    /// How many offsets there are from there on.
+    pub fn left_from(self, next: i64) -> u64 {
+        u64::try_from(self.to - next.max(self.from)).unwrap_or(0)
+    }
+}
+
+/// What to read of a topic, by partition; of some there may be nothing.
+pub type Stretches = BTreeMap<i32, Stretch>;
 
 impl Reader {
     /// A reader; nothing is sent yet.
-    pub(crate) fn new(config: &config::Kafka) -> Result<Reader, DlqError> {
+    pub(crate) fn new(config: &config::Kafka) -> Result<Reader, ScanError> {
         let mut client = kafka::client_config(config);
         // The group's name is for access rights: the reader neither joins it nor commits for it.
         client.set("group.id", &config.group);
@@ -60,14 +103,14 @@ impl Reader {
     }
 
     /// All that the topic holds now. A partition without records is left out.
-    pub(crate) fn everything(&self, topic: &str) -> Result<Stretches, DlqError> {
+    pub(crate) fn everything(&self, topic: &str) -> Result<Stretches, ScanError> {
         let mut stretches = self.watermarks(topic)?;
         stretches.retain(|_, stretch| stretch.from < stretch.to);
         Ok(stretches)
     }
 
     /// Where each partition begins and ends now.
-    pub(crate) fn watermarks(&self, topic: &str) -> Result<Stretches, DlqError> {
+    pub(crate) fn watermarks(&self, topic: &str) -> Result<Stretches, ScanError> {
         let partitions = i32::try_from(self.partitions(topic)?).unwrap_or(i32::MAX);
         let watermarks = (0..partitions).map(|partition| {
             let watermarks =
@@ -83,7 +126,7 @@ impl Reader {
         &self,
         topic: &str,
         partitions: impl Iterator<Item = i32>,
-    ) -> Result<BTreeMap<i32, i64>, DlqError> {
+    ) -> Result<BTreeMap<i32, i64>, ScanError> {
         let mut list = TopicPartitionList::new();
         partitions.for_each(|partition| {
             list.add_partition(topic, partition);
@@ -100,12 +143,12 @@ impl Reader {
     }
 
     /// How many processes are in the group.
-    pub(crate) fn group_members(&self, group: &str) -> Result<usize, DlqError> {
+    pub(crate) fn group_members(&self, group: &str) -> Result<usize, ScanError> {
         Ok(self.admin.group_members(group)?)
     }
 
     /// How many partitions the topic has.
-    pub(crate) fn partitions(&self, topic: &str) -> Result<usize, DlqError> {
+    pub(crate) fn partitions(&self, topic: &str) -> Result<usize, ScanError> {
         Ok(self.admin.partitions(topic, kafka::METADATA_TIMEOUT)?)
     }
 
@@ -114,12 +157,12 @@ impl Reader {
     ///
     /// Offsets are not counted: aborted and control records leave gaps. A partition is over when a record at or past its
     /// end is seen, or when the client reports that there is nothing more to read.
-    pub(crate) fn walk(
+    pub(crate) fn walk<E: From<ScanError>>(
         &self,
         topic: &str,
         stretches: &Stretches,
-        mut visit: impl FnMut(&BorrowedMessage<'_>) -> Result<ControlFlow<()>, DlqError>,
-    ) -> Result<(), DlqError> {
+        mut visit: impl FnMut(&BorrowedMessage<'_>) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
         let mut open = stretches.clone();
         open.retain(|_, stretch| stretch.from < stretch.to);
         self.assign(topic, &open)?;
@@ -138,54 +181,52 @@ impl Reader {
                         open.remove(&message.partition());
                     }
                 }
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                Some(Err(ClientError::PartitionEOF(partition))) => {
                     heard = Instant::now();
                     open.remove(&partition);
                 }
-                Some(Err(source @ KafkaError::MessageConsumptionFatal(_))) => {
-                    return Err(unreadable(topic, source));
+                Some(Err(source @ ClientError::MessageConsumptionFatal(_))) => {
+                    return Err(unreadable(topic, source).into());
                 }
                 // The client goes on trying by itself: what does not pass ends in silence.
                 Some(Err(source)) if heard.elapsed() > SILENCE_MAX => {
-                    return Err(unreadable(topic, source));
+                    return Err(unreadable(topic, source).into());
                 }
                 None if heard.elapsed() > SILENCE_MAX => {
-                    return Err(DlqError::Silent {
-                        topic: topic.to_owned(),
-                        seconds: SILENCE_MAX.as_secs(),
-                    });
+                    let seconds = SILENCE_MAX.as_secs();
+                    return Err(ScanError::Silent { topic: topic.to_owned(), seconds }.into());
                 }
                 Some(Err(_)) | None => {}
             }
         }
-        self.assign(topic, &Stretches::new())
+        Ok(self.assign(topic, &Stretches::new())?)
     }
 
     /// Shows one record to `visit`; `None` if there is no committed record at that place.
     pub(crate) fn at<T>(
         &self,
         topic: &str,
-        place: Place,
+        partition: i32,
+        offset: i64,
         visit: impl Fn(&BorrowedMessage<'_>) -> T,
-    ) -> Result<Option<T>, DlqError> {
-        let Some(stretch) = self.everything(topic)?.remove(&place.partition) else {
+    ) -> Result<Option<T>, ScanError> {
+        let Some(stretch) = self.everything(topic)?.remove(&partition) else {
             return Ok(None);
         };
-        if !(stretch.from..stretch.to).contains(&place.offset) {
+        if !(stretch.from..stretch.to).contains(&offset) {
             return Ok(None);
         }
         // Not to the next offset but to the end: a reader past a transaction is given what comes after it.
-        let rest =
-            Stretches::from([(place.partition, Stretch { from: place.offset, to: stretch.to })]);
+        let rest = Stretches::from([(partition, Stretch { from: offset, to: stretch.to })]);
         let mut found = None;
-        self.walk(topic, &rest, |message| {
-            found = (message.offset() == place.offset).then(|| visit(message));
+        self.walk::<ScanError>(topic, &rest, |message| {
+            found = (message.offset() == offset).then(|| visit(message));
             Ok(ControlFlow::Break(()))
         })?;
         Ok(found)
     }
 
-    fn assign(&self, topic: &str, stretches: &Stretches) -> Result<(), DlqError> {
+    fn assign(&self, topic: &str, stretches: &Stretches) -> Result<(), ScanError> {
         let mut list = TopicPartitionList::new();
         for (partition, stretch) in stretches {
             list.add_partition_offset(topic, *partition, Offset::Offset(stretch.from))
@@ -195,6 +236,6 @@ impl Reader {
     }
 }
 
-fn unreadable(topic: &str, source: KafkaError) -> DlqError {
-    DlqError::Unreadable { topic: topic.to_owned(), source }
+fn unreadable(topic: &str, source: ClientError) -> ScanError {
+    ScanError::Unreadable { topic: topic.to_owned(), source }
 }

@@ -1,0 +1,170 @@
+//! What can go wrong with Redis, whichever kind it is.
+
+use std::time::Duration;
+
+use redis::{ErrorKind, RedisError};
+
+use super::URL_FORMS;
+use super::place::description;
+
+/// Why keys could not be read or deleted. A lane of a run holds all of it as an outage: a DEL is never given up, and no event can be blamed.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The server did not answer in time; the connection is given up.
+    #[error("no answer within {0:?}")]
+    NoAnswer(Duration),
+    /// The server's or the connection's error.
+    #[error(transparent)]
+    Refused(#[from] RedisError),
+    /// There is no connection to be had.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}
+
+/// Why there is no connection. None of them shows a password.
+#[derive(Debug, thiserror::Error)]
+#[error("{}; {}", self.what(), self.remedy())]
+pub enum ConnectError {
+    /// No server there, or it does not answer.
+    Unreachable {
+        /// Host and port.
+        address: String,
+        /// What the system says.
+        reason: String,
+    },
+    /// A server that takes no commands now: it loads its data, or fails over.
+    NotReady {
+        /// Host and port.
+        address: String,
+        /// What it says.
+        reason: String,
+    },
+    /// It wants a password, or another one.
+    Authentication {
+        /// Host and port.
+        address: String,
+        /// What it says.
+        reason: String,
+    },
+    /// No encrypted connection could be made, and the URL asks for one.
+    Tls {
+        /// Host and port.
+        address: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The sentinels watch no master of that name.
+    UnknownMaster {
+        /// The name, and where the sentinels are.
+        address: String,
+        /// The masters that they do watch.
+        known: String,
+    },
+    /// The URL cannot be used.
+    BadUrl {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The server refuses for another reason.
+    Refused {
+        /// Host and port.
+        address: String,
+        /// What it says.
+        reason: String,
+    },
+}
+
+impl ConnectError {
+    /// What happened.
+    pub fn what(&self) -> String {
+        match self {
+            ConnectError::Unreachable { address, reason } => {
+                format!("Redis cannot be reached at {address}: {reason}")
+            }
+            ConnectError::NotReady { address, reason } => {
+                format!("Redis at {address} is not ready: {reason}")
+            }
+            ConnectError::Authentication { address, reason } => {
+                format!("Redis at {address} does not let us in: {reason}")
+            }
+            ConnectError::Tls { address, reason } => {
+                format!("no TLS with Redis at {address}: {reason}")
+            }
+            ConnectError::UnknownMaster { address, known: _ } => {
+                format!("cache.url names a master that is not known there: {address}")
+            }
+            ConnectError::BadUrl { reason } => format!("cache.url {reason}"),
+            ConnectError::Refused { address, reason } => {
+                format!("Redis at {address} refuses: {reason}")
+            }
+        }
+    }
+
+    /// What to do about it.
+    pub fn remedy(&self) -> String {
+        match self {
+            ConnectError::Unreachable { .. } => "start the server, or set cache.url (or REDIS_URL) to where it is, with rediss:// if it speaks TLS there".to_owned(),
+            ConnectError::NotReady { .. } => "wait until it is up".to_owned(),
+            ConnectError::Authentication { .. } => {
+                "check user and password in cache.url: redis://user:password@host:6379/0, special characters as %XX; those of \
+                 sentinels are the parameters sentinel_user and sentinel_password".to_owned()
+            }
+            ConnectError::Tls { .. } => "check that the server speaks TLS on this port, with a certificate for this host".to_owned(),
+            ConnectError::UnknownMaster { known, .. } => {
+                format!("behind the addresses of the sentinels, write one of the masters that they watch: {known}")
+            }
+            ConnectError::BadUrl { .. } => format!("write {URL_FORMS}"),
+            ConnectError::Refused { .. } => "check the database number in cache.url, the rights of its user (docs/cache.md), and the server's log".to_owned(),
+        }
+    }
+
+    /// True if it may pass by itself.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, ConnectError::Unreachable { .. } | ConnectError::NotReady { .. })
+    }
+
+    pub(super) fn from_client(
+        error: &RedisError,
+        address: String,
+        encrypted: bool,
+    ) -> ConnectError {
+        // Of an answer, its own words; of anything else, the client's.
+        let reason = error.detail().map_or_else(|| error.to_string(), str::to_owned);
+        let reason = reason.trim_end_matches('.').to_owned();
+        match (error.kind(), error.code()) {
+            (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
+                let reason =
+                    error.detail().map_or("user or password are wrong".to_owned(), |_| reason);
+                ConnectError::Authentication { address, reason }
+            }
+            (_, Some("LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY")) => {
+                ConnectError::NotReady { address, reason }
+            }
+            _ if reason.contains("cluster support disabled") => {
+                let reason = format!("says that {address} is in a cluster, and it is not");
+                ConnectError::BadUrl { reason }
+            }
+            (ErrorKind::InvalidClientConfig, _) => {
+                ConnectError::BadUrl { reason: description(error) }
+            }
+            (ErrorKind::Io, _) if error.is_timeout() => {
+                ConnectError::Unreachable { address, reason: "no answer in time".to_owned() }
+            }
+            // A handshake that fails is an I/O error like any other, but for its words.
+            (ErrorKind::Io, _) if encrypted && is_tls(&reason) => {
+                ConnectError::Tls { address, reason }
+            }
+            (ErrorKind::Io, _) => ConnectError::Unreachable { address, reason },
+            _ if reason.contains("max number of clients") => {
+                ConnectError::NotReady { address, reason }
+            }
+            _ => ConnectError::Refused { address, reason },
+        }
+    }
+}
+
+fn is_tls(reason: &str) -> bool {
+    ["certificate", "handshake", "corrupt message", "alert", "tls"]
+        .iter()
+        .any(|word| reason.to_lowercase().contains(word))
+}
