@@ -59,17 +59,17 @@ pub enum SourceError {
         "not drained within {0:?}: what was in flight will be read again; a larger run.drain_timeout_s gives it more time"
     )]
     Drain(Duration),
-    /// A partition has become shorter than what was read of it.
+    /// A partition has become shorter than it was.
     #[error(
-        "partition {partition} ends at offset {end}, before {next}, which was to be read next: the topic was made again, or cut"
+        "partition {partition} ends at offset {end} now, and ended at {before} at the start: the topic was made again, or cut"
     )]
     Cut {
         /// The partition.
         partition: i32,
         /// The offset that the next record will have.
         end: i64,
-        /// The offset that was to be read next.
-        next: i64,
+        /// What that was when reading began.
+        before: i64,
     },
     /// Somebody called the run off.
     #[error("{}", match .0 { Cause::Outage(message) | Cause::Failure(message) => message })]

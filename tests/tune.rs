@@ -315,6 +315,8 @@ fn brokers_that_go_away_end_the_tune() {
     let text = ended.failure(75);
     assert!(text.contains("kafka is out"), "{text}");
     assert_eq!(scratch_tables(&world), 0);
+    // The world's topics are to be deleted.
+    kafka.restart();
 }
 
 /// Whether a trial has written rows, as the server counts them a moment later.

@@ -16,6 +16,7 @@ use super::plan::Plan;
 use crate::commit::Offsets;
 use crate::config::{Config, OnDataLoss};
 use crate::ingest::Ingest;
+use crate::kafka::METADATA_TIMEOUT;
 use crate::run::consumer_config;
 use crate::scan::Stretch;
 use crate::shutdown::{Abort, Cause};
@@ -213,6 +214,7 @@ impl<'a> Reading<'a> {
                 // Not to the end: behind it there may be a transaction that is open still, and will be there for the next replay.
                 Err(KafkaError::PartitionEOF(partition)) => {
                     self.heard = Instant::now();
+                    self.check_early_end(partition)?;
                     self.reached_end(partition)?;
                 }
                 Err(error) if is_out_of_range(&error) => self.out_of_range()?,
@@ -221,6 +223,17 @@ impl<'a> Reading<'a> {
             if self.open.is_empty() {
                 return Ok(());
             }
+        }
+        Ok(())
+    }
+
+    /// Where a partition is over before its planned end, there are no more records in it, or it is another one by now.
+    fn check_early_end(&self, partition: i32) -> Result<(), SourceError> {
+        let Some(stretch) = self.open.get(&partition) else { return Ok(()) };
+        if self.next[&partition] < stretch.to {
+            let topic = &self.config.kafka.topic;
+            let (_, end) = self.reader.fetch_watermarks(topic, partition, METADATA_TIMEOUT)?;
+            check_end(partition, *stretch, end)?;
         }
         Ok(())
     }
@@ -253,12 +266,8 @@ impl<'a> Reading<'a> {
         let mut has_moved = false;
         for (partition, stretch) in &self.open {
             let (next, topic) = (self.next[partition], &self.config.kafka.topic);
-            let (low, end) =
-                self.reader.fetch_watermarks(topic, *partition, crate::kafka::METADATA_TIMEOUT)?;
-            if next > end {
-                // What comes there some day is another record.
-                return Err(SourceError::Cut { partition: *partition, end, next });
-            }
+            let (low, end) = self.reader.fetch_watermarks(topic, *partition, METADATA_TIMEOUT)?;
+            check_end(*partition, *stretch, end)?;
             if next >= low {
                 continue;
             }
@@ -289,4 +298,12 @@ impl<'a> Reading<'a> {
         }
         Ok(self.reader.assign(&list)?)
     }
+}
+
+/// What comes behind an earlier end some day is another record than what was planned to be read.
+fn check_end(partition: i32, stretch: Stretch, end: i64) -> Result<(), SourceError> {
+    if end < stretch.to {
+        return Err(SourceError::Cut { partition, end, before: stretch.to });
+    }
+    Ok(())
 }
