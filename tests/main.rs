@@ -38,4 +38,5 @@ mod replay;
 mod demo;
 mod verify;
 mod tune;
+mod page;
 mod faults;
