@@ -2,7 +2,7 @@
 # others.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test screenshots race bench stages poison flat tune million chaos freeze lint up down clean
+.PHONY: help demo test screenshots race bench stages poison flat tune watched million chaos freeze lint up down clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ flat: ## one process for many events: rate, memory, table size as they go by (FL
 tune: ## how close the search of `contentflow tune` comes to the best of its grid (BENCH_EVENTS=, BENCH_RUNS= searches, TUNE= its flags)
 	dev/stack deps
 	BENCH_ONLY=tune BENCH_EVENTS=$${BENCH_EVENTS:-400000} dev/stack run -- cargo bench --locked --bench pipeline
+
+watched: ## throughput with the page and the metrics looked at each second, beside none of it (BENCH_EVENTS=, BENCH_RUNS=)
+	dev/stack deps
+	BENCH_ONLY=watched BENCH_RUNS=$${BENCH_RUNS:-7} dev/stack run -- cargo bench --locked --bench pipeline
 
 chaos: ## two instances while everything around them fails, then the proof (DURATION= seconds of faults, SEED=)
 	dev/stack deps

@@ -29,6 +29,7 @@ pub struct Committer {
     last: Instant,
     requests: Option<Sender<Offsets>>,
     answers: Receiver<KafkaResult<()>>,
+    answered: (u64, u64),
 }
 
 /// The commit thread's end.
@@ -63,6 +64,7 @@ impl Committer {
             last: Instant::now(),
             requests: Some(requests_in),
             answers,
+            answered: (0, 0),
         };
         (committer, Commits { requests, answers: answers_in })
     }
@@ -84,6 +86,21 @@ impl Committer {
         if let Some(sent) = &mut self.in_flight {
             sent.remove(&partition);
         }
+    }
+
+    /// What the group has acknowledged, by partition.
+    pub fn committed(&self) -> &Offsets {
+        &self.committed
+    }
+
+    /// How many commits were answered, and how many of them had failed.
+    pub fn answers(&self) -> (u64, u64) {
+        self.answered
+    }
+
+    fn count<T>(&mut self, answer: &KafkaResult<T>) {
+        self.answered.0 += 1;
+        self.answered.1 += u64::from(answer.is_err());
     }
 
     /// Whether everything durable has been committed.
@@ -109,6 +126,7 @@ impl Committer {
     pub fn is_under_way(&mut self) -> bool {
         if let Ok(answer) = self.answers.try_recv() {
             let sent = self.in_flight.take();
+            self.count(&answer);
             match answer {
                 Ok(()) => self.committed.extend(sent.unwrap_or_default()),
                 Err(error) => tracing::warn!(%error, "offsets not committed, they are sent again"),
@@ -127,7 +145,9 @@ impl Committer {
         if offsets.is_empty() {
             return;
         }
-        match client.commit(&offsets) {
+        let answer = client.commit(&offsets);
+        self.count(&answer);
+        match answer {
             Ok(()) => self.committed.extend(offsets),
             // The next owner starts lower and finds duplicates.
             Err(error) => {

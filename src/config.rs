@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 mod error;
+mod http;
 mod limits;
 mod names;
 mod raw;
@@ -22,6 +23,7 @@ mod validate;
 mod tests;
 
 pub use error::{ConfigError, Problem};
+pub use http::{Http, Listen, Token};
 pub use names::{KeyTemplate, TableName};
 pub use secret::Secret;
 pub use sources::Overrides;
@@ -41,6 +43,8 @@ pub struct Config {
     pub run: Run,
     /// `[replay]`: what a replay does otherwise than a run.
     pub replay: Replay,
+    /// `[http]`: where the page and the metrics are served.
+    pub http: Http,
 }
 
 /// `[kafka]`

@@ -191,7 +191,7 @@ impl Demo<'_> {
     fn consume(&self, page: &mut Page<'_>) -> Result<Report, DemoError> {
         page.heading("Run")?;
         let until = Until { stop: Arc::clone(&self.stop), caught_up: true };
-        let report = consume(self.config, &until, self.runtime)?;
+        let report = consume(self.config, &until, self.runtime, None)?;
         self.go_on()?;
         page.text(&report)?;
         Ok(report)

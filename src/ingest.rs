@@ -3,8 +3,9 @@
 //! Owned by the poll thread. Records are copied into chunks, chunks go to the worker with the shortest queue, and the open epoch is closed by size
 //! or by linger: small when it is quiet, for latency; large when the sinks are busy, for throughput.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -51,6 +52,11 @@ pub struct Ingest {
     progress: Arc<Progress>,
     watch: Watch,
     waited: Duration,
+    idled: Duration,
+    /// The turns of the poll thread, for whoever watches that it goes on.
+    turns: Arc<AtomicU64>,
+    /// When each epoch that is not through was begun.
+    begun: VecDeque<(Epoch, Instant)>,
     read: u64,
     ranges: BTreeMap<i32, Range>,
     /// What counts the bytes of everything in the graph, and how many there may be, if that decides when an epoch ends.
@@ -77,6 +83,9 @@ impl Ingest {
             progress,
             watch,
             waited: Duration::ZERO,
+            idled: Duration::ZERO,
+            turns: Arc::default(),
+            begun: VecDeque::new(),
             read: 0,
             ranges: BTreeMap::new(),
             memory: None,
@@ -135,7 +144,8 @@ impl Ingest {
 
     /// Closes the open epoch, whatever is in flight, and returns the first epoch after it.
     pub fn close_epoch(&mut self) -> Epoch {
-        if self.epoch_since.take().is_some() {
+        if let Some(since) = self.epoch_since.take() {
+            self.begun.push_back((self.epoch, since));
             self.pass_chunk_on();
             self.entrances.iter().for_each(|entrance| entrance.send(Feed::CloseEpoch));
             self.epoch += 1;
@@ -156,7 +166,8 @@ impl Ingest {
             || self.epoch_bytes >= self.limits.epoch_bytes
     }
 
-    fn closed_epochs(&self) -> usize {
+    /// How many epochs are closed and not through.
+    pub fn closed_epochs(&self) -> usize {
         self.ledger.epochs() - usize::from(self.epoch_since.is_some())
     }
 
@@ -173,6 +184,21 @@ impl Ingest {
     /// How many chunks wait for a worker.
     pub fn chunks_queued(&self) -> usize {
         self.entrances.iter().map(|entrance| entrance.queue.len()).sum()
+    }
+
+    /// How many chunks wait for each worker.
+    pub fn queues(&self) -> Vec<usize> {
+        self.entrances.iter().map(|entrance| entrance.queue.len()).collect()
+    }
+
+    /// All epochs below this one are through.
+    pub fn done_below(&self) -> Epoch {
+        self.progress.done_below()
+    }
+
+    /// When the oldest epoch that is not through was begun.
+    pub fn oldest_since(&self) -> Option<Instant> {
+        self.begun.front().map(|(_, since)| *since).or(self.epoch_since)
     }
 
     /// How long a poll may wait for a record: briefly while an epoch is open or something is to be committed soon. Otherwise longer,
@@ -201,6 +227,27 @@ impl Ingest {
         let (ledger, since) = (&mut self.ledger, Instant::now());
         self.watch.wait(patience, |epoch, tally| ledger.settle(epoch, tally));
         self.waited += since.elapsed();
+        self.turn();
+    }
+
+    /// Notes that the poll thread goes on.
+    pub fn turn(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Where it notes that.
+    pub fn turns(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.turns)
+    }
+
+    /// Notes time that the poll thread has waited for records.
+    pub fn idle(&mut self, time: Duration) {
+        self.idled += time;
+    }
+
+    /// How long the poll thread has waited for records.
+    pub fn idled(&self) -> Duration {
+        self.idled
     }
 
     /// How long the poll thread has waited for the workers.
@@ -214,11 +261,15 @@ impl Ingest {
     ///
     /// [`Imbalance`] when the outcomes of an epoch do not add up to its records.
     pub fn collect(&mut self) -> Result<Vec<NextOffset>, Imbalance> {
+        self.turn();
         // The frontier first: what lies below it has been reported before.
         let frontier = self.progress.done_below();
         let ledger = &mut self.ledger;
         self.watch.settled(|epoch, tally| ledger.settle(epoch, tally));
         // Epoch::MAX stands for the end of the input, below which every epoch is through.
+        while self.begun.front().is_some_and(|(epoch, _)| *epoch < frontier) {
+            self.begun.pop_front();
+        }
         self.ledger.pass(frontier)
     }
 

@@ -183,7 +183,8 @@ fn servers(
     abort: &Arc<Abort>,
     runtime: &Runtime,
 ) -> Result<Servers, RunError> {
-    let policy = OutagePolicy { on_outage: config.run.on_outage, abort: Arc::clone(abort) };
+    let (on_outage, abort) = (config.run.on_outage, Arc::clone(abort));
+    let policy = OutagePolicy { on_outage, abort, figures: None };
     let producer = dead_letter::producer(config)
         .map_err(|error| refused("the dead-letter producer", &error))?;
     let second_deletes = if options.dry_run {
@@ -198,7 +199,6 @@ fn servers(
         producer: Arc::new(producer),
         second_deletes,
         policy,
-        busy: None,
     })
 }
 

@@ -16,10 +16,11 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use tokio::runtime::{Handle, Runtime};
 
-use crate::busy::{Busy, Clock};
 use crate::check::draft_id_type;
 use crate::commit::Committer;
 use crate::config::{Config, Kafka};
+use crate::figures::polled::Teller;
+use crate::figures::{Figures, Server, brokers};
 use crate::ingest::Ingest;
 use crate::progress::progress;
 use crate::progress_bar::Bar;
@@ -35,7 +36,7 @@ use crate::sink::{Lane, Remote, dead_letter, postgres, redis, remote};
 use crate::source::assignment::State;
 use crate::source::client::{Context, KafkaClient};
 use crate::source::{SourceError, Until, poll};
-use crate::worker::{MakeEffects, Workers, start};
+use crate::worker::{MakeEffects, Workers, start_measured};
 
 /// How long the end of a run waits for the answer to a commit that is still under way.
 const LAST_WORD: Duration = Duration::from_secs(5);
@@ -109,8 +110,6 @@ pub(crate) struct Servers {
     pub(crate) producer: Arc<DeadLetterProducer>,
     pub(crate) second_deletes: Option<SecondDeletes>,
     pub(crate) policy: OutagePolicy,
-    /// Where the lanes note their time at work, if anybody wants to know.
-    pub(crate) busy: Option<Arc<Busy>>,
 }
 
 impl MakeEffects for Servers {
@@ -148,7 +147,7 @@ impl Servers {
         let (effect, lanes) = remote(config.database.connections, waker);
         let retry = Retry { retries: config.run.retries, backoff: config.run.retry_backoff };
         for mut lane in lanes {
-            lane.jobs.measure(self.busy.as_ref(), Clock::Database);
+            lane.jobs.watch(policy.figures.as_ref(), Server::Database);
             let session = Session::new(config.database.clone(), self.table.id_type);
             runtime.spawn(postgres::serve(lane, table(session), retry, policy.clone()));
         }
@@ -157,7 +156,7 @@ impl Servers {
 
     /// Has a lane delete its keys.
     pub(crate) fn serve_deletes(&self, mut lane: Lane<Settled, Invalidated>) {
-        lane.jobs.measure(self.busy.as_ref(), Clock::Cache);
+        lane.jobs.watch(self.policy.figures.as_ref(), Server::Cache);
         let connection = Connection::new(self.config.cache.clone());
         let second = self.second_deletes.clone();
         self.runtime.spawn(redis::serve(lane, connection, second, self.policy.clone()));
@@ -165,29 +164,39 @@ impl Servers {
 
     /// Has a lane publish its dead letters.
     pub(crate) fn serve_dead_letters(&self, mut lane: Lane<Rejected, Rejected>) {
-        lane.jobs.measure(self.busy.as_ref(), Clock::DeadLetters);
+        lane.jobs.watch(self.policy.figures.as_ref(), Server::DeadLetters);
         let topic =
             Topic { config: Arc::clone(&self.config), producer: Arc::clone(&self.producer) };
         self.runtime.spawn(dead_letter::serve(lane, topic, self.policy.clone()));
     }
 }
 
-/// [`run`] with the table looked up, and with a progress bar where the end is known.
+/// [`run`] with the table looked up, with a progress bar where the end is known, and with what goes on noted for whoever watches.
 ///
 /// # Errors
 ///
 /// [`RunError`].
-pub fn consume(config: &Arc<Config>, until: &Until, runtime: &Runtime) -> Result<Report, RunError> {
+pub fn consume(
+    config: &Arc<Config>,
+    until: &Until,
+    runtime: &Runtime,
+    figures: Option<&Arc<Figures>>,
+) -> Result<Report, RunError> {
     let table = runtime.block_on(Table::look_up(config))?;
     let mut bar = None;
+    let teller = |figures: &Arc<Figures>| {
+        Teller::new(Arc::clone(figures), Arc::clone(&until.stop), config.run.epochs_in_flight)
+    };
+    let mut teller = figures.map(teller);
     let mut on_progress = |state: &State| {
+        teller.iter_mut().for_each(|teller| teller.tell(state));
         let backlog = state.backlog();
         if until.caught_up && backlog > 0 {
             let bar = bar.get_or_insert_with(|| Bar::new("records", backlog));
             bar.set(state.ingest.totals().records());
         }
     };
-    let report = run(config, table, runtime, until, &mut on_progress);
+    let report = run(config, table, runtime, until, figures, &mut on_progress);
     bar.into_iter().for_each(Bar::finish);
     report
 }
@@ -202,11 +211,13 @@ pub fn run(
     table: Table,
     runtime: &Runtime,
     until: &Until,
+    figures: Option<&Arc<Figures>>,
     on_progress: &mut dyn FnMut(&State),
 ) -> Result<Report, RunError> {
     let began = Instant::now();
     let abort = Arc::new(Abort::default());
-    let policy = OutagePolicy { on_outage: config.run.on_outage, abort: Arc::clone(&abort) };
+    let (on_outage, figures_too) = (config.run.on_outage, figures.cloned());
+    let policy = OutagePolicy { on_outage, abort: Arc::clone(&abort), figures: figures_too };
     let failed = |what: &str, error: KafkaError| {
         RunError::Start(format!("{what}: {error}; check [kafka.properties]"))
     };
@@ -221,21 +232,21 @@ pub fn run(
         producer: Arc::clone(&producer),
         second_deletes: second_deletes.clone(),
         policy,
-        busy: None,
     };
     let (progress, watch) = progress();
     let progress = Arc::new(progress);
-    let workers = start(config.run.workers, rules(config, table.draft_ids), servers, &progress)
-        .map_err(RunError::Start)?;
-    let Workers { entrances, guards } = workers;
+    let rules = rules(config, table.draft_ids);
+    let workers = start_measured(config.run.workers, rules, servers, &progress, figures.cloned());
+    let Workers { entrances, guards } = workers.map_err(RunError::Start)?;
     // Never waited for: the run ends when the ledger says so. A worker that panics takes the process with it.
     std::mem::forget(guards);
     let ingest = Ingest::new(entrances, config.run.clone(), progress, watch);
+    figures.into_iter().for_each(|figures| figures.watch_polling(ingest.turns()));
     let (committer, commits) = Committer::new();
     let (on_data_loss, drain) = (config.run.on_data_loss, config.run.drain_timeout);
     let state = State::new(ingest, committer, Arc::clone(&abort), on_data_loss, drain);
     let debug = config.kafka.properties.contains_key("debug");
-    let context = Context::new(config.kafka.topic.clone(), state, debug);
+    let context = Context::new(config.kafka.topic.clone(), state, debug).watched(figures);
     let consumer =
         Arc::new(consumer(config, context).map_err(|error| failed("the consumer", error))?);
     let committing = Arc::clone(&consumer);
@@ -295,7 +306,11 @@ pub(crate) fn rules(config: &Config, draft_ids: DraftIdType) -> Rules {
 }
 
 fn consumer(config: &Config, context: Context) -> Result<KafkaClient, KafkaError> {
-    let client = consumer_config(&config.kafka);
+    let mut client = consumer_config(&config.kafka);
+    let interval = "statistics.interval.ms";
+    if context.is_watched() && !config.kafka.properties.contains_key(interval) {
+        client.set(interval, brokers::EVERY_MS);
+    }
     let consumer: KafkaClient = client.create_with_context(context)?;
     consumer.subscribe(&[&config.kafka.topic])?;
     Ok(consumer)

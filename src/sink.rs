@@ -4,13 +4,15 @@
 //! [`Remote`] is the effect's end of the wire, a [`Lane`] the task's.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use dataflows::effect::{Answered, Effect, Ticket, Waker};
 use tokio::sync::mpsc;
 
-use crate::busy::{Busy, Clock};
+use crate::figures::histogram::float;
+use crate::figures::lanes::LaneClock;
+use crate::figures::{Figures, Server};
 
 pub mod outage;
 pub mod postgres;
@@ -33,6 +35,8 @@ pub struct Job<R> {
 #[derive(Debug)]
 pub struct Remote<R, A> {
     lanes: Vec<mpsc::UnboundedSender<Job<R>>>,
+    /// How many batches are in the lanes' queues.
+    waiting: Arc<AtomicU64>,
     answers: Receiver<Answered<A>>,
 }
 
@@ -49,33 +53,34 @@ pub struct Lane<R, A> {
 #[derive(Debug)]
 pub struct Jobs<R> {
     queue: mpsc::UnboundedReceiver<Job<R>>,
-    /// Whose time at work is noted, if anybody wants to know, and since when the lane has not been waiting.
-    shift: Option<(Arc<Busy>, Clock, Instant)>,
+    waiting: Arc<AtomicU64>,
+    /// Where its time at work and its batches are noted, if anybody wants to know.
+    watched: Option<(Arc<Figures>, Server, Arc<LaneClock>)>,
 }
 
 impl<R> Jobs<R> {
     /// The next batch. Whatever the lane does between two calls, it is at work.
     pub async fn recv(&mut self) -> Option<Job<R>> {
-        let Jobs { queue, shift } = self;
-        let _pause = shift.as_mut().map(|(busy, clock, since)| {
-            busy.add(*clock, since.elapsed());
-            Pause(since)
+        let Jobs { queue, waiting, watched } = self;
+        let pause = watched.as_ref().map(|(_, _, clock)| clock.pause());
+        let job = queue.recv().await;
+        drop(pause);
+        if let Some(job) = &job {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+            if let Some((figures, server, _)) = watched {
+                let size = u64::try_from(job.batch.len()).unwrap_or(u64::MAX);
+                figures.lanes(*server).batches.observe(float(size));
+            }
+        }
+        job
+    }
+
+    /// Notes from now on how long the lane is at work, and with how much.
+    pub fn watch(&mut self, figures: Option<&Arc<Figures>>, server: Server) {
+        self.watched = figures.map(|figures| {
+            let clock = figures.lanes(server).watch(&self.waiting);
+            (Arc::clone(figures), server, clock)
         });
-        queue.recv().await
-    }
-
-    /// Notes the lane's time at work from now on.
-    pub fn measure(&mut self, busy: Option<&Arc<Busy>>, clock: Clock) {
-        self.shift = busy.map(|busy| (Arc::clone(busy), clock, Instant::now()));
-    }
-}
-
-/// A lane that waits, until this is dropped: by a batch, or by other work that is due.
-struct Pause<'a>(&'a mut Instant);
-
-impl Drop for Pause<'_> {
-    fn drop(&mut self) {
-        *self.0 = Instant::now();
     }
 }
 
@@ -99,15 +104,16 @@ impl<A> Replies<A> {
 /// Makes the two ends of an effect with so many lanes.
 pub fn remote<R, A>(lanes: usize, waker: &Waker) -> (Remote<R, A>, Vec<Lane<R, A>>) {
     let (answers_in, answers) = unbounded();
+    let waiting = Arc::new(AtomicU64::new(0));
     let (senders, tasks) = (0..lanes)
         .map(|_| {
             let (sender, queue) = mpsc::unbounded_channel();
-            let jobs = Jobs { queue, shift: None };
+            let jobs = Jobs { queue, waiting: Arc::clone(&waiting), watched: None };
             let replies = Replies { answers: answers_in.clone(), waker: waker.clone() };
             (sender, Lane { jobs, replies })
         })
         .unzip();
-    (Remote { lanes: senders, answers }, tasks)
+    (Remote { lanes: senders, waiting, answers }, tasks)
 }
 
 impl<R: 'static, A: 'static> Effect for Remote<R, A> {
@@ -115,6 +121,8 @@ impl<R: 'static, A: 'static> Effect for Remote<R, A> {
     type Answer = A;
 
     fn submit(&mut self, ticket: Ticket, lane: usize, batch: Vec<R>) {
+        // Before it is sent, or it might be taken out first.
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         // A task that is gone wants no batch: it ends before its worker only when the process is on its way down, with an error
         // to report that a panic here would replace.
         let _gone = self.lanes[lane].send(Job { ticket, batch }).is_err();

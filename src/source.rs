@@ -217,10 +217,11 @@ pub fn poll(
 /// Takes in a run of records: one that comes within the patience, and what has been fetched already.
 fn read(client: &KafkaClient, config: &Config, mut patience: Duration) -> Result<(), SourceError> {
     for _ in 0..RUN {
-        let Some(message) = next(client, config, patience)? else {
-            break;
-        };
+        let asked = (!patience.is_zero()).then(Instant::now);
+        let message = next(client, config, patience)?;
         let ingest = &mut client.context().state().ingest;
+        asked.into_iter().for_each(|asked| ingest.idle(asked.elapsed()));
+        let Some(message) = message else { break };
         take_in(ingest, &message);
         if ingest.epoch_is_full() {
             break;

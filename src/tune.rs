@@ -20,7 +20,6 @@ use tokio::runtime::Runtime;
 
 use self::effects::{Collecting, Writing, unread};
 use self::error::TuneError;
-use self::limit::Shares;
 use self::report::{Measured, TuneReport};
 use self::scratch::Scratch;
 use self::search::Search;
@@ -28,6 +27,8 @@ use self::settings::{Grid, Settings};
 use self::trial::{Course, Trial};
 use self::watch::Watch;
 use crate::config::{Config, OnOutage};
+use crate::figures::Figures;
+use crate::limit::Shares;
 use crate::replay::plan::{From, Plan, Scope, plan};
 use crate::replay::reader::reader;
 use crate::run::{RunError, Servers, Table};
@@ -44,7 +45,6 @@ pub mod scratch;
 mod effects;
 mod trial;
 mod watch;
-pub mod limit;
 pub mod report;
 mod show;
 pub mod chart;
@@ -123,9 +123,9 @@ fn sampled(config: &Config, records: u64) -> Result<Plan, TuneError> {
 /// Reads the sample once, which warms the brokers up, and finds out which drafts it is about.
 fn scan(config: &Config, course: &Course<'_>) -> Result<(Vec<String>, Tally), TuneError> {
     let drafts: Arc<Mutex<HashSet<String>>> = Arc::default();
-    let (busy, abort) = (Arc::default(), Arc::default());
+    let (figures, abort) = (Arc::new(Figures::new(config.run.workers)), Arc::default());
     let effects = Collecting { drafts: Arc::clone(&drafts) };
-    let trial = trial::run(config, course, effects, &busy, &abort)?.ok_or(TuneError::Stopped)?;
+    let trial = trial::run(config, course, effects, &figures, &abort)?.ok_or(TuneError::Stopped)?;
     let drafts = std::mem::take(&mut *drafts.lock().unwrap_or_else(PoisonError::into_inner));
     if drafts.is_empty() {
         let (topic, records) = (config.kafka.topic.clone(), trial.tally.records());
@@ -183,14 +183,18 @@ impl Ground<'_> {
         config.run.on_outage = OnOutage::Exit;
         // Nobody else writes to the copy, so that only drafts without a row would be looked for again: a second, in trials of two.
         config.run.retries = 0;
-        let (busy, abort) = (Arc::default(), Arc::default());
+        let (figures, abort) = (Arc::new(Figures::new(config.run.workers)), Arc::default());
         let Some(Stage { scratch, table, producer }) = self.stage else {
-            return Ok(trial::run(&config, &self.course, Nothing, &busy, &abort)?);
+            return Ok(trial::run(&config, &self.course, Nothing, &figures, &abort)?);
         };
         self.runtime.block_on(scratch.reset())?;
         config.database.table = scratch.copy.clone();
         config.cache.key = unread(&config.cache.key);
-        let policy = OutagePolicy { on_outage: OnOutage::Exit, abort: Arc::clone(&abort) };
+        let policy = OutagePolicy {
+            on_outage: OnOutage::Exit,
+            abort: Arc::clone(&abort),
+            figures: Some(Arc::clone(&figures)),
+        };
         let second_deletes = SecondDeletes::start(self.runtime.handle(), &config.cache, &policy);
         let config = Arc::new(config);
         let servers = Servers {
@@ -200,9 +204,8 @@ impl Ground<'_> {
             producer: Arc::clone(producer),
             second_deletes: second_deletes.clone(),
             policy,
-            busy: Some(Arc::clone(&busy)),
         };
-        let trial = trial::run(&config, &self.course, Writing(servers), &busy, &abort);
+        let trial = trial::run(&config, &self.course, Writing(servers), &figures, &abort);
         if let (Some(second_deletes), Ok(_)) = (second_deletes, &trial) {
             self.runtime.block_on(second_deletes.finish());
         }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::unbounded;
 use dataflows::Epoch;
 use dataflows::change::Rejected;
 use dataflows::effect::{Effect, Waker};
@@ -16,7 +16,8 @@ use timely::dataflow::operators::probe::Handle;
 use timely::scheduling::SyncActivator;
 use timely::worker::Worker;
 
-use crate::busy::Busy;
+use crate::figures::Figures;
+use crate::figures::workers::{OnWorker, Stage};
 use crate::ingest::Entrance;
 use crate::progress::Progress;
 
@@ -61,7 +62,7 @@ pub fn start(
     start_measured(workers, rules, effects, progress, None)
 }
 
-/// [`start`], with the workers' time at work noted.
+/// [`start`], with what the workers do noted.
 ///
 /// # Errors
 ///
@@ -71,7 +72,7 @@ pub fn start_measured(
     rules: Rules,
     effects: impl MakeEffects,
     progress: &Arc<Progress>,
-    busy: Option<Arc<Busy>>,
+    figures: Option<Arc<Figures>>,
 ) -> Result<Workers, String> {
     let (queues, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded::<Feed>()).unzip();
     let receivers: Vec<_> =
@@ -80,17 +81,29 @@ pub fn start_measured(
     let progress = Arc::clone(progress);
     let guards = timely::execute(timely::Config::process(workers), move |worker| {
         let index = worker.index();
-        if let Some(busy) = &busy {
-            busy.watch(worker);
+        if let Some(figures) = &figures {
+            figures.watch(worker);
         }
         let queue = receivers[index].lock().unwrap_or_else(PoisonError::into_inner).take();
         let queue = queue.expect("each worker starts once");
         let announce = |activator| {
             activators_in.send((index, activator)).expect("the starter waits for all activators")
         };
-        let probe = build(worker, queue, rules.clone(), &effects, &progress, announce);
+        let on_worker = figures.as_ref().map(|figures| &figures.workers()[index]);
+        let entered = figures
+            .clone()
+            .map(|figures| move |records| figures.workers()[index].enter(Stage::Decode, records));
+        let next = move || {
+            let feed = queue.try_recv().ok()?;
+            if let (Feed::Chunk(chunk), Some(entered)) = (&feed, &entered) {
+                entered(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+            }
+            Some(feed)
+        };
+        let probe = build(worker, next, rules.clone(), &effects, &progress, announce);
         while worker.step_or_park(Some(NAP)) {
             report(&probe, &progress);
+            on_worker.into_iter().for_each(OnWorker::turn);
         }
         report(&probe, &progress);
     })?;
@@ -106,7 +119,7 @@ pub fn start_measured(
 /// Builds the graph on a worker. `announce` is told how to wake its source.
 pub fn build(
     worker: &mut Worker,
-    queue: Receiver<Feed>,
+    next: impl FnMut() -> Option<Feed> + 'static,
     rules: Rules,
     effects: &impl MakeEffects,
     progress: &Arc<Progress>,
@@ -114,7 +127,7 @@ pub fn build(
 ) -> Handle<Epoch> {
     let progress = Arc::clone(progress);
     worker.dataflow::<Epoch, _, _>(|scope| {
-        let chunks = feed(scope, move || queue.try_recv().ok(), announce);
+        let chunks = feed(scope, next, announce);
         let effects = Effects {
             write: |waker| effects.write(waker),
             invalidate: |waker| effects.invalidate(waker),

@@ -38,5 +38,6 @@ mod replay;
 mod demo;
 mod verify;
 mod tune;
+mod watching;
 mod page;
 mod faults;

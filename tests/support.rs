@@ -99,6 +99,7 @@ impl Corner {
             ("CONTENTFLOW_KAFKA__GROUP".to_owned(), unique.clone()),
             ("CONTENTFLOW_DATABASE__TABLE".to_owned(), unique.replace('-', "_")),
             ("CONTENTFLOW_CACHE__KEY".to_owned(), format!("{unique}:draft:{{id}}")),
+            ("CONTENTFLOW_HTTP__LISTEN".to_owned(), "off".to_owned()),
         ]);
         let none = std::path::Path::new("no such file");
         let config =

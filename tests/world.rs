@@ -15,6 +15,7 @@ mod cache;
 mod certificates;
 mod cluster;
 mod event;
+mod http;
 mod load;
 pub(crate) mod private;
 mod private_kafka;
@@ -30,6 +31,7 @@ pub(crate) use cache::CacheDb;
 pub(crate) use certificates::certificates;
 pub(crate) use cluster::Cluster;
 pub(crate) use event::{Record, body, event, images, record};
+pub(crate) use http::Page;
 pub(crate) use load::Load;
 pub(crate) use private_kafka::{PrivateKafka, SECRET};
 pub(crate) use program::{Ended, Report, Running};
@@ -146,6 +148,8 @@ impl World {
             ("database.url", world.database.url.clone()),
             ("cache.url", world.cache.url.clone()),
             ("run.workers", "2".to_owned()),
+            // Hundreds of tests would fight for the port.
+            ("http.listen", "off".to_owned()),
         ];
         for (key, value) in settings {
             world.set(key, value);
@@ -161,6 +165,11 @@ impl World {
     /// Sets a key of the configuration for what is started from now on.
     pub(crate) fn set(&mut self, key: &str, value: impl ToString) {
         self.settings.insert(variable_of(key), value.to_string());
+    }
+
+    /// A key of the configuration, as it is set.
+    pub(crate) fn setting(&self, key: &str) -> String {
+        self.settings[&variable_of(key)].clone()
     }
 
     /// Puts a wire before the database, for what is started from now on.

@@ -32,8 +32,18 @@ pub(crate) fn measure(
     events: u64,
     workers: usize,
 ) -> anyhow::Result<EndToEnd> {
+    measure_with(servers, events, workers, &[])
+}
+
+/// The same with more flags.
+pub(crate) fn measure_with(
+    servers: &mut Servers,
+    events: u64,
+    workers: usize,
+    flags: &[&str],
+) -> anyhow::Result<EndToEnd> {
     servers.refill(events)?;
-    run(servers, events, workers, 0)
+    run(servers, events, workers, 0, flags)
 }
 
 /// The same where the table refuses so many of 5,000 drafts.
@@ -44,7 +54,7 @@ pub(crate) fn measure_poisoned(
 ) -> anyhow::Result<EndToEnd> {
     servers.refill(events)?;
     let refused = servers.refuse(of_5000)?;
-    run(servers, events, WORKERS, refused)
+    run(servers, events, WORKERS, refused, &[])
 }
 
 fn run(
@@ -52,13 +62,14 @@ fn run(
     events: u64,
     workers: usize,
     refused: u64,
+    flags: &[&str],
 ) -> anyhow::Result<EndToEnd> {
     let group = servers.new_group();
     let workers = workers.to_string();
     let arguments =
         ["run", "--until-caught-up", "--report", "json", "--group", &group, "--workers", &workers];
     let (report, Usage { cpu, peak_rss_kb }, logged) =
-        program::run(servers, &servers.config.kafka.topic, &arguments)?;
+        program::run(servers, &servers.config.kafka.topic, &[&arguments, flags].concat())?;
     let Report { applied, rejected, records_per_s } = report;
     ensure!(
         (applied, rejected) == (events - refused, refused),

@@ -13,7 +13,7 @@
 //!
 //! `BENCH_ONLY=replay,latency` measures only these of `limits`, `whole`, `latency` and `replay`. Measurements of their own kind are
 //! `BENCH_ONLY=poison`, on a database that refuses some of the rows; `flat`, which puts `FLAT_EVENTS` (10,000,000) through one process,
-//! `BENCH_EVENTS` at a time; and `tune`, how close `contentflow tune` comes to the best of its grid.
+//! `BENCH_EVENTS` at a time; `tune`, how close `contentflow tune` comes to the best of its grid; and `watched`, what it costs to be looked at.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -33,6 +33,7 @@ mod latency;
 mod flat;
 mod replay;
 mod tune;
+mod watched;
 mod process;
 mod results;
 
@@ -53,6 +54,8 @@ fn main() -> ExitCode {
             on_servers(&settings, measure_flat)
         } else if settings.asks_for("tune") {
             tuned(&settings)
+        } else if settings.asks_for("watched") {
+            on_servers(&settings, watched::measure)?.write(&mut io::stdout().lock())
         } else {
             bench(&settings)
         }

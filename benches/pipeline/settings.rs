@@ -44,7 +44,8 @@ impl Settings {
         let only = std::env::var("BENCH_ONLY").unwrap_or_default();
         let only: Vec<String> = only.split_terminator(',').map(str::to_owned).collect();
         for name in &only {
-            let known = ["limits", "whole", "latency", "replay", "poison", "flat", "tune"];
+            let known =
+                ["limits", "whole", "latency", "replay", "poison", "flat", "tune", "watched"];
             ensure!(known.contains(&name.as_str()), "BENCH_ONLY={name:?} is none of {known:?}");
         }
         let unique = format!("contentflow-bench-{:08x}", fastrand::u32(..));
@@ -60,6 +61,7 @@ impl Settings {
             ("CONTENTFLOW_DATABASE__TABLE".to_owned(), unique.replace('-', "_")),
             ("CONTENTFLOW_CACHE__KEY".to_owned(), format!("{unique}:draft:{{id}}")),
             ("CONTENTFLOW_RUN__WORKERS".to_owned(), WORKERS.to_string()),
+            ("CONTENTFLOW_HTTP__LISTEN".to_owned(), "off".to_owned()),
         ]);
         let none = std::path::Path::new("");
         let config = Config::load_from(None, none, environment.clone(), Overrides::default())

@@ -9,6 +9,7 @@ use crate::config::ConfigError;
 use crate::dead_letters::DlqError;
 use crate::demo::{DemoError, ELSEWHERE};
 use crate::drafts::DraftError;
+use crate::http::BindError;
 use crate::kafka::KafkaError;
 use crate::migrate::MigrateError;
 use crate::publish::PublishError;
@@ -186,6 +187,12 @@ impl From<MigrateError> for Failure {
             MigrateError::Refused { what, remedy } => Failure::failed(what).hint(remedy),
             MigrateError::Output(error) => error.into(),
         }
+    }
+}
+
+impl From<BindError> for Failure {
+    fn from(error: BindError) -> Failure {
+        Failure::failed(&error).hint(error.remedy())
     }
 }
 

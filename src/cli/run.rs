@@ -12,6 +12,8 @@ use tokio::runtime::Runtime;
 use super::failure::Failure;
 use crate::check::{self, Needs};
 use crate::config::{Config, Overrides};
+use crate::figures::Figures;
+use crate::http;
 use crate::run::{consume, stop_on_signals};
 use crate::source::Until;
 
@@ -47,6 +49,10 @@ pub struct RunArgs {
     /// Join this consumer group instead of kafka.group
     #[arg(long)]
     pub group: Option<String>,
+
+    /// Serve the page and the metrics there, or "off" [default: http.listen]
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<String>,
 }
 
 impl RunArgs {
@@ -56,6 +62,7 @@ impl RunArgs {
             .set_typed("--workers", "run.workers", self.workers.as_deref())
             .set("--topic", "kafka.topic", self.topic.clone())
             .set("--group", "kafka.group", self.group.clone())
+            .set("--http", "http.listen", self.http.clone())
     }
 }
 
@@ -66,9 +73,16 @@ pub(super) fn execute(
     runtime: &Runtime,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
+    let bound = http::bind(&config.http)?;
+    let figures = bound.is_some().then(|| Arc::new(Figures::new(config.run.workers)));
+    // Answers until the run has ended, however it ends.
+    let _serving = match (bound, &figures) {
+        (Some(bound), Some(figures)) => Some(bound.serve(Arc::clone(figures), &config)?),
+        _ => None,
+    };
     let stop = ready(&config, Needs::ALL, runtime)?;
     let until = Until { stop, caught_up: args.until_caught_up };
-    let report = consume(&Arc::new(config), &until, runtime)?;
+    let report = consume(&Arc::new(config), &until, runtime, figures.as_ref())?;
     write_report(&report, args.report, out)?;
     Ok(())
 }

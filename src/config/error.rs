@@ -70,7 +70,11 @@ fn may_show(key: &str) -> bool {
         key.strip_prefix(limits::PROPERTIES).map(|property| property.trim_start_matches('.'));
     match property {
         Some(property) => !property.is_empty() && !Kafka::is_secret(property),
-        None => limits::keys().any(|known| known == key) && !key.ends_with(".url"),
+        None => {
+            limits::keys().any(|known| known == key)
+                && !key.ends_with(".url")
+                && !key.ends_with(".token")
+        }
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) const LIMITS: [Limit; 18] = [
 pub(super) const WORKERS_MAX: u64 = 256;
 
 /// The keys that are texts.
-pub(super) const TEXTS: [&str; 10] = [
+pub(super) const TEXTS: [&str; 12] = [
     "kafka.brokers",
     "kafka.topic",
     "kafka.group",
@@ -49,6 +49,8 @@ pub(super) const TEXTS: [&str; 10] = [
     "cache.key",
     "run.on_outage",
     "run.on_data_loss",
+    "http.listen",
+    "http.token",
 ];
 
 /// The table of librdkafka's properties.
@@ -89,6 +91,12 @@ pub(super) fn remedy(key: &str) -> String {
         (None, "cache.key") => "set cache.key to a text with {id} in it exactly once, like event:draft:{id}".to_owned(),
         (None, "run.on_outage") => "set run.on_outage to \"wait\" or \"exit\"".to_owned(),
         (None, "run.on_data_loss") => "set run.on_data_loss to \"stop\" or \"continue\"".to_owned(),
+        (None, "http.listen") => {
+            "set http.listen to address:port like 127.0.0.1:9464, with port 0 for any that is free, or to \"off\"".to_owned()
+        }
+        (None, "http.token") => {
+            "set http.token to 16 to 256 letters, digits and -._~+/= (`openssl rand -hex 32` makes one), or leave it out".to_owned()
+        }
         (None, PROPERTIES) => {
             "write a table [kafka.properties] with lines like \"security.protocol\" = \"ssl\"".to_owned()
         }

@@ -14,6 +14,7 @@ pub(super) struct RawConfig {
     pub(super) cache: RawCache,
     pub(super) run: RawRun,
     pub(super) replay: RawReplay,
+    pub(super) http: RawHttp,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -77,6 +78,14 @@ pub(super) struct RawReplay {
     pub(super) memory_bytes: u64,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHttp {
+    pub(super) listen: String,
+    /// Empty: whoever reaches it may look.
+    pub(super) token: String,
+}
+
 impl Default for RawConfig {
     /// The reasons stand with the fields of [`super::Config`].
     fn default() -> RawConfig {
@@ -118,6 +127,7 @@ impl Default for RawConfig {
                 drain_timeout_s: 30,
             },
             replay: RawReplay { memory_bytes: 1024 * 1024 * 1024 },
+            http: RawHttp { listen: super::http::DEFAULT.to_owned(), token: String::new() },
         }
     }
 }

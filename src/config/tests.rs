@@ -126,6 +126,27 @@ fn a_text_that_looks_like_a_number_stays_a_text() {
 }
 
 #[test]
+fn where_to_listen_can_be_an_address_any_port_or_nowhere() {
+    let listen =
+        |text| from_environment(&[("CONTENTFLOW_HTTP__LISTEN", text)]).unwrap().http.listen;
+    for (text, address) in [
+        ("127.0.0.1:0", Some("127.0.0.1:0")),
+        ("localhost:9000", Some("127.0.0.1:9000")),
+        ("0.0.0.0:80", Some("0.0.0.0:80")),
+        ("[::1]:9464", Some("[::1]:9464")),
+        ("off", None),
+    ] {
+        assert_eq!(listen(text).address, address.map(|address| address.parse().unwrap()));
+        assert!(listen(text).is_asked_for);
+    }
+    let default = Config::default().http;
+    assert_eq!(default.listen.address, Some("127.0.0.1:9464".parse().unwrap()));
+    assert!(!default.listen.is_asked_for && default.token.is_none());
+    let message = complaint(from_file("[http]\ntoken = 'sentinel'\n"));
+    assert!(message.contains("http.token") && !message.contains("sentinel"), "{message}");
+}
+
+#[test]
 fn properties_are_passed_on_however_they_are_written() {
     let quoted =
         "[kafka.properties]\n\"security.protocol\" = \"ssl\"\n\"queued.min.messages\" = 5\n";
@@ -219,6 +240,19 @@ fn every_text_must_be_a_text_that_fits() {
         ("cache.key", &["''", "'event'", "'{id}'", "'{id}{id}'", "'a{id}b{id}'"]),
         ("run.on_outage", &["''", "'Wait'", "'stop'"]),
         ("run.on_data_loss", &["''", "'exit'", "'ignore'"]),
+        (
+            "http.listen",
+            &[
+                "''",
+                "'on'",
+                "'127.0.0.1'",
+                "':9464'",
+                "'127.0.0.1:x'",
+                "'localhost:65536'",
+                "'a.b:1'",
+            ],
+        ),
+        ("http.token", &["'short'", "'with a blank and long enough'", "'ümlaut-long-enough'"]),
     ];
     let keys: Vec<_> = cases.iter().map(|(key, _)| *key).collect();
     assert_eq!(keys, limits::TEXTS, "a key without a test");
@@ -380,6 +414,7 @@ fn the_configuration_shows_no_secret_of_a_property() {
         ("CONTENTFLOW_KAFKA__PROPERTIES__SSL_KEY_PASSWORD", "SENTINEL"),
         ("DATABASE_URL", "postgres://a:SENTINEL@b/c"),
         ("REDIS_URL", "redis://:SENTINEL@b"),
+        ("CONTENTFLOW_HTTP__TOKEN", "SENTINEL-SENTINEL"),
     ]);
     let shown = format!("{:?}", config.unwrap());
     assert!(shown.contains("sasl.password") && !shown.contains("SENTINEL"), "{shown}");

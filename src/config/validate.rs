@@ -8,10 +8,12 @@ use figment::Figment;
 use figment::value::{Dict, Value};
 
 use super::error::{self, ConfigError, Problem};
-use super::raw::{RawCache, RawConfig, RawDatabase, RawDeadLetters, RawKafka, RawReplay, RawRun};
+use super::raw::{
+    RawCache, RawConfig, RawDatabase, RawDeadLetters, RawHttp, RawKafka, RawReplay, RawRun,
+};
 use super::{
-    Cache, Config, Database, DeadLetters, Kafka, KeyTemplate, OnDataLoss, OnOutage, Replay, Run,
-    Secret, TableName, limits, names,
+    Cache, Config, Database, DeadLetters, Http, Kafka, KeyTemplate, Listen, OnDataLoss, OnOutage,
+    Replay, Run, Secret, TableName, Token, limits, names,
 };
 
 /// Properties that delivery depends on, and why each is not for configuration.
@@ -40,7 +42,7 @@ const OWNED: [(&str, &str); 15] = [
 const MAX_POLL_INTERVAL: (&str, &str) = ("max.poll.interval.ms", "300000");
 
 pub(super) fn validate(raw: RawConfig, figment: &Figment) -> Result<Config, ConfigError> {
-    let RawConfig { kafka, dead_letters, database, cache, run, replay } = raw;
+    let RawConfig { kafka, dead_letters, database, cache, run, replay, http } = raw;
     let mut check = Check { figment, problems: Vec::new() };
     let kafka = check.kafka(kafka);
     let dead_letters = check.dead_letters(dead_letters, &kafka);
@@ -48,12 +50,15 @@ pub(super) fn validate(raw: RawConfig, figment: &Figment) -> Result<Config, Conf
     let cache = check.cache(cache);
     let run = check.run(run);
     let replay = check.replay(replay);
+    let http = check.http(http);
     if let Some(run) = &run {
         check.drain_before_eviction(&kafka, run);
     }
-    match (database, cache, run, replay) {
-        (Some(database), Some(cache), Some(run), Some(replay)) if check.problems.is_empty() => {
-            Ok(Config { kafka, dead_letters, database, cache, run, replay })
+    match (database, cache, run, replay, http) {
+        (Some(database), Some(cache), Some(run), Some(replay), Some(http))
+            if check.problems.is_empty() =>
+        {
+            Ok(Config { kafka, dead_letters, database, cache, run, replay, http })
         }
         _ => Err(ConfigError { problems: check.problems }),
     }
@@ -242,6 +247,16 @@ impl Check<'_> {
     fn replay(&mut self, raw: RawReplay) -> Option<Replay> {
         let RawReplay { memory_bytes } = raw;
         Some(Replay { memory_bytes: self.count("replay.memory_bytes", memory_bytes)? })
+    }
+
+    fn http(&mut self, raw: RawHttp) -> Option<Http> {
+        let RawHttp { listen, token } = raw;
+        let is_asked_for = error::origin("http.listen", self.figment).is_some();
+        let parsed = Listen::parse(&listen, is_asked_for);
+        let listen = self.accept("http.listen", &listen, parsed);
+        let parsed = if token.is_empty() { Ok(None) } else { Token::parse(token).map(Some) };
+        let token = self.accept("http.token", "", parsed);
+        Some(Http { listen: listen?, token: token? })
     }
 
     /// A revocation is drained inside a poll: one that takes longer than the broker's patience loses the partitions.

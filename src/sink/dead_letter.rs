@@ -21,6 +21,7 @@ use super::outage::{Outage, OutagePolicy};
 use super::{Job, Lane};
 use crate::config::Config;
 use crate::dead_letters::DeadLetter;
+use crate::figures::Server;
 
 /// How long the client tries to deliver before it reports a failure, milliseconds. Then we say what is held, and try again.
 const DELIVERY_TIMEOUT_MS: &str = "30000";
@@ -101,13 +102,14 @@ pub async fn serve(
             continue;
         }
         deliver(&mut topic, &batch, &policy).await;
+        policy.figures.iter().for_each(|figures| figures.letters.note(&batch));
         lane.replies.answer(ticket, batch, true);
     }
 }
 
 /// Publishes all, and those again whose delivery was not reported, until none is left.
 async fn deliver(topic: &mut impl Publish, batch: &[Rejected], policy: &OutagePolicy) {
-    let mut outage = Outage::none("dead-letter topic", policy);
+    let mut outage = Outage::none(Server::DeadLetters, policy);
     let mut letters: Vec<(usize, Form)> =
         (0..batch.len()).map(|index| (index, Form::Whole)).collect();
     while !letters.is_empty() {

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::OnOutage;
+use crate::figures::calls::CallId;
+use crate::figures::lanes::{Again, Lanes};
+use crate::figures::{Figures, Server};
 use crate::retry::Backoff;
 use crate::shutdown::Abort;
 
@@ -21,24 +24,36 @@ pub struct OutagePolicy {
     pub on_outage: OnOutage,
     /// Ends the process.
     pub abort: Arc<Abort>,
+    /// Where it is noted what is asked, and what became of it, if anybody wants to know.
+    pub figures: Option<Arc<Figures>>,
 }
 
-/// One outage, from the first failure to the next success.
+impl OutagePolicy {
+    /// What has been noted of a server.
+    pub fn lanes(&self, server: Server) -> Option<&Lanes> {
+        self.figures.as_ref().map(|figures| figures.lanes(server))
+    }
+}
+
+/// Something that a server is asked, and maybe again and again: one outage, from the first failure to the next success.
 #[derive(Debug)]
 pub struct Outage<'a> {
-    dependency: &'static str,
+    server: Server,
     policy: &'a OutagePolicy,
     since: Option<Instant>,
     news: News,
     backoff: Backoff,
+    /// What is noted of it, and under which number.
+    call: Option<(&'a Lanes, CallId)>,
 }
 
 impl<'a> Outage<'a> {
-    /// No outage yet of the server that goes by that name.
-    pub fn none(dependency: &'static str, policy: &'a OutagePolicy) -> Outage<'a> {
+    /// No outage yet of the server, which is asked something from now on, until this is dropped.
+    pub fn none(server: Server, policy: &'a OutagePolicy) -> Outage<'a> {
         Outage {
-            dependency,
+            server,
             policy,
+            call: policy.lanes(server).map(|lanes| (lanes, lanes.calls.ask())),
             since: None,
             news: News::default(),
             backoff: Backoff::new(FIRST_WAIT),
@@ -47,7 +62,7 @@ impl<'a> Outage<'a> {
 
     /// Notes a failure and waits before the next try; with `on_outage = "exit"`, ends the process instead.
     pub async fn hold(&mut self, error: &impl Display) {
-        let dependency = self.dependency;
+        let dependency = self.server.name();
         if self.policy.on_outage == OnOutage::Exit {
             self.policy.abort.outage(format!("{dependency} is out: {error}"));
         }
@@ -58,7 +73,33 @@ impl<'a> Outage<'a> {
         } else if is_news {
             tracing::warn!(dependency, %error, "still held, by now for another reason");
         }
-        self.backoff.wait().await;
+        let wait = self.backoff.next_wait();
+        if let Some((lanes, call)) = self.call {
+            lanes.note_again(Again::Outage);
+            lanes.calls.failed(call, error.to_string(), wait);
+        }
+        tokio::time::sleep(wait).await;
+        if let Some((lanes, call)) = self.call {
+            lanes.calls.ask_again(call);
+        }
+    }
+
+    /// The server has answered; it is asked again after a wait, for another reason than an outage.
+    pub async fn pause(&mut self, wait: Duration, cause: Again) {
+        self.answered();
+        let policy = self.policy;
+        let lanes = policy.lanes(self.server);
+        lanes.into_iter().for_each(|lanes| lanes.note_again(cause));
+        tokio::time::sleep(wait).await;
+        self.call = lanes.map(|lanes| (lanes, lanes.calls.ask()));
+    }
+
+    fn answered(&mut self) {
+        if let Some((lanes, call)) = self.call.take()
+            && let Some(took) = lanes.calls.answered(call)
+        {
+            lanes.durations.observe(took.as_secs_f64());
+        }
     }
 
     /// How many times it was waited for.
@@ -68,11 +109,23 @@ impl<'a> Outage<'a> {
 
     /// Notes a success.
     pub fn over(&mut self) {
+        self.answered();
         if let Some(since) = self.since.take() {
             let held_s = since.elapsed().as_secs_f64();
-            tracing::info!(dependency = self.dependency, held_s, "resumed");
+            tracing::info!(dependency = self.server.name(), held_s, "resumed");
             self.news = News::default();
             self.backoff = Backoff::new(FIRST_WAIT);
+        }
+    }
+}
+
+/// Whatever the server has said, it has answered, if nobody has noted a failure.
+impl Drop for Outage<'_> {
+    fn drop(&mut self) {
+        if self.since.is_none() {
+            self.answered();
+        } else if let Some((lanes, call)) = self.call {
+            lanes.calls.forget(call);
         }
     }
 }

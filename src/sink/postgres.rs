@@ -24,6 +24,8 @@ use self::failure::Failure;
 use self::table::{Path, Table, Verdict, write};
 use super::outage::{Outage, OutagePolicy};
 use super::{Job, Lane, Replies};
+use crate::figures::Server;
+use crate::figures::lanes::Again;
 use crate::retry::Backoff;
 
 pub mod table;
@@ -210,7 +212,7 @@ impl<T: Table> Writer<T> {
     /// Writes a part, holding through outages and retrying a few times when other transactions are in the way.
     async fn attempt(&mut self, path: Path, part: &[Pending]) -> Result<Vec<Verdict>, NotWritten> {
         let groups: Vec<&Group> = part.iter().map(|pending| &pending.group).collect();
-        let mut outage = Outage::none("postgres", &self.policy);
+        let mut outage = Outage::none(Server::Database, &self.policy);
         let mut contention = Backoff::new(self.retry.backoff);
         loop {
             match write(&mut self.table, path, &groups).await {
@@ -224,7 +226,7 @@ impl<T: Table> Writer<T> {
                 // If the statement took effect after all, the guard finds it there; if not, it is done now.
                 Err(Failure::Contended(error)) if contention.tries() < self.retry.retries => {
                     tracing::debug!(%error, rows = groups.len(), "contention, trying again");
-                    contention.wait().await;
+                    outage.pause(contention.next_wait(), Again::Contention).await;
                 }
                 // Waiting for one locked row keeps all others waiting: they are parted at once.
                 Err(Failure::Contended(_) | Failure::Locked(_)) => {
@@ -328,6 +330,8 @@ impl<T: Table> Writer<T> {
 
     /// Holds a group, that draft alone.
     fn try_later(&mut self, mut pending: Pending) {
+        let lanes = self.policy.lanes(Server::Database);
+        lanes.into_iter().for_each(|lanes| lanes.note_again(Again::Row));
         let due = Instant::now() + pending.backoff.next_wait();
         self.held.insert(pending.group.draft_id().to_owned(), (due, pending));
     }

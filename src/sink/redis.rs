@@ -16,6 +16,9 @@ use self::second_delete::SecondDeletes;
 use super::outage::{Outage, OutagePolicy};
 use super::{Job, Lane};
 use crate::config::Cache;
+use crate::figures::histogram::float;
+use crate::figures::letters::now_ms;
+use crate::figures::{Figures, Server};
 use crate::lease;
 use crate::redis::CacheConnection;
 
@@ -50,6 +53,7 @@ pub async fn serve(
             .map(|settled| settled.change.draft_id())
             .collect();
         let keys_deleted = delete(&mut keys, &drafts, &policy).await;
+        policy.figures.iter().for_each(|figures| note_latencies(figures, &batch));
         let deletes = u64::try_from(drafts.len()).expect("a batch is small");
         // Before the answer: once everything is answered, a stop does what was noted until then, and leaves.
         if let Some(second) = &second {
@@ -63,11 +67,22 @@ pub async fn serve(
     }
 }
 
+/// Notes how long it took from each record's timestamp until now.
+fn note_latencies(figures: &Figures, batch: &[Settled]) {
+    let now_ms = i64::try_from(now_ms()).unwrap_or(i64::MAX);
+    let mut latencies = figures.latency.batch();
+    for settled in batch {
+        let ms = now_ms.saturating_sub(settled.change.position().timestamp_ms);
+        latencies.observe(float(u64::try_from(ms).unwrap_or_default()) / 1e3);
+    }
+    figures.latency.add(&latencies);
+}
+
 /// Deletes the keys of these drafts and returns how many existed, holding for as long as the cache is away.
 ///
 /// Asked again after a failure, a DEL that had succeeded finds nothing, and one that had failed succeeds: both end well.
 async fn delete(keys: &mut impl Keys, drafts: &BTreeSet<&str>, policy: &OutagePolicy) -> u64 {
-    let mut outage = Outage::none("redis", policy);
+    let mut outage = Outage::none(Server::Cache, policy);
     loop {
         match keys.delete(drafts).await {
             Ok(existed) => {

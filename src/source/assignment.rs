@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::client::Client;
 use crate::commit::{Committer, Offsets};
 use crate::config::OnDataLoss;
+use crate::figures::polled::Place;
 use crate::ingest::Ingest;
 use crate::retry::Backoff;
 use crate::shutdown::Abort;
@@ -149,6 +150,7 @@ impl State {
     ) -> KafkaResult<BTreeMap<i32, Owned>> {
         let mut starts = BTreeMap::new();
         for (partition, committed) in client.committed(partitions)? {
+            self.ingest.turn();
             let (low, high) = client.watermarks(partition)?;
             let earliest = if is_planted(Bug::ResetToLatest) { high } else { low };
             let start =
@@ -215,6 +217,21 @@ impl State {
             (*partition, read.map_or(owned.start, |read| read.max(owned.start)))
         };
         self.partitions.iter().map(next).collect()
+    }
+
+    /// Whether the group has given us our partitions, if only none.
+    pub fn is_assigned(&self) -> bool {
+        self.assigned_once
+    }
+
+    /// How far each partition is that is ours.
+    pub fn places(&self) -> BTreeMap<i32, Place> {
+        let place = |(partition, position)| {
+            let Owned { start, target: end, .. } = self.partitions[&partition];
+            let committed = self.committer.committed().get(&partition).copied().unwrap_or(start);
+            (partition, Place { position, committed, end })
+        };
+        self.next_offsets().into_iter().map(place).collect()
     }
 
     /// The partitions that are ours.

@@ -1,18 +1,20 @@
 //! The Kafka client as the source meets it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::statistics::Statistics;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::assignment::State;
 use crate::commit::Offsets;
+use crate::figures::Figures;
 
 /// The deadline of one question to the broker in a rebalance.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -75,6 +77,7 @@ pub struct Context {
     made_again: AtomicBool,
     /// Whether somebody has asked for the client's own debug lines.
     debug: bool,
+    figures: Option<Arc<Figures>>,
 }
 
 /// The real client.
@@ -84,7 +87,17 @@ impl Context {
     /// The context of a consumer of that topic. Without `debug` the client's debug lines are not passed on.
     pub fn new(topic: String, state: State, debug: bool) -> Context {
         let made_again = AtomicBool::new(false);
-        Context { topic, state: Mutex::new(state), made_again, debug }
+        Context { topic, state: Mutex::new(state), made_again, debug, figures: None }
+    }
+
+    /// The same, with what the client tells of the brokers noted.
+    pub fn watched(self, figures: Option<&Arc<Figures>>) -> Context {
+        Context { figures: figures.cloned(), ..self }
+    }
+
+    /// Whether what the client tells is noted.
+    pub fn is_watched(&self) -> bool {
+        self.figures.is_some()
     }
 
     /// The shared state. Not to be held across a `poll`, which may call back.
@@ -205,6 +218,13 @@ impl ClientContext for Context {
         // The end of a partition is news for the poll loop, and no error.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
             tracing::warn!(%error, reason, "kafka");
+            self.figures.iter().for_each(|figures| figures.brokers.note_error());
+        }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        if let Some(figures) = &self.figures {
+            figures.brokers.note(&statistics, &self.topic);
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::limit::percent;
 use super::report::TuneReport;
 use super::show::{short, whole};
+use crate::limit::percent;
 
 /// What kind of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

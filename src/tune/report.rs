@@ -5,10 +5,10 @@ use std::time::Duration;
 use dataflows::outcome::Tally;
 use serde_json::{Map, Value, json};
 
-use super::limit::Shares;
 use super::search::Choice;
 use super::settings::{Axis, Settings};
 use super::statistics::{median, spread};
+use crate::limit::Shares;
 use crate::report::grouped;
 
 /// What was measured with some settings.

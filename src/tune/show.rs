@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use super::limit::percent;
 use super::report::TuneReport;
 use super::search::{CERTAIN, Choice};
 use super::settings::{Axis, EPOCHS_MIN, Settings};
 use super::statistics::spread;
+use crate::limit::{Capacity, percent};
 use crate::report::grouped;
 
 /// Bars of the chart on a terminal, and their length.
@@ -160,8 +160,11 @@ impl fmt::Display for TuneReport {
                 .stages()
                 .map(|(stage, share)| format!("{} {}", stage.name(), percent(share)));
             writeln!(f, "With {}, at work:\n  {}", chosen.settings, shares.join(", "))?;
-            let advice = chosen.shares.advice(chosen.settings, self.cores);
-            writeln!(f, "The limit: {advice}\n")?;
+            let (shares, workers) = (chosen.shares, chosen.settings.get(Axis::Workers));
+            let connections = workers * chosen.settings.get(Axis::Connections);
+            let capacity = Capacity { workers, connections };
+            let remedy = shares.remedy(capacity, self.cores, "as far as this table shows");
+            writeln!(f, "The limit: {} {remedy}\n", shares.words(capacity))?;
         }
         self.recommendation(f)
     }

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use dataflows::outcome::Tally;
 use dataflows::validate::DraftIdType;
 
-use super::limit::Shares;
-use super::settings::Settings;
-use crate::busy::Busy;
 use crate::config::Config;
+use crate::figures::Figures;
 use crate::ingest::Ingest;
+use crate::limit::{Capacity, Shares, Times};
 use crate::progress::progress;
 use crate::replay::plan::Plan;
 use crate::replay::reader::{Reading, reader};
@@ -69,7 +68,7 @@ pub(super) fn run(
     config: &Config,
     course: &Course<'_>,
     effects: impl MakeEffects,
-    busy: &Arc<Busy>,
+    figures: &Arc<Figures>,
     abort: &Arc<Abort>,
 ) -> Result<Option<Trial>, RunError> {
     let reader = reader(config).map_err(|error| {
@@ -79,7 +78,7 @@ pub(super) fn run(
     let progress = Arc::new(progress);
     let rules = rules(config, course.draft_ids);
     let workers = config.run.workers;
-    let started = start_measured(workers, rules, effects, &progress, Some(Arc::clone(busy)));
+    let started = start_measured(workers, rules, effects, &progress, Some(Arc::clone(figures)));
     let Workers { entrances, guards } = started.map_err(RunError::Start)?;
     let mut ingest = Ingest::new(entrances, config.run.clone(), progress, watch);
     let (stop, abort) = (Arc::clone(course.stop), Arc::clone(abort));
@@ -110,6 +109,6 @@ pub(super) fn run(
     let source = clock.read.map_or(Duration::ZERO, |(read, waited)| {
         read.saturating_duration_since(first).saturating_sub(waited)
     });
-    let shares = Shares::new(busy, source, Settings::of(config), elapsed);
+    let shares = Shares::new(Times::of(figures, source), Capacity::of(config), elapsed);
     Ok(Some(Trial { elapsed, tally, shares }))
 }

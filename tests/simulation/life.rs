@@ -125,7 +125,8 @@ impl Life {
             Some(std::time::Instant::now()),
         );
         let abort = Arc::new(Abort::default());
-        let policy = OutagePolicy { on_outage: OnOutage::Wait, abort: Arc::clone(&abort) };
+        let policy =
+            OutagePolicy { on_outage: OnOutage::Wait, abort: Arc::clone(&abort), figures: None };
         let tasks = Arc::new(Mutex::new(Vec::new()));
         let wire = Wire { world: Arc::clone(world), instance };
         let servers = Servers { wire, lanes: limits.lanes, policy, tasks: Arc::clone(&tasks) };
@@ -140,8 +141,9 @@ impl Life {
         let (progress, watch) = progress();
         let progress = Arc::new(progress);
         let (queue, fed) = unbounded::<Feed>();
+        let next = move || fed.try_recv().ok();
         let mut activator = None;
-        let probe = build(&mut worker, fed, rules, &servers, &progress, |it| activator = Some(it));
+        let probe = build(&mut worker, next, rules, &servers, &progress, |it| activator = Some(it));
         let entrance = Entrance { queue, activator: activator.unwrap() };
         let run = settings(limits);
         let drain = run.drain_timeout;
