@@ -39,7 +39,7 @@ chart(at("latency"), {
     { kind: "first", name: "median ", of: (history) => history.latency_p50_ms },
   ],
   format: milliseconds,
-  tick: (value) => round(milliseconds(value)),
+  tick: (value) => (value < 1000 ? round(milliseconds(value)) : `${value / 1000} s`),
   isLogarithmic: true,
   readout: at("latency-readout"),
   shared,

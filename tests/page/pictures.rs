@@ -21,13 +21,13 @@ fn load(world: &World, seed: &str, rate: &str) -> Running {
 
 /// Takes the pictures under a moderate load: by day, on a phone, and by night while the database is away.
 pub(super) fn take(directory: &Path, world: &World, server: &Postgres, browser: &mut Browser) {
-    // The charts are to have something to show: three minutes, and a wave in them.
-    let _tide = load(world, "1", "3000");
-    std::thread::sleep(Duration::from_secs(80));
-    let wave = load(world, "2", "3000");
-    std::thread::sleep(Duration::from_secs(45));
+    // The charts are to have something to show: more than two minutes, and a wave in them.
+    let _tide = load(world, "1", "1500");
+    std::thread::sleep(Duration::from_secs(60));
+    let wave = load(world, "2", "1500");
+    std::thread::sleep(Duration::from_secs(35));
     drop(wave);
-    std::thread::sleep(Duration::from_secs(50));
+    std::thread::sleep(Duration::from_secs(40));
 
     let save = |browser: &mut Browser, name: &str| {
         // Some more figures, drawn for the window as it is by now.

@@ -2,8 +2,11 @@
 
 use super::*;
 
+/// Without it there is nothing to see.
+const TOKEN: &str = "a-token-of-this-test";
+
 /// Everything that can be used, in the order of the page.
-const STATIONS: [&str; 13] = [
+const STATIONS: [&str; 12] = [
     "Skip to the figures",
     "Pause",
     "The stages as a table",
@@ -16,7 +19,6 @@ const STATIONS: [&str; 13] = [
     "status.json",
     "healthz",
     "readyz",
-    "",
 ];
 
 /// The answer of a probe, see `probe.js`.
@@ -27,7 +29,7 @@ fn probe(browser: &mut Browser, name: &str) -> Value {
 /// A page with figures in each of its parts.
 fn filled(name: &str) -> (World, Running, Browser) {
     let mut world = World::new(name);
-    world.set("http.token", "a secret of its own");
+    world.set("http.token", TOKEN);
     world.set("http.listen", "127.0.0.1:0");
     world.drafts((1..=300).map(|number| format!("a-{number}")));
     world.publish(events("a", 300));
@@ -36,7 +38,7 @@ fn filled(name: &str) -> (World, Running, Browser) {
     let running = world.start_run();
     let address = address(&running);
     let mut browser = Browser::start();
-    browser.open(&format!("{address}/?token=a%20secret%20of%20its%20own"));
+    browser.open(&format!("{address}/?token={TOKEN}"));
     browser.eventually("the figures come", "document.body.dataset.link === 'live'");
     applied(&mut browser, 300);
     browser.eventually(
@@ -74,10 +76,10 @@ fn the_page_is_for_readers_with_a_keyboard_on_a_phone_in_the_dark_and_with_a_scr
 }
 
 fn with_the_keyboard(browser: &mut Browser) {
-    for station in STATIONS.iter().filter(|station| !station.is_empty()) {
+    for station in STATIONS {
         browser.press("Tab");
         assert_eq!(probe(browser, "focus"), json!(station));
-        match *station {
+        match station {
             "Pause" => {
                 browser.press(" ");
                 assert_eq!(browser.text("#link"), "paused");

@@ -134,7 +134,7 @@ export function chart(parent, { label, lines, format, tick, isLogarithmic, reado
     mark(cursor, { "data-back": back > 0 ? "" : null });
     const known = series.flat().filter((value) => typeof value === "number");
     tell(back === 0 ? "now" : ago(back * history.step_s), figures, known.length > 0 ? `highest ${format(Math.max(...known))}` : "nothing yet");
-    mark(drawing, { "aria-valuemin": -Math.max(1, points() - 1) * history.step_s, "aria-valuemax": 0, "aria-valuenow": -back * history.step_s });
+    mark(drawing, { "aria-valuemin": -Math.max(0, points() - 1) * history.step_s, "aria-valuemax": 0, "aria-valuenow": -back * history.step_s });
   }
 
   // The figures at the mark: beside a sample of their line, and in words.

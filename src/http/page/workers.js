@@ -2,10 +2,11 @@
 
 import { at, cell, draw, element, heading, list, mark, put, row } from "./dom.js";
 import { TITLES } from "./journey.js";
-import { count, duration, percent, plural, rate, short } from "./units.js";
+import { count, duration, percent, rate, short } from "./units.js";
 
-// From this on one worker has so much more to do than the mean that it holds the others up.
+// From this on one worker has so much more to do than the mean that it holds the others up; but not while it is at ease.
 const SKEWED = 1.25;
+const AT_EASE = 0.5;
 
 // The parts of a worker's time, in the order of the journey.
 const PARTS = ["decode", "dedupe", "latest", "write", "invalidate", "dead-letter", "commit", "other"];
@@ -42,14 +43,13 @@ function fillLane(made, worker) {
 function skew(workers) {
   if (workers.length === 0) return "No worker yet.";
   if (workers.length === 1) return "One worker: no skew.";
-  const rates = workers.map((worker) => worker.records_per_s ?? 0);
-  const mean = rates.reduce((sum, each) => sum + each, 0) / rates.length;
-  if (mean < 1) return `${plural(workers.length, "worker")}, idle.`;
-  const most = Math.max(...rates);
+  const shares = workers.map((worker) => worker.busy ?? 0);
+  const [most, mean] = [Math.max(...shares), shares.reduce((sum, share) => sum + share, 0) / shares.length];
+  if (most < AT_EASE) return `At ease: the busiest is at work ${percent(most)} of the time.`;
   const factor = (most / mean).toFixed(2);
-  if (most < SKEWED * mean) return `Even: the busiest has ${factor} times the mean.`;
-  const busiest = workers[rates.indexOf(most)].worker;
-  return `Skewed: worker ${busiest} has ${factor} times the mean. A few drafts have most of the events; more workers will not help.`;
+  if (most < SKEWED * mean) return `Even: the busiest is at work ${factor} times as much as the mean.`;
+  const busiest = workers[shares.indexOf(most)].worker;
+  return `Skewed: worker ${busiest} is at work ${factor} times as much as the mean. Where a few drafts have most of the events, more workers do not help.`;
 }
 
 export function workers(snapshot) {
