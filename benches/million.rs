@@ -204,6 +204,7 @@ impl World {
             ("CONTENTFLOW_KAFKA__GROUP", format!("{}_{run}", self.name)),
             ("CONTENTFLOW_DATABASE__URL", format!("{server}/{}_{run}", self.name)),
             ("CONTENTFLOW_CACHE__URL", self.redis_url.clone()),
+            ("CONTENTFLOW_HTTP__LISTEN", "off".to_owned()),
             // A killed process is forgotten by its group soon.
             ("CONTENTFLOW_KAFKA__PROPERTIES__SESSION_TIMEOUT_MS", "6000".to_owned()),
         ]

@@ -12,7 +12,7 @@
 //! | write, invalidate, dead-letter | from a batch to the wait for the next one | the lanes of each |
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
 use self::brokers::Brokers;
@@ -133,6 +133,17 @@ impl Figures {
     /// What the poll thread told last.
     pub fn polled(&self) -> MutexGuard<'_, Polled> {
         self.polled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what the poll thread tells, unless somebody is looking just now: it does not wait. Whether it was taken in.
+    pub fn tell(&self, polled: Polled) -> bool {
+        let mut told = match self.polled.try_lock() {
+            Ok(told) => told,
+            Err(TryLockError::Poisoned(told)) => told.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        *told = polled;
+        true
     }
 
     /// Watches the turns of the poll thread. The first call counts.

@@ -78,7 +78,6 @@ impl Teller {
         if self.last.is_some_and(|last| now.duration_since(last) < EVERY) {
             return;
         }
-        self.last = Some(now);
         let (ingest, committer) = (&state.ingest, &state.committer);
         let polled = Polled {
             is_assigned: state.is_assigned(),
@@ -96,6 +95,8 @@ impl Teller {
             partitions: state.places(),
             commits: committer.answers(),
         };
-        *self.figures.polled() = polled;
+        if self.figures.tell(polled) {
+            self.last = Some(now);
+        }
     }
 }

@@ -8,18 +8,16 @@ use serde::Serialize;
 
 use super::health::Dependency;
 use super::history;
-use super::watcher::{Stretch, Watcher};
+use super::watcher::Watcher;
 use crate::figures::calls::Health;
-use crate::figures::histogram::float;
-use crate::figures::lanes::Again;
 use crate::figures::letters::{Letter, now_ms};
-use crate::figures::polled::Polled;
-use crate::figures::workers::Stage as OnWorkers;
-use crate::figures::{Figures, Server};
-use crate::limit::{self, percent};
+use crate::figures::polled::{Place, Polled};
 
-/// Below this share of the busiest stage, with nothing waiting at the brokers, nothing limits.
-const AT_EASE: f64 = 0.5;
+mod journey;
+mod limit;
+
+use journey::{Stage, Worker, stages, workers};
+use limit::Limit;
 
 /// Everything that the page shows.
 #[derive(Debug, Serialize)]
@@ -42,34 +40,6 @@ pub struct Snapshot<'a> {
     dependencies: Vec<Told>,
     limit: Limit,
     history: history::Told,
-}
-
-#[derive(Debug, Serialize)]
-struct Stage {
-    name: &'static str,
-    label: &'static str,
-    records_per_s: f64,
-    busy: Option<f64>,
-    queue: u64,
-    errors: u64,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    workers: Vec<StageOnWorker>,
-}
-
-#[derive(Debug, Serialize)]
-struct StageOnWorker {
-    worker: usize,
-    busy: f64,
-    records_per_s: f64,
-}
-
-#[derive(Debug, Serialize)]
-struct Worker {
-    worker: usize,
-    busy: f64,
-    records_per_s: f64,
-    queue: usize,
-    stages: BTreeMap<&'static str, f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -114,17 +84,6 @@ struct Told {
     retry_in_s: Option<f64>,
 }
 
-#[derive(Debug, Serialize)]
-struct Limit {
-    /// As `contentflow tune` calls it.
-    stage: &'static str,
-    /// The stage of the page that it is.
-    node: &'static str,
-    busy: f64,
-    words: String,
-    advice: String,
-}
-
 impl Watcher {
     /// The snapshot of this moment.
     pub fn snapshot(&self) -> Snapshot<'_> {
@@ -157,119 +116,13 @@ impl Watcher {
     }
 
     fn partitions(&self, polled: &Polled) -> Vec<Partition> {
-        let partition = |(partition, place): (&i32, &_)| {
+        let partition = |(partition, place): (&i32, &Place)| {
             let end = self.end(*partition, place);
-            let crate::figures::polled::Place { position, committed, end: _ } = *place;
+            let Place { position, committed, end: _ } = *place;
             Partition { partition: *partition, position, committed, end, lag: end - position }
         };
         polled.partitions.iter().map(partition).collect()
     }
-
-    fn limit(&self, stretch: &Stretch) -> Limit {
-        let (capacity, shares) = (self.facts.capacity, stretch.shares);
-        let (stage, busy) = shares.limit();
-        if let Some(held) = self.dependencies().find(|dependency| dependency.is_held()) {
-            let node = node_of(held.name);
-            return Limit {
-                stage: held.name,
-                node,
-                busy: 1.0,
-                words: format!("Held: {}.", held.complaint().unwrap_or_default()),
-                advice: "It goes on by itself when the server is back.".to_owned(),
-            };
-        }
-        let (words, advice) = if busy < AT_EASE && self.backlog() == 0 {
-            let share = percent(busy);
-            let words = format!(
-                "Nothing limits: the busiest stage, {}, is at work {share} of the time.",
-                stage.name()
-            );
-            (words, "The pipeline keeps up with what is published.".to_owned())
-        } else {
-            let tune = "to a point that `contentflow tune` finds";
-            let words = format!("The limit: {}", shares.words(capacity));
-            (words, shares.remedy(capacity, self.facts.cores, tune))
-        };
-        Limit { stage: stage.name(), node: node(stage), busy: rounded(busy), words, advice }
-    }
-}
-
-fn stages(figures: &Figures, polled: &Polled, stretch: &Stretch) -> Vec<Stage> {
-    let shares = &stretch.shares;
-    let (rejected_before, refused) = figures.letters.rejected();
-    let outages = |server| figures.lanes(server).again(Again::Outage);
-    let queued: usize = polled.queues.iter().sum();
-    let stage = |name, label, rate: u64, busy: Option<f64>, queue, errors| Stage {
-        name,
-        label,
-        records_per_s: rounded(stretch.rate(rate)),
-        busy: busy.map(rounded),
-        queue,
-        errors,
-        workers: Vec::new(),
-    };
-    let on_workers = |on: OnWorkers, label, queue, errors| {
-        let (records, busy): (Vec<u64>, Vec<f64>) =
-            (stretch.records(on).collect(), stretch.busy(on).collect());
-        let mean = busy.iter().sum::<f64>() / float(u64::try_from(busy.len().max(1)).unwrap_or(1));
-        let workers = busy.into_iter().zip(&records).enumerate();
-        let workers = workers.map(|(worker, (busy, records))| StageOnWorker {
-            worker,
-            busy: rounded(busy),
-            records_per_s: rounded(stretch.rate(*records)),
-        });
-        let whole = stage(on.name(), label, records.iter().sum(), Some(mean), queue, errors);
-        Stage { workers: workers.collect(), ..whole }
-    };
-    let on_lanes = |on: OnWorkers, server, label, busy, errors| {
-        let records = stretch.records(on).sum();
-        stage(on.name(), label, records, Some(busy), figures.lanes(server).waiting(), errors)
-    };
-    use Server::{Cache, Database, DeadLetters};
-    let queued = u64::try_from(queued).unwrap_or(u64::MAX);
-    vec![
-        stage(
-            "source",
-            "Kafka",
-            stretch.read,
-            Some(shares.source),
-            figures.brokers.fetched(),
-            figures.brokers.errors(),
-        ),
-        on_workers(OnWorkers::Decode, "Decode", queued, rejected_before),
-        on_workers(OnWorkers::Dedupe, "Dedupe", 0, 0),
-        on_workers(OnWorkers::Latest, "Latest", 0, 0),
-        on_lanes(
-            OnWorkers::Write,
-            Database,
-            "PostgreSQL",
-            shares.database,
-            refused + outages(Database),
-        ),
-        on_lanes(OnWorkers::Invalidate, Cache, "Redis", shares.cache, outages(Cache)),
-        on_lanes(
-            OnWorkers::DeadLetter,
-            DeadLetters,
-            "Dead letters",
-            shares.dead_letters,
-            outages(DeadLetters),
-        ),
-        stage("commit", "Commit", stretch.done, None, 0, polled.commits.1),
-    ]
-}
-
-fn workers(polled: &Polled, stretch: &Stretch) -> Vec<Worker> {
-    let busy = OnWorkers::ALL.map(|stage| (stage.name(), stretch.busy(stage).collect::<Vec<_>>()));
-    let entered = stretch.records(OnWorkers::Decode);
-    let all = stretch.awake().zip(entered).enumerate();
-    all.map(|(worker, (awake, records))| Worker {
-        worker,
-        busy: rounded(awake),
-        records_per_s: rounded(stretch.rate(records)),
-        queue: polled.queues.get(worker).copied().unwrap_or_default(),
-        stages: busy.iter().map(|(name, busy)| (*name, rounded(busy[worker]))).collect(),
-    })
-    .collect()
 }
 
 fn epochs(polled: &Polled) -> Epochs {
@@ -310,24 +163,6 @@ fn told(dependency: &Dependency) -> Told {
         error,
         tries,
         retry_in_s: retry_in.map(|wait| rounded(wait.as_secs_f64())),
-    }
-}
-
-fn node(stage: limit::Stage) -> &'static str {
-    match stage {
-        limit::Stage::Source => "source",
-        limit::Stage::Decode => "decode",
-        limit::Stage::Exchange => "dedupe",
-        limit::Stage::Database => "write",
-        limit::Stage::Cache => "invalidate",
-        limit::Stage::DeadLetters => "dead-letter",
-    }
-}
-
-fn node_of(dependency: &str) -> &'static str {
-    match Server::ALL.into_iter().find(|server| server.dependency() == dependency) {
-        Some(server) => server.effect(),
-        None => "source",
     }
 }
 

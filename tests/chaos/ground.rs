@@ -211,6 +211,8 @@ fn environment(settings: &[(&str, &str)]) -> Vec<(String, String)> {
         ("DATABASE__STATEMENT_TIMEOUT_MS", "5000"),
         ("DATABASE__LOCK_TIMEOUT_MS", "300"),
         ("CACHE__TIMEOUT_MS", "2000"),
+        // Watched, as in earnest.
+        ("HTTP__LISTEN", "127.0.0.1:0"),
     ];
     let all = always.iter().chain(settings);
     all.map(|(name, value)| (format!("CONTENTFLOW_{name}"), (*value).to_owned())).collect()
