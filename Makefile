@@ -2,10 +2,10 @@
 # others.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test race bench stages poison flat tune watched million chaos freeze lint up down clean
+.PHONY: help demo test screenshots race bench stages poison flat tune watched million chaos freeze lint up down clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## the whole job on throwaway servers with generated events, then a report
 	dev/stack deps
@@ -15,8 +15,12 @@ demo: ## the whole job on throwaway servers with generated events, then a report
 	  code=$$?; rm -rf target/demo-stack; exit $$code
 
 test: ## all tests, against real servers
-	dev/stack deps
+	dev/stack deps tests
 	dev/stack run -- cargo test --workspace --locked
+
+screenshots: ## the pictures of the page in docs/images, made by its test (with the font Inter where it is installed: fonts-inter)
+	dev/stack deps tests
+	dev/stack run -- env SCREENSHOTS="$(CURDIR)/docs/images" cargo test --locked --test journey the_page_shows -- --nocapture
 
 race: ## readers and writers of cached drafts in 100,000 drawn orders (RACES=, SEED=)
 	dev/stack deps

@@ -31,6 +31,7 @@ mod guard;
 mod health;
 mod history;
 pub mod metrics;
+mod page;
 mod patience;
 mod process;
 mod routes;

@@ -41,4 +41,5 @@ mod demo;
 mod verify;
 mod tune;
 mod watching;
+mod page;
 mod faults;

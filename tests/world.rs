@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+mod browser;
 mod cache;
 mod certificates;
 mod cluster;
@@ -26,6 +27,7 @@ mod rows;
 mod slow_wire;
 mod topic;
 
+pub(crate) use browser::Browser;
 pub(crate) use cache::CacheDb;
 pub(crate) use certificates::certificates;
 pub(crate) use cluster::Cluster;

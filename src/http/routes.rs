@@ -16,20 +16,17 @@ use tokio::sync::watch;
 use super::Shared;
 use super::exposition;
 use super::guard::{IsTrusted, guard};
+use super::page;
 
 /// How soon a page comes back that has lost us.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// All of it, guarded.
 pub(super) fn all(shared: &Arc<Shared>) -> Router {
-    let file = |kind: &'static str, text: &'static str| {
-        get(move || async move { ([(header::CONTENT_TYPE, kind)], text) })
-    };
-    Router::new()
-        .route("/", file("text/html; charset=utf-8", include_str!("page.html")))
-        .route("/page.css", file("text/css; charset=utf-8", include_str!("page.css")))
-        .route("/page.js", file("text/javascript; charset=utf-8", include_str!("page.js")))
-        .route("/status.json", get(status))
+    let page = page::FILES.iter().fold(Router::new(), |router, page::File { path, kind, text }| {
+        router.route(path, get(move || async move { ([(header::CONTENT_TYPE, *kind)], *text) }))
+    });
+    page.route("/status.json", get(status))
         .route("/events", get(events))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
