@@ -285,6 +285,9 @@ impl From<VerifyError> for Failure {
             VerifyError::Silent { .. } | VerifyError::NotMended(_) => {
                 Failure::outage(error).hint("check the database, and verify again")
             }
+            VerifyError::Database { .. } if error.is_outage() => {
+                Failure::outage(error).hint("check the database, and verify again")
+            }
             VerifyError::Output(error) => error.into(),
             VerifyError::Database { .. }
             | VerifyError::Cache(_)
@@ -299,7 +302,7 @@ impl From<DlqError> for Failure {
         match error {
             DlqError::Kafka(error) => error.into(),
             DlqError::Output(error) => error.into(),
-            DlqError::Silent { .. } => Failure::outage(&error).hinted(error.remedy()),
+            _ if error.is_outage() => Failure::outage(&error).hinted(error.remedy()),
             _ => Failure::failed(&error).hinted(error.remedy()),
         }
     }

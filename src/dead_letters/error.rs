@@ -2,7 +2,7 @@
 
 use std::io;
 
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::Place;
 use crate::kafka;
@@ -53,6 +53,16 @@ pub enum DlqError {
 }
 
 impl DlqError {
+    /// True if it may pass by itself.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            DlqError::Kafka(error) => error.is_outage(),
+            DlqError::Unreadable { source, .. } => source.rdkafka_error_code().is_some_and(is_away),
+            DlqError::Silent { .. } => true,
+            DlqError::NotThere { .. } | DlqError::Transaction { .. } | DlqError::Output(_) => false,
+        }
+    }
+
     /// What to do about it.
     pub fn remedy(&self) -> Option<String> {
         match self {
@@ -68,4 +78,23 @@ impl DlqError {
             DlqError::Output(_) => None,
         }
     }
+}
+
+/// Whether a broker is away, or has no say at the moment.
+fn is_away(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::BrokerNotAvailable
+            | RDKafkaErrorCode::OperationTimedOut
+            | RDKafkaErrorCode::RequestTimedOut
+            | RDKafkaErrorCode::Resolve
+            | RDKafkaErrorCode::WaitingForCoordinator
+            | RDKafkaErrorCode::CoordinatorNotAvailable
+            | RDKafkaErrorCode::CoordinatorLoadInProgress
+            | RDKafkaErrorCode::NotCoordinator
+            | RDKafkaErrorCode::LeaderNotAvailable
+            | RDKafkaErrorCode::NotLeaderForPartition
+    )
 }
