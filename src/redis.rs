@@ -18,9 +18,11 @@ use crate::traces::shape;
 mod connection;
 mod error;
 mod place;
+mod scan;
 
 pub use connection::CacheConnection;
 pub use error::{CacheError, ConnectError};
+pub use scan::{Keys, Scan};
 
 /// The forms of `cache.url`.
 pub const URL_FORMS: &str = "redis://user:password@host:6379/0, redis+cluster://user:password@host:6379,host:6379 or \

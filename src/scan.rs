@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError as ClientError;
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -43,6 +43,17 @@ pub enum ScanError {
 }
 
 impl ScanError {
+    /// True if it may pass by itself.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            ScanError::Kafka(error) => error.is_outage(),
+            ScanError::Unreadable { source, .. } => {
+                source.rdkafka_error_code().is_some_and(is_away)
+            }
+            ScanError::Silent { .. } => true,
+        }
+    }
+
     /// What to do about it.
     pub fn remedy(&self) -> String {
         match self {
@@ -53,6 +64,25 @@ impl ScanError {
             ScanError::Silent { .. } => "check the brokers".to_owned(),
         }
     }
+}
+
+/// Whether a broker is away, or has no say at the moment.
+fn is_away(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::BrokerNotAvailable
+            | RDKafkaErrorCode::OperationTimedOut
+            | RDKafkaErrorCode::RequestTimedOut
+            | RDKafkaErrorCode::Resolve
+            | RDKafkaErrorCode::WaitingForCoordinator
+            | RDKafkaErrorCode::CoordinatorNotAvailable
+            | RDKafkaErrorCode::CoordinatorLoadInProgress
+            | RDKafkaErrorCode::NotCoordinator
+            | RDKafkaErrorCode::LeaderNotAvailable
+            | RDKafkaErrorCode::NotLeaderForPartition
+    )
 }
 
 /// Reads topics without being a member of a group, committed transactions only.

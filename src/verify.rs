@@ -7,6 +7,8 @@
 //!             differences <- the topic, to its end <- these rows once more <- how far it is now <---+ if anything does
 //! ```
 //!
+//! Last, the keys of the cache are gone through for drafts that have no row.
+//!
 //! The order is the proof, see `docs/decisions/0008-verify-beside-a-running-pipeline.md`. What the group has committed before the
 //! rows are read is in them; what is published later is lag, and no difference.
 
@@ -29,6 +31,7 @@ mod table;
 mod cache;
 mod workers;
 mod look;
+mod orphans;
 mod repair;
 mod watch;
 mod show;
@@ -111,6 +114,7 @@ impl<'a> Verify<'a> {
         let suspects = workers.suspects();
         workers.finish();
         let mut differences = self.look(&topic, &suspects)?;
+        differences.extend(self.orphans()?);
         if self.plan.repair && !differences.is_empty() {
             differences = self.repair(&topic, differences)?;
         }

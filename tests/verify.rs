@@ -12,6 +12,9 @@ use crate::world::{
     Ended, PARTITIONS, World, body, create_topic, delete_topic, event, eventually, images, record,
 };
 
+mod orphans;
+mod outages;
+
 /// Differences as (kind, draft).
 type Found = BTreeSet<(String, String)>;
 

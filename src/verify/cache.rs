@@ -3,7 +3,7 @@
 use redis::{RedisResult, Value, cmd};
 
 use crate::config;
-use crate::redis::{CacheConnection, CacheError};
+use crate::redis::{CacheConnection, CacheError, Scan};
 
 /// A connection to the cache.
 pub(super) struct Cached {
@@ -16,6 +16,25 @@ impl Cached {
     pub(super) async fn connect(config: &config::Cache) -> Result<Cached, CacheError> {
         let connection = crate::redis::connect(config).await?;
         Ok(Cached { config: config.clone(), connection })
+    }
+
+    /// What all that is cached has as its keys: to be gone through with [`Cached::next_ids`].
+    pub(super) fn all(&self) -> Scan {
+        Scan::new(self.config.key.pattern())
+    }
+
+    /// The drafts that the next part of the keys is named after; `None` after the last.
+    pub(super) async fn next_ids(
+        &mut self,
+        scan: &mut Scan,
+    ) -> Result<Option<Vec<String>>, CacheError> {
+        let deadline = self.config.timeout;
+        let keys = tokio::time::timeout(deadline, self.connection.scan(scan))
+            .await
+            .map_err(|_elapsed| CacheError::NoAnswer(deadline))??;
+        let id =
+            |key: &Vec<u8>| Some(self.config.key.id(std::str::from_utf8(key).ok()?)?.to_owned());
+        Ok(keys.map(|keys| keys.iter().filter_map(id).collect()))
     }
 
     /// What is cached of each of these drafts. What is no text is shown as far as it is one: it is no draft.

@@ -53,3 +53,30 @@ pub enum VerifyError {
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
 }
+
+impl VerifyError {
+    /// Whether a server is away, and may come back by itself.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            VerifyError::Topic(error) => error.is_outage(),
+            VerifyError::Connect(error) => error.is_outage(),
+            VerifyError::Database { source, .. } => is_lost(source),
+            VerifyError::Cache(CacheError::Connect(error)) => error.is_outage(),
+            VerifyError::Cache(CacheError::Refused(error)) => {
+                error.is_io_error() || error.is_timeout() || error.is_connection_dropped()
+            }
+            VerifyError::Silent { .. }
+            | VerifyError::NotMended(_)
+            | VerifyError::Cache(CacheError::NoAnswer(_)) => true,
+            VerifyError::Table(_)
+            | VerifyError::Workers(_)
+            | VerifyError::Interrupted
+            | VerifyError::Output(_) => false,
+        }
+    }
+}
+
+/// Without a code the connection has failed. By class: connection lost, out of resources, shut down or starting, failing itself.
+fn is_lost(error: &tokio_postgres::Error) -> bool {
+    error.code().is_none_or(crate::postgres::is_away)
+}

@@ -42,7 +42,11 @@ pub struct Difference {
 impl Difference {
     /// Whether there is something to put in its place.
     pub fn is_mendable(&self) -> bool {
-        self.remedy.is_some() || matches!(self.kind, Kind::CachedDiffers | Kind::CachedUnreadable)
+        self.remedy.is_some()
+            || matches!(
+                self.kind,
+                Kind::CachedDiffers | Kind::CachedUnreadable | Kind::CachedWithoutRow
+            )
     }
 }
 

@@ -44,6 +44,7 @@ impl Verify<'_> {
         for _round in 0..ROUNDS {
             self.runtime.block_on(self.mend(&left))?;
             left = self.look(topic, &touched)?;
+            left.extend(self.orphans()?);
             if left.iter().all(|difference| !difference.is_mendable()) {
                 break;
             }

@@ -1,5 +1,6 @@
 //! The table: a snapshot of it, a few thousand rows at a time.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use dataflows::record::Position;
@@ -63,6 +64,21 @@ pub(super) async fn again(
     let (sql, deadline) = (select(config, &which), postgres::deadline(config));
     let rows = within(deadline, READ, client.query(&sql, &[&ids])).await?;
     Ok(rows.iter().map(stored).collect())
+}
+
+/// Which of these ids have a row.
+pub(super) async fn present(
+    config: &config::Database,
+    id_type: &str,
+    client: &Client,
+    ids: &[&str],
+) -> Result<HashSet<String>, VerifyError> {
+    let (table, deadline) = (config.table.sql(), postgres::deadline(config));
+    let sql = format!(
+        "SELECT event_draft_id::text FROM {table} WHERE event_draft_id = ANY ($1::text[]::{id_type}[])"
+    );
+    let rows = within(deadline, READ, client.query(&sql, &[&ids])).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 const READ: &str = "read the table";

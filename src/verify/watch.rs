@@ -2,7 +2,9 @@
 //!
 //! Each round is a time of the same collection: what the group has committed since the last one comes in from the topic, and of the
 //! table what says something else than before. A draft in which something moves from one round to the next is under way; one that
-//! stands still and differs is looked at.
+//! stands still and differs is looked at. Cached drafts without a row are looked for in each round.
+//!
+//! A server that goes away is waited for, unless `run.on_outage` says otherwise.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::Write;
@@ -14,6 +16,11 @@ use dataflows::verify::{About, Claim, DraftKey};
 use super::topic::Topic;
 use super::workers::Workers;
 use super::{Difference, Sides, Verify, VerifyError, show};
+use crate::config::OnOutage;
+use crate::retry::Backoff;
+
+/// The first wait for a server that is away.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
 
 /// How often a wait looks for the end.
 const NAP: Duration = Duration::from_millis(50);
@@ -27,6 +34,17 @@ struct Verdict {
     differences: Vec<Difference>,
 }
 
+/// What has been said, and stays said while servers go and come.
+#[derive(Default)]
+struct Watched {
+    verdicts: HashMap<DraftKey, Verdict>,
+    /// The cached drafts that have no row.
+    orphans: Vec<Difference>,
+    has_begun: bool,
+    /// While a server is away.
+    held: Option<Backoff>,
+}
+
 impl Verify<'_> {
     /// Compares again and again, until it is told to stop. True if nothing differs at the end.
     ///
@@ -34,31 +52,70 @@ impl Verify<'_> {
     ///
     /// [`VerifyError`].
     pub fn watch(&self, interval: Duration, out: &mut dyn Write) -> Result<bool, VerifyError> {
+        let mut watched = Watched::default();
+        while !self.is_over() {
+            match self.watch_on(interval, &mut watched, out) {
+                Ok(()) | Err(VerifyError::Interrupted) => break,
+                // What was read by then is half of a round: both sides are read anew.
+                Err(error) if error.is_outage() && self.config.run.on_outage == OnOutage::Wait => {
+                    self.hold(&mut watched, &error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let Watched { verdicts, orphans, .. } = watched;
+        let agrees = verdicts.values().all(|verdict| verdict.differences.is_empty());
+        Ok(agrees && orphans.is_empty())
+    }
+
+    /// Watches until it is told to stop, or a server fails.
+    fn watch_on(
+        &self,
+        interval: Duration,
+        watched: &mut Watched,
+        out: &mut dyn Write,
+    ) -> Result<(), VerifyError> {
         let topic = Topic::open(self.config, self.plan.whole_topic)?;
         let mut workers = Workers::start(self.config.run.workers, self.table.draft_ids)?;
         let mut sides = Sides { said: Some(HashMap::new()), ..Sides::default() };
-        let mut verdicts: HashMap<DraftKey, Verdict> = HashMap::new();
         let mut before: Option<HashMap<DraftKey, Apart>> = None;
-        while !self.stop.load(Ordering::Relaxed) {
+        let ended = loop {
             let began = Instant::now();
-            let now = match self.round(
-                &topic,
-                &mut workers,
-                &mut sides,
-                before.as_ref(),
-                &mut verdicts,
-                out,
-            ) {
-                Err(VerifyError::Interrupted) => break,
-                now => now?,
-            };
-            before = Some(now);
-            while began.elapsed() < interval && !self.stop.load(Ordering::Relaxed) {
-                self.runtime.block_on(tokio::time::sleep(NAP));
+            match self.round(&topic, &mut workers, &mut sides, before.as_ref(), watched, out) {
+                Ok(now) => before = Some(now),
+                Err(error) => break Err(error),
             }
-        }
+            if watched.held.take().is_some() {
+                tracing::info!("resumed");
+            }
+            self.pause(interval.saturating_sub(began.elapsed()));
+            if self.is_over() {
+                break Ok(());
+            }
+        };
         workers.finish();
-        Ok(verdicts.values().all(|verdict| verdict.differences.is_empty()))
+        ended
+    }
+
+    /// Waits before a server is asked again, and says so once.
+    fn hold(&self, watched: &mut Watched, error: &VerifyError) {
+        let backoff = watched.held.get_or_insert_with(|| {
+            tracing::warn!(%error, "held: watching goes on when the server is back");
+            Backoff::new(FIRST_WAIT)
+        });
+        let wait = backoff.next_wait();
+        self.pause(wait);
+    }
+
+    fn pause(&self, time: Duration) {
+        let since = Instant::now();
+        while since.elapsed() < time && !self.is_over() {
+            std::thread::sleep(NAP);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     /// One round: says what has appeared or gone, and returns what the sides do not agree on.
@@ -68,10 +125,11 @@ impl Verify<'_> {
         workers: &mut Workers,
         sides: &mut Sides,
         before: Option<&HashMap<DraftKey, Apart>>,
-        verdicts: &mut HashMap<DraftKey, Verdict>,
+        watched: &mut Watched,
         out: &mut dyn Write,
     ) -> Result<HashMap<DraftKey, Apart>, VerifyError> {
         let compared = self.compare(topic, workers, sides)?;
+        let Watched { verdicts, orphans, has_begun, held: _ } = watched;
         let mut now: HashMap<DraftKey, Apart> = HashMap::new();
         for claim in workers.differing() {
             now.entry(claim.draft).or_default().insert(*claim);
@@ -93,9 +151,12 @@ impl Verify<'_> {
         for difference in self.look(topic, &suspects)? {
             found.entry(DraftKey::of(&difference.draft)).or_default().push(difference);
         }
-        if before.is_none() {
+        let now_orphans = self.orphans()?;
+        if !std::mem::replace(has_begun, true) {
             show::beginning(&compared, &self.plan, out)?;
         }
+        show::changes(orphans, &now_orphans, &self.plan, out)?;
+        *orphans = now_orphans;
         let gone: Vec<DraftKey> =
             verdicts.keys().filter(|draft| !now.contains_key(draft)).copied().collect();
         for draft in gone.into_iter().chain(due) {

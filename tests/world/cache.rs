@@ -53,7 +53,7 @@ impl CacheDb {
     }
 
     /// Caches something for each draft.
-    pub(super) fn fill(&self, ids: &[String]) {
+    pub(crate) fn fill(&self, ids: &[String]) {
         let mut pipeline = redis::pipe();
         for id in ids {
             pipeline.set(key(id), format!("cached {id}")).ignore();
@@ -101,6 +101,11 @@ impl World {
     /// What the cache has for a draft.
     pub(crate) fn cached(&self, id: &str) -> Option<String> {
         self.cache.connection().get(key(id)).unwrap()
+    }
+
+    /// Leaves nothing in the cache.
+    pub(crate) fn empty_cache(&self) {
+        redis::cmd("FLUSHDB").exec(&mut self.cache.connection()).unwrap();
     }
 
     /// Puts something into the cache, as a reader does.

@@ -36,11 +36,13 @@ pub enum Kind {
     CachedDiffers,
     /// What is cached is not a draft.
     CachedUnreadable,
+    /// The cached draft has no row.
+    CachedWithoutRow,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 9] = [
         Kind::RowBehind,
         Kind::UnknownEvent,
         Kind::DuplicateApplied,
@@ -49,6 +51,7 @@ impl Kind {
         Kind::MemoryDiffers,
         Kind::CachedDiffers,
         Kind::CachedUnreadable,
+        Kind::CachedWithoutRow,
     ];
 
     /// The public code.
@@ -62,6 +65,7 @@ impl Kind {
             Kind::MemoryDiffers => "memory-differs",
             Kind::CachedDiffers => "cached-differs",
             Kind::CachedUnreadable => "cached-unreadable",
+            Kind::CachedWithoutRow => "cached-without-row",
         }
     }
 }

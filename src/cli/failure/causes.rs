@@ -192,6 +192,9 @@ impl From<VerifyError> for Failure {
             VerifyError::Silent { .. } | VerifyError::NotMended(_) => {
                 Failure::outage(error).hint("check the database, and verify again")
             }
+            VerifyError::Database { .. } if error.is_outage() => {
+                Failure::outage(error).hint("check the database, and verify again")
+            }
             VerifyError::Output(error) => error.into(),
             VerifyError::Database { .. } => Failure::failed(error).hint(
                 "`contentflow check` looks at the table and at what its user may do; else the server's log tells more",
@@ -207,8 +210,10 @@ impl From<ScanError> for Failure {
     fn from(error: ScanError) -> Failure {
         match error {
             ScanError::Kafka(error) => error.into(),
-            ScanError::Silent { .. } => Failure::outage(&error).hint(error.remedy()),
-            ScanError::Unreadable { .. } => Failure::failed(&error).hint(error.remedy()),
+            _ if error.is_outage() => Failure::outage(&error).hint(error.remedy()),
+            ScanError::Silent { .. } | ScanError::Unreadable { .. } => {
+                Failure::failed(&error).hint(error.remedy())
+            }
         }
     }
 }

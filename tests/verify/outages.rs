@@ -1,0 +1,94 @@
+//! A watch while its servers go away.
+
+use crate::world::{PrivateKafka, Running, World, event, eventually};
+
+/// A world in which d1 and d2 are as they should be.
+fn settled(mut world: World) -> World {
+    world.set("kafka.properties.socket.timeout.ms", 2_000);
+    world.drafts(["d1", "d2"]);
+    world.publish([event("d1", "job-1"), event("d2", "job-2")]);
+    world.run_until_caught_up();
+    world
+}
+
+fn watch(world: &World) -> Running {
+    let watch = world.start(&["verify", "--watch", "--interval", "0"]);
+    eventually("it watches", || watch.out().contains("watching 2 rows"));
+    watch
+}
+
+/// What is wrong by now is told by the same process, once, and that it is mended.
+fn goes_on(world: &World, watch: Running) {
+    eventually("it goes on", || watch.err().contains("resumed"));
+    eventually("it appears", || watch.out().contains("appeared  images-differ  d1"));
+    world.call(&["verify", "--repair"]).success();
+    eventually("it goes", || watch.out().contains("gone      images-differ  d1"));
+    let ended = watch.stop();
+    assert_eq!(ended.code(), Some(0), "{}", ended.err);
+    assert_eq!(ended.out.lines().count(), 3, "nothing else: {}", ended.out);
+    assert_eq!(ended.err.matches("held:").count(), ended.err.matches("resumed").count());
+}
+
+fn make_wrong(world: &World) {
+    world.database.sql("UPDATE event_drafts SET content_images = '{}' WHERE event_draft_id = 'd1'");
+}
+
+#[test]
+fn a_watch_waits_for_a_database_that_is_away_and_goes_on() {
+    let mut world = settled(World::new("watch-database"));
+    let wire = world.wire_to_database();
+    let watch = watch(&world);
+    wire.cut();
+    eventually("it is held", || watch.err().contains("held:"));
+    make_wrong(&world);
+    world.unwire_database();
+    wire.open();
+    goes_on(&world, watch);
+}
+
+#[test]
+fn a_watch_waits_for_a_cache_that_is_away_and_goes_on() {
+    let mut world = settled(World::new("watch-cache"));
+    let wire = world.wire_to_cache();
+    let watch = watch(&world);
+    wire.cut();
+    eventually("it is held", || watch.err().contains("held:"));
+    make_wrong(&world);
+    world.unwire_cache();
+    wire.open();
+    goes_on(&world, watch);
+}
+
+#[test]
+fn a_watch_waits_for_a_broker_that_is_away_and_goes_on() {
+    let kafka = PrivateKafka::lease();
+    let world = settled(kafka.world("watch-broker"));
+    let watch = watch(&world);
+    kafka.stop();
+    eventually("it is held", || watch.err().contains("held:"));
+    make_wrong(&world);
+    kafka.restart();
+    goes_on(&world, watch);
+}
+
+#[test]
+fn a_watch_that_is_held_ends_when_it_is_told_to() {
+    let mut world = settled(World::new("watch-stop"));
+    let wire = world.wire_to_database();
+    let watch = watch(&world);
+    wire.cut();
+    eventually("it is held", || watch.err().contains("held:"));
+    let ended = watch.stop();
+    assert_eq!(ended.code(), Some(0), "{}", ended.err);
+}
+
+#[test]
+fn with_on_outage_exit_a_watch_ends_with_code_75() {
+    let mut world = settled(World::new("watch-exit"));
+    world.set("run.on_outage", "exit");
+    let wire = world.wire_to_database();
+    let watch = watch(&world);
+    wire.cut();
+    let ended = watch.wait();
+    assert!(!ended.failure(75).contains("held:"), "{}", ended.err);
+}
