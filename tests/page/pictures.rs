@@ -13,7 +13,7 @@ pub(super) fn wanted() -> Option<PathBuf> {
 
 /// Publishes so many generated events of every kind a second.
 fn load(world: &World, seed: &str, rate: &str) -> Running {
-    let mix = ["--duplicates", "0.05", "--stale", "0.06", "--bad", "0.001", "--foreign", "0.02"];
+    let mix = ["--duplicates", "0.05", "--bad", "0.001", "--foreign", "0.02"];
     let events =
         ["publish", "--generate", "1000000", "--rate", rate, "--seed", seed, "--drafts", "20000"];
     world.start(&[&events[..], &mix[..], &["--create-drafts"]].concat())
