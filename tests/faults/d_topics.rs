@@ -5,6 +5,9 @@ use crate::world::{
     PARTITIONS, World, create_topic, delete_topic, event, eventually, images, meanwhile,
 };
 
+/// How many epochs may be under way where it is of interest.
+const EPOCHS_IN_FLIGHT: usize = 3;
+
 /// Deletes the topic and makes it again, empty, once that is `noticed`, and the group's offsets have gone with it.
 fn make_again(world: &World, noticed: impl Fn() -> bool) {
     delete_topic(world.topic());
@@ -105,6 +108,7 @@ fn d6_records_that_retention_deletes_during_an_outage_are_counted_exactly() {
     for policy in ["stop", "continue"] {
         let mut world = World::new("d6");
         world.set("run.epoch_records", 1);
+        world.set("run.epochs_in_flight", EPOCHS_IN_FLIGHT);
         world.set("run.on_data_loss", policy);
         world.set("kafka.properties.group.instance.id", "the only one");
         // Little is fetched ahead, so that the rest is still in the topic alone.
@@ -149,10 +153,12 @@ fn d6_records_that_retention_deletes_during_an_outage_are_counted_exactly() {
         assert!(lost > 0, "it was in the middle");
         assert!(ended.err.contains(&format!("{lost} records")), "{lost}: {}", ended.err);
         if policy == "stop" {
-            assert_eq!(world.committed()[&0], 38 - i64::try_from(lost).unwrap());
+            // Who ends at once may leave a row that is written and not committed: it is counted once more.
+            let left = usize::try_from(38 - world.committed()[&0]).unwrap();
+            assert!((lost..=lost + EPOCHS_IN_FLIGHT).contains(&left), "{lost}, {left}");
             world.unwire_database();
             let again = world.call(&["run", "--until-caught-up"]);
-            assert!(again.failure(1).contains(&format!("{lost} records")), "{again:?}");
+            assert!(again.failure(1).contains(&format!("{left} records")), "{again:?}");
         }
     }
 }
