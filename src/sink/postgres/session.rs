@@ -185,7 +185,7 @@ fn length(numbers: &[i64]) -> i32 {
 }
 
 /// The events of a statement, one row each, as `b`. Arrays that are unnested in the SELECT list cost half of what they cost in FROM, where each
-/// of them is materialized first; URLs that are put together here cost a third of JSON that is parsed.
+/// of them is materialized first; URLs that are put together here cost less than half of JSON that is parsed.
 fn events_sql(id_type: &str, more: &str) -> String {
     format!(
         "(SELECT u.*, timestamptz 'epoch' + u.ms * interval '1 millisecond' AS event_at,
