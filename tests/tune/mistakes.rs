@@ -1,7 +1,17 @@
 //! What a tune says when it cannot begin.
 
 use super::{scratch_tables, slow_rows, tune};
-use crate::world::{World, event, record};
+use crate::world::{Ended, World, event, record};
+
+/// What a tune says to a role, which is dropped then with all that it owns.
+fn tune_as(world: &mut World, role: &str) -> Ended {
+    let owner = world.database.url.clone();
+    let (_, address) = owner.split_once("://").unwrap().1.split_once('@').unwrap();
+    world.set("database.url", format!("postgres://{role}@{address}"));
+    let ended = tune(world, &[]);
+    world.database.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+    ended
+}
 
 #[test]
 fn values_are_held_to_the_limits_of_the_configuration() {
@@ -56,11 +66,7 @@ fn a_missing_table_and_a_missing_right_are_told_with_what_to_do() {
         "CREATE ROLE {role} LOGIN; GRANT SELECT, UPDATE ON event_drafts TO {role};
          REVOKE CREATE ON SCHEMA public FROM PUBLIC"
     ));
-    let owner = world.database.url.clone();
-    let (_, address) = owner.split_once("://").unwrap().1.split_once('@').unwrap();
-    world.set("database.url", format!("postgres://{role}@{address}"));
-    let ended = tune(&world, &[]);
-    world.database.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+    let ended = tune_as(&mut world, &role);
     let text = ended.failure(1);
     assert!(text.contains("cannot be made") && text.contains("permission denied"), "{text}");
     assert!(text.contains(&format!("GRANT CREATE ON SCHEMA \"public\" TO \"{role}\"")), "{text}");
@@ -126,11 +132,7 @@ fn a_copy_that_another_user_has_left_behind_is_told_with_what_to_do() {
          CREATE ROLE {role} LOGIN; GRANT SELECT, UPDATE ON event_drafts TO {role};
          GRANT CREATE ON SCHEMA public TO {role}"
     ));
-    let owner = world.database.url.clone();
-    let (_, address) = owner.split_once("://").unwrap().1.split_once('@').unwrap();
-    world.set("database.url", format!("postgres://{role}@{address}"));
-    let ended = tune(&world, &[]);
-    world.database.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+    let ended = tune_as(&mut world, &role);
     let text = ended.failure(1);
     assert!(text.contains(&name) && text.contains("must be owner"), "{text}");
     assert!(text.contains("hint: drop ") && text.contains("as its owner"), "{text}");
