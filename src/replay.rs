@@ -143,6 +143,8 @@ pub fn replay(
         compaction: Some(compaction(config, &held)),
         // Many events have one key; the sink sends no more of them at once than a run.
         keys_max: EVENTS_A_KEY * config.cache.batch_keys,
+        // An epoch is nearly all of it, and what it had before, its rows know. A dry run has no rows to ask.
+        dedupe_jobs: if options.dry_run { config.run.dedupe_jobs } else { 0 },
         ..rules(config, table.draft_ids)
     };
     let Workers { entrances, guards } =

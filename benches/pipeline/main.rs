@@ -9,7 +9,7 @@
 //!
 //! Rates of different runs, let alone of different machines, cannot be compared: the ratio to the bare UPDATE of the
 //! same round can. `BENCH_EVENTS` (1,000,000), `BENCH_RUNS` (3) and `REPLAY_EVENTS` (2,000,000, ten a draft) say how much is
-//! measured; KAFKA_BROKERS, DATABASE_URL and REDIS_URL where. The numbers also go to `bench.json` in the target directory.
+//! measured; KAFKA_BROKERS, DATABASE_URL and REDIS_URL where; BENCH_TABLE with which storage parameters of the table, if with any. The numbers also go to `bench.json` in the target directory.
 //!
 //! `BENCH_ONLY=replay,latency` measures only these of `limits`, `whole`, `latency` and `replay`. Measurements of their own kind are
 //! `BENCH_ONLY=poison`, on a database that refuses some of the rows; `flat`, which puts `FLAT_EVENTS` (10,000,000) through one process,

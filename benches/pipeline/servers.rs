@@ -55,7 +55,7 @@ impl Servers {
             drafts: settings.events,
             rounds: 0,
         };
-        match servers.runtime.block_on(make(&servers.config)) {
+        match servers.runtime.block_on(make(&servers.config, &settings.table)) {
             Ok(version) => servers.postgres_version = version,
             Err(error) => {
                 // The first failure says more than those that follow from it.
@@ -183,13 +183,17 @@ fn replay_topic(config: &Config) -> String {
     format!("{}-replay", config.kafka.topic)
 }
 
-async fn make(config: &Config) -> anyhow::Result<String> {
+async fn make(config: &Config, parameters: &str) -> anyhow::Result<String> {
     migrate::run(config, &mut std::io::sink()).await?;
     let admin = Admin::new(&config.kafka)?;
     admin.ensure_topic(&config.kafka.topic, PARTITIONS).await?;
     admin.ensure_topic(&config.dead_letters.topic, 1).await?;
     admin.ensure_topic(&replay_topic(config), PARTITIONS).await?;
     let client = postgres::connect(&config.database).await?;
+    if !parameters.is_empty() {
+        let table = config.database.table.sql();
+        client.batch_execute(&format!("ALTER TABLE {table} SET ({parameters})")).await?;
+    }
     let version: String = client.query_one("SHOW server_version", &[]).await?.try_get(0)?;
     Ok(version.split(' ').next().unwrap_or_default().to_owned())
 }

@@ -16,6 +16,8 @@ pub(crate) struct Settings {
     pub(crate) flat_events: u64,
     /// How many rounds.
     pub(crate) rounds: u64,
+    /// Storage parameters of the table, such as `fillfactor = 50`; empty for PostgreSQL's defaults.
+    pub(crate) table: String,
     /// What to measure, by name; nothing is `limits` to `replay`.
     only: Vec<String>,
     /// A corner of the servers that nobody else uses.
@@ -41,6 +43,7 @@ impl Settings {
         let rounds = number("BENCH_RUNS", 3)?;
         let replay_events = number("REPLAY_EVENTS", 2_000_000)?;
         let flat_events = number("FLAT_EVENTS", 10_000_000)?;
+        let table = std::env::var("BENCH_TABLE").unwrap_or_default();
         let only = std::env::var("BENCH_ONLY").unwrap_or_default();
         let only: Vec<String> = only.split_terminator(',').map(str::to_owned).collect();
         for name in &only {
@@ -66,7 +69,7 @@ impl Settings {
         let none = std::path::Path::new("");
         let config = Config::load_from(None, none, environment.clone(), Overrides::default())
             .map_err(|error| anyhow::anyhow!("{error}"))?;
-        Ok(Settings { events, replay_events, flat_events, rounds, only, config, environment })
+        Ok(Settings { events, replay_events, flat_events, rounds, table, only, config, environment })
     }
 }
 

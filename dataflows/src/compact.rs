@@ -51,8 +51,9 @@ pub fn compact<'scope>(
                 let (_, drafts) = open
                     .entry(*kept.time())
                     .or_insert_with(|| (kept, Drafts::new(&compaction.held)));
-                for change in batches.flat_map(|batch| batch.drain(..)) {
-                    drafts.add(&change);
+                for batch in batches {
+                    drafts.add(batch);
+                    batch.clear();
                 }
                 drafts.settle_accounts();
             });
@@ -77,6 +78,8 @@ struct Drafts {
     /// Indices into `kept`, by the draft's hash. Empty once the drafts are being taken.
     index: HashTable<u32>,
     kept: Vec<Draft>,
+    /// Empty between two batches: where the drafts of a batch are.
+    places: Vec<Option<usize>>,
     /// Bytes on the heap that the drafts own.
     bytes: usize,
     share: Share,
@@ -94,6 +97,8 @@ struct Draft {
     latest: Position,
     /// Where that event stands in the log.
     latest_at: usize,
+    /// A bit for each job in the log, of 64 that jobs share. A job without its bit is not in the log, which is far away in the memory.
+    jobs: u64,
     /// Every event: its place and its job.
     log: Vec<u8>,
     events: usize,
@@ -118,6 +123,7 @@ impl Draft {
             images: change.images().to_owned(),
             latest: change.position(),
             latest_at: 0,
+            jobs: 0,
             log: Vec::new(),
             events: 0,
         };
@@ -127,12 +133,14 @@ impl Draft {
 
     fn add(&mut self, change: &Change) {
         let (position, job) = (change.position(), change.job_id().as_bytes());
-        let latest_job = log::read(&self.log[self.latest_at..]).next().map(|event| event.job);
-        // Chunks overtake one another: the first delivery of a job may come after the second.
-        let wins = if latest_job == Some(job) {
+        let is_newer = position > self.latest;
+        let wins = if self.jobs & bit(change) == 0 {
+            is_newer
+        } else if self.latest_job() == Some(job) {
+            // Chunks overtake one another: the first delivery of a job may come after the second.
             comes_first(position, self.latest)
         } else {
-            position > self.latest && (self.log.len() > LOG_SEARCHED_MAX || !self.has_seen(job))
+            is_newer && (self.log.len() > LOG_SEARCHED_MAX || !log::has_job(&self.log, job))
         };
         if wins {
             self.latest = position;
@@ -144,8 +152,9 @@ impl Draft {
         self.note(change);
     }
 
-    fn has_seen(&self, job: &[u8]) -> bool {
-        log::has_job(&self.log, job)
+    /// The job of the event at `latest`.
+    fn latest_job(&self) -> Option<&[u8]> {
+        log::read(&self.log[self.latest_at..]).next().map(|event| event.job)
     }
 
     fn note(&mut self, change: &Change) {
@@ -161,6 +170,7 @@ impl Draft {
             self.log.reserve_exact(few.max(self.log.len() / 4));
         }
         log::append(&mut self.log, &entry);
+        self.jobs |= bit(change);
         self.events += 1;
     }
 
@@ -169,37 +179,69 @@ impl Draft {
     }
 }
 
+/// The bit of its job.
+fn bit(change: &Change) -> u64 {
+    1 << (change.job_hash() % 64)
+}
+
 /// Of two events of one job, whether the one at `a` stands for it, as far as these two can tell: see [`crate::row::judge`].
 fn comes_first(a: Position, b: Position) -> bool {
     if a.partition == b.partition { a.offset < b.offset } else { a < b }
 }
 
+fn widen(place: u32) -> usize {
+    usize::try_from(place).expect("an index of 32 bits fits a pointer")
+}
+
 impl Drafts {
     fn new(held: &Held) -> Drafts {
-        let index = HashTable::new();
-        Drafts { index, kept: Vec::new(), bytes: 0, share: held.share(0), is_sorted: false }
+        Drafts {
+            index: HashTable::new(),
+            kept: Vec::new(),
+            places: Vec::new(),
+            bytes: 0,
+            share: held.share(0),
+            is_sorted: false,
+        }
     }
 
-    fn add(&mut self, change: &Change) {
-        let (hash, id) = (change.draft_hash(), change.draft_id());
-        let of = |index: u32| usize::try_from(index).expect("an index of 32 bits fits a pointer");
-        let kept = &mut self.kept;
-        let known = self.index.find(hash, |&index| {
-            let draft = &kept[of(index)];
-            draft.hash == hash && *draft.id == *id
-        });
-        if let Some(&index) = known {
-            let draft = &mut kept[of(index)];
-            let before = draft.bytes();
-            draft.add(change);
-            self.bytes += draft.bytes();
-            self.bytes -= before;
-            return;
+    fn add(&mut self, changes: &[Change]) {
+        // Each look-up waits for the memory two or three times. One behind the other in a short loop, several wait at once.
+        let mut places = std::mem::take(&mut self.places);
+        places.extend(changes.iter().map(|change| self.place_of(change)));
+        for (change, place) in changes.iter().zip(places.drain(..)) {
+            // It may be here by now.
+            match place.or_else(|| self.place_of(change)) {
+                Some(place) => {
+                    let draft = &mut self.kept[place];
+                    let before = draft.bytes();
+                    draft.add(change);
+                    self.bytes += draft.bytes();
+                    self.bytes -= before;
+                }
+                None => self.begin(change),
+            }
         }
-        let index = u32::try_from(kept.len()).expect("the memory ends before 4 billion drafts");
-        kept.push(Draft::of(change));
-        self.bytes += kept.last().map_or(0, Draft::bytes);
-        self.index.insert_unique(hash, index, |&index| kept[of(index)].hash);
+        self.places = places;
+    }
+
+    /// Where the draft of this change is, in `kept`.
+    fn place_of(&self, change: &Change) -> Option<usize> {
+        let (hash, id) = (change.draft_hash(), change.draft_id());
+        let is_it = |&place: &u32| {
+            let draft = &self.kept[widen(place)];
+            draft.hash == hash && *draft.id == *id
+        };
+        self.index.find(hash, is_it).map(|&place| widen(place))
+    }
+
+    fn begin(&mut self, change: &Change) {
+        let place = u32::try_from(self.kept.len()).expect("the memory ends before 4 billion drafts");
+        let draft = Draft::of(change);
+        self.bytes += draft.bytes();
+        self.kept.push(draft);
+        let kept = &self.kept;
+        self.index.insert_unique(change.draft_hash(), place, |&place| kept[widen(place)].hash);
     }
 
     /// Reports what is held by now.

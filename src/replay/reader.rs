@@ -195,10 +195,13 @@ impl<'a> Reading<'a> {
         let mut patience = PATIENCE;
         for _ in 0..RECORDS_PER_TURN {
             let Some(polled) = self.reader.poll(patience) else { return Ok(()) };
+            // Of the first only: a look at the clock takes as long as much of the rest.
+            if !patience.is_zero() && matches!(polled, Ok(_) | Err(KafkaError::PartitionEOF(_))) {
+                self.heard = Instant::now();
+            }
             patience = Duration::ZERO;
             match polled {
                 Ok(message) => {
-                    self.heard = Instant::now();
                     let (partition, offset) = (message.partition(), message.offset());
                     let Some(stretch) = self.open.get(&partition) else { continue };
                     if offset < stretch.to {
@@ -213,7 +216,6 @@ impl<'a> Reading<'a> {
                 }
                 // Not to the end: behind it there may be a transaction that is open still, and will be there for the next replay.
                 Err(KafkaError::PartitionEOF(partition)) => {
-                    self.heard = Instant::now();
                     self.check_early_end(partition)?;
                     self.reached_end(partition)?;
                 }

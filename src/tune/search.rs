@@ -31,8 +31,9 @@ const CLOSE: f64 = 0.05;
 /// What is slower than the best by less than this is as fast, however certain both are: nobody would notice.
 const SAME: f64 = 0.01;
 
-/// What is slower than the best by more than this is not recommended for its simplicity, however uncertain both are.
-const FORGIVEN: f64 = 0.03;
+/// What is slower than the best by more than this is not recommended, neither because it is configured nor for its simplicity, however uncertain both
+/// are: half of what the recommendation may be away from the best, the other half is for what the measurement is wrong by.
+const FORGIVEN: f64 = 0.025;
 
 /// The state of a search.
 #[derive(Debug)]
@@ -237,9 +238,7 @@ impl Search {
         let close = field.keys().filter(|it| rate(it) >= (1.0 - CLOSE) * rate(&best));
         let uncertain = close.map(unsure).fold(0.0, f64::max);
         let is_as_fast = |settings: &&Settings| {
-            // What is configured stays unless there is reason to change it.
-            let most = if **settings == self.present { CLOSE } else { FORGIVEN };
-            let forgiven = (unsure(settings) + unsure(&best)).clamp(SAME, most);
+            let forgiven = (unsure(settings) + unsure(&best)).clamp(SAME, FORGIVEN);
             **settings == best || rate(settings) >= (1.0 - forgiven) * rate(&best)
         };
         let as_fast = field.keys().filter(is_as_fast);
