@@ -122,7 +122,8 @@ impl Ingest {
         if self.chunk.is_empty() {
             return;
         }
-        let mut chunk = std::mem::replace(&mut self.chunk, Chunk::with_capacity(CHUNK_BYTES));
+        let mut chunk =
+            std::mem::replace(&mut self.chunk, Chunk::with_capacity(CHUNK_RECORDS, CHUNK_BYTES));
         if let Some((held, _)) = &self.memory {
             chunk.count(held);
         }

@@ -78,7 +78,7 @@ impl Oracle {
             value: message.payload(),
             ..RawRecord::default()
         };
-        let mut chunk = Chunk::with_capacity(1024);
+        let mut chunk = Chunk::with_capacity(8, 1024);
         let headers = message.headers().into_iter().flat_map(Headers::iter);
         chunk.push(record, headers.map(|header| (header.key, header.value)));
         let event = match decode(chunk.record(0), DraftIdType::Text { max_chars: None }) {

@@ -69,7 +69,16 @@ impl Settings {
         let none = std::path::Path::new("");
         let config = Config::load_from(None, none, environment.clone(), Overrides::default())
             .map_err(|error| anyhow::anyhow!("{error}"))?;
-        Ok(Settings { events, replay_events, flat_events, rounds, table, only, config, environment })
+        Ok(Settings {
+            events,
+            replay_events,
+            flat_events,
+            rounds,
+            table,
+            only,
+            config,
+            environment,
+        })
     }
 }
 

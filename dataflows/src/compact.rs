@@ -236,7 +236,8 @@ impl Drafts {
     }
 
     fn begin(&mut self, change: &Change) {
-        let place = u32::try_from(self.kept.len()).expect("the memory ends before 4 billion drafts");
+        let place =
+            u32::try_from(self.kept.len()).expect("the memory ends before 4 billion drafts");
         let draft = Draft::of(change);
         self.bytes += draft.bytes();
         self.kept.push(draft);

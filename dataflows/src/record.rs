@@ -84,9 +84,13 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// An empty chunk with room for so many bytes.
-    pub fn with_capacity(bytes: usize) -> Chunk {
-        Chunk { arena: Vec::with_capacity(bytes), ..Chunk::default() }
+    /// An empty chunk with room for so many records of so many bytes together.
+    pub fn with_capacity(records: usize, bytes: usize) -> Chunk {
+        Chunk {
+            arena: Vec::with_capacity(bytes),
+            entries: Vec::with_capacity(records),
+            ..Chunk::default()
+        }
     }
 
     /// Copies a record and its headers to the end of the chunk.

@@ -96,13 +96,26 @@ pub fn is_newer(event: Position, applied: Option<Position>) -> bool {
 /// Within a partition it is the one delivered first, whatever the timestamps say: so the choice does not depend on where
 /// one epoch ends and the next begins. Between partitions, which have no order of delivery, it is the oldest.
 fn originals(events: &[Change]) -> Vec<usize> {
-    let job = |event: usize| events[event].job_id();
-    let place = |event: usize| events[event].position();
+    // The hash first: it tells nearly all jobs apart, and stands in the event itself, while a text may be far away in the memory.
+    let job = |a: &Change, b: &Change| {
+        a.job_hash().cmp(&b.job_hash()).then_with(|| a.job_id().cmp(b.job_id()))
+    };
+    let partition = |event: &Change| event.position().partition;
+    let delivery = |event: &Change| (event.position().partition, event.position().offset);
     let mut chosen: Vec<usize> = (0..events.len()).collect();
-    chosen.sort_unstable_by_key(|&event| (job(event), place(event).partition, place(event).offset));
-    chosen.dedup_by_key(|event| (job(*event), place(*event).partition));
-    chosen.sort_unstable_by_key(|&event| (job(event), place(event)));
-    chosen.dedup_by_key(|event| job(*event));
+    chosen.sort_unstable_by(|&a, &b| {
+        let (a, b) = (&events[a], &events[b]);
+        job(a, b).then_with(|| delivery(a).cmp(&delivery(b)))
+    });
+    chosen.dedup_by(|b, a| {
+        let (a, b) = (&events[*a], &events[*b]);
+        partition(a) == partition(b) && job(a, b).is_eq()
+    });
+    chosen.sort_unstable_by(|&a, &b| {
+        let (a, b) = (&events[a], &events[b]);
+        job(a, b).then_with(|| a.position().cmp(&b.position()))
+    });
+    chosen.dedup_by(|b, a| job(&events[*a], &events[*b]).is_eq());
     chosen
 }
 

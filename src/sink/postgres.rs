@@ -392,8 +392,10 @@ impl Book {
 
     /// Enters the answer for one event.
     fn enter(&mut self, ticket: Ticket, answer: Written) {
-        self.answers.entry(ticket).or_default().push(answer);
-        *self.events_open.get_mut(&ticket).expect("an event belongs to an open batch") -= 1;
+        let open = self.events_open.get_mut(&ticket).expect("an event belongs to an open batch");
+        let answers = self.answers.entry(ticket).or_insert_with(|| Vec::with_capacity(*open));
+        answers.push(answer);
+        *open -= 1;
     }
 
     /// Says that all is written before it is.

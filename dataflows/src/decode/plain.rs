@@ -20,13 +20,13 @@ pub(super) fn event(value: &[u8], draft_ids: DraftIdType) -> Option<ContentCreat
     let (mut ids, mut urls) = ([None; 2], [None; 3]);
     let mut rest = Cursor(value);
     rest.object(|rest, name| {
-        if name == KEYS[JOB_ID] {
+        if name == KEYS[JOB_ID].as_bytes() {
             once(&mut ids[JOB_ID], rest.string()?)
-        } else if name == KEYS[DRAFT_ID] {
+        } else if name == KEYS[DRAFT_ID].as_bytes() {
             once(&mut ids[DRAFT_ID], rest.string()?)
-        } else if name == KEYS[IMAGE_URLS] {
+        } else if name == KEYS[IMAGE_URLS].as_bytes() {
             rest.object(|rest, style| {
-                let place = STYLES.iter().position(|known| *known == style)?;
+                let place = STYLES.iter().position(|known| known.as_bytes() == style)?;
                 once(&mut urls[place], rest.string()?)
             })
         } else {
@@ -78,16 +78,29 @@ impl<'a> Cursor<'a> {
     /// A string as it is written, to the next quote: where that one is escaped, a backslash stands before it, which is never plain.
     fn string(&mut self) -> Option<&'a str> {
         self.eat(b'"')?;
-        let (text, rest) = self.0.split_at(memchr::memchr(b'"', self.0)?);
+        let end = memchr::memchr(b'"', self.0)?;
+        std::str::from_utf8(self.up_to(end)).ok()
+    }
+
+    /// A name as it is written. Those that are known are too short to be worth a call of `memchr`.
+    fn name(&mut self) -> Option<&'a [u8]> {
+        self.eat(b'"')?;
+        let end = self.0.iter().position(|byte| *byte == b'"')?;
+        Some(self.up_to(end))
+    }
+
+    /// What stands before that place, where a quote is passed.
+    fn up_to(&mut self, end: usize) -> &'a [u8] {
+        let (text, rest) = self.0.split_at(end);
         self.0 = &rest[1..];
-        std::str::from_utf8(text).ok()
+        text
     }
 
     /// An object that is not empty. `member` reads the value of the member with that name.
-    fn object(&mut self, mut member: impl FnMut(&mut Self, &'a str) -> Option<()>) -> Option<()> {
+    fn object(&mut self, mut member: impl FnMut(&mut Self, &'a [u8]) -> Option<()>) -> Option<()> {
         self.eat(b'{')?;
         loop {
-            let name = self.string()?;
+            let name = self.name()?;
             self.eat(b':')?;
             member(self, name)?;
             if self.peek()? == b'}' {
