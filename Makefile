@@ -37,7 +37,7 @@ poison: ## throughput where the database refuses some of the rows, beside a clea
 	dev/stack deps
 	BENCH_ONLY=poison BENCH_EVENTS=$${BENCH_EVENTS:-200000} dev/stack run -- cargo bench --locked --bench pipeline
 
-flat: ## one process for many events: rate, memory, table size as they go by (FLAT_EVENTS=)
+flat: ## one process for many events: rate, memory, table size as they go by (FLAT_EVENTS=, BENCH_TABLE= its storage parameters)
 	dev/stack deps
 	BENCH_ONLY=flat dev/stack run -- cargo bench --locked --bench pipeline
 

@@ -10,10 +10,15 @@ use super::results::per_second;
 use super::servers::Servers;
 use super::settings::WORKERS;
 
-/// Updates every draft once, each batch a transaction, over as many connections as the pipeline has. The result is rows
-/// a second.
+/// [`update_all`] over a table that is as if it were new.
 pub(crate) fn measure(servers: &Servers, events: &Events) -> anyhow::Result<f64> {
     servers.refill(events.len())?;
+    update_all(servers, events)
+}
+
+/// Updates every draft once, each batch a transaction, over as many connections as the pipeline has. The result is rows
+/// a second.
+pub(crate) fn update_all(servers: &Servers, events: &Events) -> anyhow::Result<f64> {
     let batches = events.batches()?;
     let connections: Vec<_> = servers.runtime.block_on(async {
         let mut connections = Vec::new();

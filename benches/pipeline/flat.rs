@@ -2,7 +2,8 @@
 //! after each.
 //!
 //! A slice is published while the process is stopped (SIGSTOP), so that nothing but the pipeline is measured, and deleted from the topic
-//! when it is through.
+//! when it is through. Before it, the bare UPDATE writes every row of the same table once: what a table costs that has been written so often, it
+//! costs both.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::bare_update;
+use super::events::Events;
 use super::process::{Snapshot, snapshot};
 use super::program::Running;
 use super::results::{per_second, ratio, us_per_event};
@@ -30,6 +33,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 pub(crate) struct Slice {
     /// Events until its end.
     pub(crate) events: u64,
+    /// Rows a second of the bare UPDATE, just before.
+    pub(crate) bare_per_s: f64,
     pub(crate) events_per_s: f64,
     pub(crate) cpu_us_per_event: f64,
     /// The memory of the process at its end.
@@ -51,6 +56,7 @@ pub(crate) fn measure(
     let topic = servers.new_topic()?;
     let group = servers.new_group();
     let kafka = Kafka { topic, group, ..servers.config.kafka.clone() };
+    let drafts = Events::generate(slice)?;
     let running = Running::start(servers, &kafka.topic, &kafka.group)?;
     let offsets = Offsets::new(&kafka)?;
     for number in 1..=slices {
@@ -59,6 +65,7 @@ pub(crate) fn measure(
         let start_ms = mix(slice).start_ms + 1_000_000_000 * i64::try_from(number)?;
         let mix = Mix { seed: number, start_ms, ..mix(slice) };
         publish::publish_generated(&kafka, mix, None, &mut |_sent| {})?;
+        let bare_per_s = bare_update::update_all(servers, &drafts)?;
         let before = snapshot(running.id()).context("the process is gone")?;
         let began = Instant::now();
         signal(&running, "CONT")?;
@@ -68,6 +75,7 @@ pub(crate) fn measure(
         let (table_mb, hot) = table(servers)?;
         each(Slice {
             events: number * slice,
+            bare_per_s,
             events_per_s: per_second(slice, elapsed),
             cpu_us_per_event: us_per_event(cpu.saturating_sub(before.cpu), slice),
             rss_mb: ratio(rss_kb, 1024),
