@@ -1,6 +1,7 @@
 //! One valid event as the stages behind `accept` see it, and the arena that its texts live in.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -33,7 +34,55 @@ impl Arena {
 pub struct Cuts {
     job: Span,
     draft: Span,
-    images: Span,
+    images: ImageCuts,
+}
+
+/// Where the JSON of an event's images begins, and how many bytes each of its URLs has, in the order of [`STYLES`]: finding them by their quotes
+/// would mean to wait for the memory once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct ImageCuts {
+    start: u32,
+    urls: [u16; 3],
+}
+
+impl ImageCuts {
+    /// Those of JSON at that place with URLs of so many bytes.
+    fn new(start: usize, urls: [usize; 3]) -> ImageCuts {
+        let start = u32::try_from(start).expect("an arena stays far below 4 GiB");
+        let urls = urls.map(|bytes| u16::try_from(bytes).expect("a URL has 2,048 bytes at most"));
+        ImageCuts { start, urls }
+    }
+
+    /// Those of images that [`Cuts::append`] has written, copied to that place.
+    fn of(start: usize, images: &str) -> ImageCuts {
+        let mut rest = images;
+        let urls = STYLES.map(|style| {
+            let (url, after) = rest
+                .get(style.len() + 5..)
+                .and_then(|text| text.split_once('"'))
+                .unwrap_or_default();
+            rest = after;
+            url.len()
+        });
+        ImageCuts::new(start, urls)
+    }
+
+    /// The URLs: before each stand an opening, its style and a colon, between quotes, and behind it a quote.
+    fn urls(self) -> [Range<usize>; 3] {
+        let mut end = usize::try_from(self.start).expect("an index of 32 bits fits a pointer");
+        let mut next = |style: usize| {
+            let start = end + STYLES[style].len() + 5;
+            end = start + usize::from(self.urls[style]) + 1;
+            start..end - 1
+        };
+        [next(0), next(1), next(2)]
+    }
+
+    /// The whole, with its braces.
+    fn range(self) -> Range<usize> {
+        let [first, _, last] = self.urls();
+        first.start - STYLES[0].len() - 5..last.end + 2
+    }
 }
 
 impl Cuts {
@@ -49,7 +98,11 @@ impl Cuts {
             append(texts, &[opening, style, "\":\"", url, "\""]);
         }
         texts.push('}');
-        Cuts { job, draft, images: Span::since(start, texts.len()) }
+        Cuts {
+            job,
+            draft,
+            images: ImageCuts::new(start, event.urls.each_ref().map(|url| url.len())),
+        }
     }
 }
 
@@ -119,16 +172,11 @@ impl Change {
 
     /// The URLs of the images, in the order of [`STYLES`]; empty where they are not there.
     pub fn urls(&self) -> [&str; 3] {
-        let mut rest = self.images();
-        STYLES.map(|style| {
-            // As `Cuts::append` has written it: an opening, the style and a colon between quotes, the URL.
-            let (url, after) = rest
-                .get(style.len() + 5..)
-                .and_then(|text| text.split_once('"'))
-                .unwrap_or_default();
-            rest = after;
-            url
-        })
+        if self.has_images() {
+            self.cuts.images.urls().map(|url| &self.arena.texts[url])
+        } else {
+            [""; 3]
+        }
     }
 
     /// Whether the images are there. A replay drops those that will hardly be needed; they can be read again at

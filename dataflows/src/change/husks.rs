@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Arena, Change, Content, Cuts, hash};
+use super::{Arena, Change, Content, Cuts, ImageCuts, hash};
 use crate::record::{Chunk, Position, RawRecord, Span};
 
 /// Collects husks into one arena: for each draft its id and one event's images, for each of its events the place and the job.
@@ -18,7 +18,7 @@ pub struct Husks {
 struct DraftSpans {
     id: Span,
     hash: u64,
-    images: Span,
+    images: ImageCuts,
     images_of: Position,
 }
 
@@ -34,7 +34,10 @@ struct Husk {
 impl Husks {
     /// The events that follow are of this draft; the one at `images_of` has images.
     pub fn begin(&mut self, id: &str, hash: u64, images_of: Position, images: &str) {
-        let [id, images] = [id, images].map(|text| self.append(text));
+        let id = self.append(id);
+        let start = self.texts.len();
+        self.append(images);
+        let images = ImageCuts::of(start, images);
         self.draft = Some(DraftSpans { id, hash, images, images_of });
     }
 
