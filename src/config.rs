@@ -130,7 +130,7 @@ pub struct Run {
     pub epoch_bytes: usize,
     /// `run.linger_ms`: an epoch that is not empty closes after this long. Default 5 ms: below a commit's own latency.
     pub linger: Duration,
-    /// `run.epochs_in_flight`, at most. Default 3: one is written, the next is ready, and the keys of the one before are deleted.
+    /// `run.epochs_in_flight`, at most. Default 4: one is written, two are ready or being filled, and the keys of the one before are deleted.
     pub epochs_in_flight: usize,
     /// `run.dedupe_jobs`: jobs remembered by this process. Default 1,000,000: 24 to 32 bytes each, so 32 MB at most.
     pub dedupe_jobs: usize,

@@ -132,7 +132,7 @@ impl Default for RawConfig {
                 epoch_records: 40_000,
                 epoch_bytes: 16 * 1024 * 1024,
                 linger_ms: 5,
-                epochs_in_flight: 3,
+                epochs_in_flight: 4,
                 dedupe_jobs: 1_000_000,
                 retries: 3,
                 retry_backoff_ms: 100,
