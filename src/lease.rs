@@ -57,8 +57,15 @@ return 1";
 /// a script over both needs. A key with braces of its own breaks that: in a cluster what it stands for is never filled in, and so
 /// read uncached; elsewhere slots do not matter.
 pub fn lease_key(key: &str) -> String {
-    ["{", key, "}:lease"].concat()
+    lease_parts(key).concat()
 }
+
+fn lease_parts(key: &str) -> [&str; 3] {
+    ["{", key, "}:lease"]
+}
+
+/// By how many a lease's name is longer than its key's.
+const LEASE_BYTES: usize = 8;
 
 /// What every writer must send after its commit, in this order, each a command of its own: in a pipeline or one by one, in a cluster
 /// one by one, that of the key after that of the lease is answered; and again until both are answered.
@@ -76,9 +83,16 @@ pub fn invalidation(key: &str) -> [Cmd; 2] {
 /// [`invalidation`] of many keys with as many commands as of one: all the leases first, then all the keys. Much cheaper where a
 /// server takes it; a cluster does not, where the keys live in different slots, and one forbidden key spares them all.
 pub fn invalidation_together(keys: &[String]) -> [Cmd; 2] {
-    let (mut leases, mut values) = (cmd("DEL"), cmd("DEL"));
+    let bytes: usize = keys.iter().map(|key| key.len()).sum();
+    let mut values = Cmd::with_capacity(1 + keys.len(), 3 + bytes);
+    let mut leases = Cmd::with_capacity(1 + keys.len(), 3 + bytes + LEASE_BYTES * keys.len());
+    values.arg("DEL");
+    leases.arg("DEL");
+    let mut lease = String::new();
     for key in keys {
-        leases.arg(lease_key(key));
+        lease.clear();
+        lease.extend(lease_parts(key));
+        leases.arg(&lease);
         values.arg(key);
     }
     [leases, values]
