@@ -109,14 +109,18 @@ impl Twin {
         })
     }
 
+    /// Empties the list of the older jobs.
     fn forget_jobs(&mut self, draft: &str) {
         match self {
             Twin::Real { world, .. } => drop(world.database.sql(&format!(
-                "UPDATE event_drafts SET content_recent_jobs = '{{}}', content_recent_positions = '{{}}'
+                "UPDATE event_drafts SET content_older_jobs = NULL, content_older_positions = NULL
                  WHERE event_draft_id = '{draft}'"
             ))),
             Twin::Simulated { world, .. } => {
-                lock(world).rows.get_mut(draft).unwrap().memory.recent.clear();
+                let mut world = lock(world);
+                let memory = &mut world.rows.get_mut(draft).unwrap().memory;
+                let applied = memory.applied;
+                memory.recent.retain(|known| Some(known.position) == applied);
             }
         }
     }

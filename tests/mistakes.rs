@@ -95,14 +95,27 @@ fn a_table_that_is_not_there_or_not_complete_is_named() {
 
     world.call(&["migrate"]).success();
     world.call(&["check"]).success();
-    world.database.sql("ALTER TABLE event_drafts RENAME COLUMN content_recent_jobs TO other");
-    says(&run(), 1, "there is no content_recent_jobs", "contentflow migrate");
-    world.database.sql("ALTER TABLE event_drafts RENAME COLUMN other TO content_recent_jobs");
+    world.database.sql("ALTER TABLE event_drafts RENAME COLUMN content_older_jobs TO other");
+    says(&run(), 1, "there is no content_older_jobs", "contentflow migrate");
+    world.database.sql("ALTER TABLE event_drafts RENAME COLUMN other TO content_older_jobs");
     world.database.sql("ALTER TABLE event_drafts RENAME COLUMN content_images TO images");
     says(&run(), 1, "there is no content_images", "add them");
     world.database.sql("ALTER TABLE event_drafts RENAME COLUMN images TO content_images");
     world.database.sql("ALTER TABLE event_drafts DROP CONSTRAINT event_drafts_pkey");
     says(&run(), 1, "event_draft_id has no index", "primary key");
+}
+
+#[test]
+fn a_table_that_another_build_has_migrated_is_left_alone() {
+    let world = World::new("other-build");
+    world
+        .database
+        .sql("UPDATE contentflow_migrations_event_drafts SET version = 2 WHERE version = 3");
+    let ended = world.call(&["migrate"]);
+    says(&ended, 1, "has the migration V2", "replay the topic");
+    says(&ended, 1, "which this program does not know", "use that one");
+    let status = world.call(&["migrate", "--status"]);
+    assert!(status.success().contains("V2 of another contentflow"), "{}", status.out);
 }
 
 #[test]

@@ -106,7 +106,7 @@ impl Oracle {
     /// Holds the rows of the table against the drafts. A draft without an event has no images.
     pub(crate) async fn compare(&self, config: &Config) -> Result<Difference> {
         let client = postgres::connect(&config.database).await?;
-        let sql = "SELECT event_draft_id, content_images, content_job_id, content_recent_jobs, content_recent_positions \
+        let sql = "SELECT event_draft_id, content_images, content_job_id, content_older_jobs, content_older_positions \
              FROM event_drafts";
         let (mut difference, mut matched) = (Difference::default(), 0);
         for row in client.query(sql, &[]).await? {
@@ -117,7 +117,9 @@ impl Oracle {
             };
             matched += 1;
             let expected = draft.row();
-            difference.lost_jobs += expected.2.iter().filter(|job| !found.2.contains(job)).count();
+            let remembers = |job: &String| found.2.iter().flatten().any(|found| found == job);
+            difference.lost_jobs +=
+                expected.2.iter().flatten().filter(|job| !remembers(job)).count();
             difference.wrong_rows += usize::from(found != expected);
         }
         difference.wrong_rows += self.drafts.len() - matched;
@@ -125,8 +127,8 @@ impl Oracle {
     }
 }
 
-/// Images, job, the jobs remembered, and three numbers for the place of each.
-type Row = (Option<Value>, Option<String>, Vec<String>, Vec<i64>);
+/// Images, job, the older jobs remembered, and three numbers for the place of each.
+type Row = (Option<Value>, Option<String>, Option<Vec<String>>, Option<Vec<i64>>);
 
 impl Draft {
     fn row(&self) -> Row {
@@ -134,12 +136,15 @@ impl Draft {
         jobs.sort_unstable_by(|left, right| right.cmp(left));
         jobs.truncate(REMEMBERED);
         let newest = jobs.first().map(|(_, job)| job.clone());
-        let places = jobs.iter().flat_map(|(Position { timestamp_ms, offset, partition }, _)| {
+        let older = jobs.split_off(jobs.len().min(1));
+        let places = older.iter().flat_map(|(Position { timestamp_ms, offset, partition }, _)| {
             [*timestamp_ms, *offset, i64::from(*partition)]
         });
-        let places = places.collect();
+        let places: Vec<i64> = places.collect();
+        let older: Vec<String> = older.into_iter().map(|(_, job)| job.clone()).collect();
+        let has_older = !older.is_empty();
         let images = newest.is_some().then(|| self.images.clone());
-        (images, newest, jobs.into_iter().map(|(_, job)| job.clone()).collect(), places)
+        (images, newest, has_older.then_some(older), has_older.then_some(places))
     }
 }
 

@@ -123,11 +123,11 @@ fn each_kind_of_difference_is_found_and_mended() {
     };
     update("d0", "content_images = NULL");
     let none = "content_images = NULL, content_job_id = NULL, content_event_at = '-infinity', content_event_offset = -1, \
-         content_event_partition = -1, content_recent_jobs = '{}', content_recent_positions = '{}'";
+         content_event_partition = -1, content_older_jobs = NULL, content_older_positions = NULL";
     update("d1", none);
     update("d2", "content_job_id = 'another'");
-    update("d3", "content_recent_jobs = '{}', content_recent_positions = '{}'");
-    update("d4", "content_recent_jobs = '{NULL,\"x\"}'");
+    update("d3", "content_older_jobs = NULL, content_older_positions = NULL");
+    update("d4", "content_older_jobs = '{NULL,\"x\"}'");
     update("d5", "content_event_at = now(), content_event_offset = 999");
     update("d6", "content_event_at = 'infinity'");
     let mut redis = world.cache.connection();
@@ -202,12 +202,11 @@ fn a_repair_never_moves_a_row_back_behind_what_came_meanwhile() {
     world.publish([event("d1", "job-2").on(0).at(5)]);
     let writer = world.database.session();
     writer.sql("BEGIN");
-    let ms = 1_500_000_000_005_u64;
+    let (first, ms) = (1_500_000_000_000_u64, 1_500_000_000_005_u64);
     writer.sql(&format!(
         "UPDATE event_drafts SET content_images = '{}', content_job_id = 'job-2', content_event_offset = 1,
              content_event_at = to_timestamp({ms} / 1000.0),
-             content_recent_jobs = 'job-2'::text || content_recent_jobs,
-             content_recent_positions = ARRAY[{ms}, 1, 0] || content_recent_positions",
+             content_older_jobs = ARRAY['job-1'], content_older_positions = ARRAY[{first}, 0, 0]",
         images("job-2")
     ));
     let repair = world.start(&["verify", "--repair", "--json"]);
@@ -342,7 +341,7 @@ fn ids_of_every_type_are_held_against_their_rows() {
         world.run_until_caught_up();
         cache(&world, id);
         assert_eq!(differences(&world), found([]), "{id_type}");
-        world.database.sql("UPDATE event_drafts SET content_recent_jobs = '{other}'");
+        world.database.sql("UPDATE event_drafts SET content_older_jobs = '{other}'");
         let kinds: Vec<String> = differences(&world).into_iter().map(|(kind, _)| kind).collect();
         assert_eq!(kinds, ["memory-differs"], "{id_type}");
         world.call(&["verify", "--repair"]).success();
@@ -409,8 +408,8 @@ fn what_is_missing_is_named() {
     world.set("cache.url", "redis://127.0.0.1:1/0");
     says(&world, 75, "Redis cannot be reached");
     world.unwire_cache();
-    world.database.sql("ALTER TABLE event_drafts DROP COLUMN content_recent_jobs");
-    says(&world, 1, "there is no content_recent_jobs");
+    world.database.sql("ALTER TABLE event_drafts DROP COLUMN content_older_jobs");
+    says(&world, 1, "there is no content_older_jobs");
     let usage = world.call(&["verify", "-w", "0"]);
     assert!(usage.failure(2).contains("run.workers"), "{}", usage.err);
 }

@@ -29,6 +29,22 @@ pub struct RowMemory {
     pub recent: Vec<Remembered>,
 }
 
+impl RowMemory {
+    /// The memory of a row that holds the images of that event, its place and its job, and remembers these older ones besides.
+    pub fn new(applied: Option<(Position, Option<String>)>, older: Vec<Remembered>) -> RowMemory {
+        let Some((position, job_id)) = applied else {
+            return RowMemory { applied: None, recent: older };
+        };
+        let current = job_id.map(|job_id| Remembered { position, job_id });
+        RowMemory { applied: Some(position), recent: current.into_iter().chain(older).collect() }
+    }
+
+    /// What the row remembers besides the job whose images it holds.
+    pub fn older(&self) -> impl Iterator<Item = &Remembered> {
+        self.recent.iter().filter(|known| Some(known.position) != self.applied)
+    }
+}
+
 /// What becomes of some events of one draft, and of its row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {

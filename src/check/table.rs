@@ -17,8 +17,8 @@ const COLUMNS: [(&str, &[&str], bool); 9] = [
     ("content_event_at", &["timestamptz"], true),
     ("content_event_offset", &["int8"], true),
     ("content_event_partition", &["int4"], true),
-    ("content_recent_jobs", &["_text"], true),
-    ("content_recent_positions", &["_int8"], true),
+    ("content_older_jobs", &["_text"], true),
+    ("content_older_positions", &["_int8"], true),
 ];
 
 /// A column as it is.

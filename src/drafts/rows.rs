@@ -19,8 +19,8 @@ pub const BOOKKEEPING: [&str; 6] = [
     "content_event_at",
     "content_event_offset",
     "content_event_partition",
-    "content_recent_jobs",
-    "content_recent_positions",
+    "content_older_jobs",
+    "content_older_positions",
 ];
 
 const ID: &str = "event_draft_id";

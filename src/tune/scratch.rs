@@ -127,8 +127,8 @@ impl Columns {
                 "content_event_at" => format!("'-infinity'::timestamptz AS {quoted}"),
                 "content_event_offset" => format!("-1::int8 AS {quoted}"),
                 "content_event_partition" => format!("-1::int4 AS {quoted}"),
-                "content_recent_jobs" => format!("'{{}}'::text[] AS {quoted}"),
-                "content_recent_positions" => format!("'{{}}'::int8[] AS {quoted}"),
+                "content_older_jobs" => format!("NULL::text[] AS {quoted}"),
+                "content_older_positions" => format!("NULL::int8[] AS {quoted}"),
                 _ => format!("d.{quoted}"),
             }
         };

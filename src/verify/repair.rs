@@ -124,8 +124,8 @@ impl Verify<'_> {
             part.iter().map(|rewrite| text(rewrite.remedy)).collect()
         };
         let versions = of(|remedy| remedy.version.clone());
-        let jobs = of(|remedy| jobs_literal(&remedy.memory.recent));
-        let positions = of(|remedy| positions_literal(&remedy.memory.recent));
+        let jobs = of(|remedy| jobs_literal(&remedy.memory));
+        let positions = of(|remedy| positions_literal(&remedy.memory));
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&drafts, &versions, &jobs, &positions];
         let winners: Vec<_> =
             part.iter().filter_map(|rewrite| rewrite.remedy.winner.as_ref()).collect();
@@ -162,7 +162,8 @@ impl Verify<'_> {
         };
         format!(
             "UPDATE {table} AS d
-             SET {set} content_recent_jobs = b.jobs::text[], content_recent_positions = b.positions::int8[]
+             SET {set} content_older_jobs = nullif(b.jobs, '{{}}')::text[],
+                 content_older_positions = nullif(b.positions, '{{}}')::int8[]
              FROM unnest($1::text[]::{id_type}[], $2::text[], $3::text[], $4::text[]{more})
                   AS b (draft, version, jobs, positions{columns})
              WHERE d.event_draft_id = b.draft AND d.xmin::text = b.version",

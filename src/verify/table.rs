@@ -92,7 +92,7 @@ fn select(config: &config::Database, which: &str) -> String {
                 CASE WHEN isfinite(content_event_at) THEN (extract(epoch FROM content_event_at) * 1000)::int8
                      WHEN content_event_at > '-infinity' THEN 9223372036854775807 END AS event_ms,
                 content_event_offset, content_event_partition, content_job_id, content_images::text AS images,
-                to_jsonb(content_recent_jobs)::text AS jobs, to_jsonb(content_recent_positions)::text AS positions,
+                to_jsonb(content_older_jobs)::text AS jobs, to_jsonb(content_older_positions)::text AS positions,
                 (to_jsonb(d) - ARRAY[{bookkeeping}])::text AS draft
          FROM {table} AS d {which}"
     )
@@ -104,17 +104,17 @@ fn stored(row: &Row) -> Stored {
         offset: row.get::<_, Option<i64>>("content_event_offset").unwrap_or(-1),
         partition: row.get::<_, Option<i32>>("content_event_partition").unwrap_or(-1),
     });
-    let list = |name: &str| row.get::<_, Option<String>>(name).unwrap_or_default();
-    let recent_jobs = serde_json::from_str(&list("jobs"));
+    let list = |name: &str| row.get::<_, Option<String>>(name).unwrap_or("[]".to_owned());
+    let older_jobs = serde_json::from_str(&list("jobs"));
     // What is no list of positions fits no list of jobs.
-    let recent_positions = serde_json::from_str(&list("positions")).unwrap_or(vec![0]);
-    let recent_positions = if recent_jobs.is_ok() { recent_positions } else { vec![0] };
+    let older_positions = serde_json::from_str(&list("positions")).unwrap_or(vec![0]);
+    let older_positions = if older_jobs.is_ok() { older_positions } else { vec![0] };
     let held = Held {
         applied,
         job_id: row.get("content_job_id"),
         images: row.get("images"),
-        recent_jobs: recent_jobs.unwrap_or_default(),
-        recent_positions,
+        older_jobs: older_jobs.unwrap_or_default(),
+        older_positions,
     };
     Stored { id: row.get("id"), version: row.get("version"), held, draft: row.get("draft") }
 }

@@ -251,3 +251,14 @@ fn what_a_row_remembers_comes_back_as_it_was_written() {
         assert_eq!(twin.memory("d1"), memory);
     });
 }
+
+/// Of the real server alone: the simulated one knows all times.
+#[test]
+fn a_time_that_the_server_does_not_know_refuses_the_row() {
+    let mut twin = Twin::real();
+    for far in [i64::MIN, i64::MAX] {
+        let failure = twin.update(&[event((0, 1), far, "a", "d1")]).unwrap_err();
+        assert!(matches!(failure, Failure::Refused { .. }), "{failure:?}");
+    }
+    assert_eq!(twin.memory("d1"), RowMemory::default());
+}

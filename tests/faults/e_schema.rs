@@ -23,8 +23,8 @@ fn e15_a_changed_schema_or_a_revoked_right_is_held_and_resumed_once_it_is_mended
         ),
         (
             "42703",
-            "ALTER TABLE event_drafts RENAME COLUMN content_recent_jobs TO elsewhere",
-            "ALTER TABLE event_drafts RENAME COLUMN elsewhere TO content_recent_jobs",
+            "ALTER TABLE event_drafts RENAME COLUMN content_older_jobs TO elsewhere",
+            "ALTER TABLE event_drafts RENAME COLUMN elsewhere TO content_older_jobs",
         ),
     ];
     let running = connected(&world);

@@ -125,7 +125,7 @@ fn j6_the_least_rights_are_enough_for_a_whole_load() {
     let mut world = World::on_redis("j6", &server);
     world.set("run.retry_backoff_ms", 5);
     let written = "content_images, updated_at, content_job_id, content_event_at, content_event_offset, \
-                   content_event_partition, content_recent_jobs, content_recent_positions";
+                   content_event_partition, content_older_jobs, content_older_positions";
     world.database.sql(&format!(
         "CREATE ROLE {role} LOGIN;
          GRANT SELECT (event_draft_id, {written}), UPDATE ({written}) ON event_drafts TO {role}"

@@ -17,7 +17,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::time::Instant;
 
 use super::history::{Server, is_refused};
-use super::world::{Letter, Reply, Row, Shared, Stage, World, Zombie, lock};
+use super::world::{Letter, Reply, Shared, Stage, World, Zombie, lock};
 
 /// How long a client waits for an answer.
 const DEADLINE: Duration = Duration::from_millis(300);
@@ -131,7 +131,7 @@ impl Drop for Flight<'_> {
 struct Amended {
     change: Change,
     wins: bool,
-    seen: Vec<Position>,
+    seen: (Option<Position>, Vec<Position>),
     memory: RowMemory,
 }
 
@@ -140,14 +140,15 @@ impl Amended {
         Amended {
             change: amendment.event().clone(),
             wins: amendment.winner.is_some(),
-            seen: positions(&amendment.seen),
+            seen: places(&amendment.seen),
             memory: amendment.memory.clone(),
         }
     }
 }
 
-fn positions(memory: &RowMemory) -> Vec<Position> {
-    memory.recent.iter().map(|known| known.position).collect()
+/// What is compared before anything is set.
+fn places(memory: &RowMemory) -> (Option<Position>, Vec<Position>) {
+    (memory.applied, memory.older().map(|known| known.position).collect())
 }
 
 fn refusal() -> Fault {
@@ -183,11 +184,7 @@ fn update(world: &mut World, events: &[Change]) -> Result<Vec<usize>, Fault> {
 fn amend(world: &mut World, amendments: &[Amended]) -> Result<Vec<usize>, Fault> {
     let matches = |it: &Amended| {
         let row = world.rows.get(it.change.draft_id());
-        let is_older = |row: &Row| {
-            let (place, applied) = (it.change.position(), row.memory.applied);
-            it.wins && Some(place) != applied && !is_newer(place, applied)
-        };
-        row.is_some_and(|row| positions(&row.memory) == it.seen && !is_older(row))
+        row.is_some_and(|row| places(&row.memory) == it.seen)
     };
     let amended: Vec<usize> =
         (0..amendments.len()).filter(|&it| matches(&amendments[it])).collect();

@@ -96,7 +96,7 @@ impl Load {
     }
 
     /// What the rows must hold: the rules in a few lines. Of the events of one job the first counts; of those that
-    /// count, the newest has its images in the row, and the sixteen newest are remembered.
+    /// count, the newest has its images in the row, and the fifteen before it are remembered.
     fn rows(&self, records: &[Record]) -> BTreeMap<String, Value> {
         let mut reached: BTreeMap<String, BTreeMap<Reached, Value>> = BTreeMap::new();
         let mut seen = BTreeSet::new();
@@ -116,8 +116,8 @@ impl Load {
         }
         let row = |jobs: BTreeMap<Reached, Value>| {
             let ((_, offset, partition, job), images) = jobs.last_key_value().unwrap();
-            let recent: Vec<_> = jobs.keys().rev().take(16).collect();
-            let numbers = recent
+            let older: Vec<_> = jobs.keys().rev().skip(1).take(15).collect();
+            let numbers = older
                 .iter()
                 .flat_map(|(ms, offset, partition, _)| [*ms, *offset, i64::from(*partition)]);
             json!({
@@ -125,23 +125,28 @@ impl Load {
                 "content_job_id": job,
                 "content_event_offset": offset,
                 "content_event_partition": partition,
-                "content_recent_jobs": recent.iter().map(|(.., job)| job).collect::<Vec<_>>(),
-                "content_recent_positions": numbers.collect::<Vec<_>>(),
+                "content_older_jobs": unless_empty(older.iter().map(|(.., job)| job).collect()),
+                "content_older_positions": unless_empty(numbers.collect()),
             })
         };
         reached.into_iter().map(|(draft, jobs)| (draft, row(jobs))).collect()
     }
 }
 
-/// The columns that the model knows. The event's time is the first of the positions.
+/// A list as the row has it.
+fn unless_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}
+
+/// The columns that the model knows. The event's time is left out: PostgreSQL has its own way to write it.
 fn memory(columns: &Value) -> Value {
     let names = [
         "content_images",
         "content_job_id",
         "content_event_offset",
         "content_event_partition",
-        "content_recent_jobs",
-        "content_recent_positions",
+        "content_older_jobs",
+        "content_older_positions",
     ];
     names.into_iter().map(|name| (name.to_owned(), columns[name].clone())).collect()
 }

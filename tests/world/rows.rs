@@ -39,10 +39,10 @@ impl Row {
         self.images().is_null() && self.updated_at() == LONG_AGO
     }
 
-    /// The jobs that the row remembers.
+    /// The jobs that the row remembers, newest first.
     pub(crate) fn jobs(&self) -> Vec<&str> {
-        let jobs = self.columns["content_recent_jobs"].as_array().unwrap();
-        jobs.iter().map(|job| job.as_str().unwrap()).collect()
+        let older = self.columns["content_older_jobs"].as_array().into_iter().flatten();
+        self.job().into_iter().chain(older.map(|job| job.as_str().unwrap())).collect()
     }
 
     /// All that follows from the events: everything but the times of writing.

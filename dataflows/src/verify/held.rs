@@ -17,10 +17,10 @@ pub struct Held {
     pub job_id: Option<String>,
     /// The images, JSON.
     pub images: Option<String>,
-    /// The jobs remembered.
-    pub recent_jobs: Vec<String>,
+    /// The older jobs that are remembered.
+    pub older_jobs: Vec<String>,
     /// Three numbers for each of them: timestamp, offset, partition.
-    pub recent_positions: Vec<i64>,
+    pub older_positions: Vec<i64>,
 }
 
 /// Images as an event writes them.
@@ -41,7 +41,7 @@ pub fn canonical_images(images: &str) -> Option<String> {
 impl Held {
     /// The jobs remembered, `None` if they and their positions do not fit each other.
     pub fn memory(&self) -> Option<RowMemory> {
-        if self.recent_positions.len() != 3 * self.recent_jobs.len() {
+        if self.older_positions.len() != 3 * self.older_jobs.len() {
             return None;
         }
         let remembered = |(job_id, at): (&String, &[i64])| {
@@ -49,9 +49,9 @@ impl Held {
             let position = Position { timestamp_ms: at[0], offset: at[1], partition };
             Some(Remembered { position, job_id: job_id.clone() })
         };
-        let jobs = self.recent_jobs.iter().zip(self.recent_positions.chunks_exact(3));
-        let recent = jobs.map(remembered).collect::<Option<Vec<_>>>()?;
-        Some(RowMemory { applied: self.applied, recent })
+        let jobs = self.older_jobs.iter().zip(self.older_positions.chunks_exact(3));
+        let older = jobs.map(remembered).collect::<Option<Vec<_>>>()?;
+        Some(RowMemory::new(self.applied.map(|at| (at, self.job_id.clone())), older))
     }
 
     /// What the row of that draft claims. What it knows of events older than the topic's beginning is left out: the topic
@@ -59,7 +59,7 @@ impl Held {
     pub fn claim(&self, draft_id: &str, beginning: &Beginning) -> Option<Claim> {
         let claim = |says| Some(Claim { draft: DraftKey::of(draft_id), about: About::Row, says });
         let Some(mut memory) = self.memory() else {
-            return claim(digest((&self.recent_jobs, &self.recent_positions)));
+            return claim(digest((&self.older_jobs, &self.older_positions)));
         };
         memory.recent.retain(|known| is_in(beginning, known.position));
         if memory.recent.is_empty() && self.applied.is_none_or(|at| !is_in(beginning, at)) {

@@ -83,7 +83,7 @@ impl Row {
     }
 
     fn held(&self) -> Held {
-        let positions = self.memory.recent.iter().flat_map(|known| {
+        let positions = self.memory.older().flat_map(|known| {
             let Position { timestamp_ms, offset, partition } = known.position;
             [timestamp_ms, offset, i64::from(partition)]
         });
@@ -96,8 +96,8 @@ impl Row {
             applied: self.memory.applied,
             job_id: self.winner.as_ref().map(|winner| winner.job_id().to_owned()),
             images,
-            recent_jobs: self.memory.recent.iter().map(|known| known.job_id.clone()).collect(),
-            recent_positions: positions.collect(),
+            older_jobs: self.memory.older().map(|known| known.job_id.clone()).collect(),
+            older_positions: positions.collect(),
         }
     }
 }
@@ -284,9 +284,9 @@ fn whatever_is_changed_in_a_row_is_found_and_named() {
     assert_eq!(changed(&|held| held.images = None), Some(Kind::ImagesDiffer));
     assert_eq!(changed(&|held| held.images = Some("{}".to_owned())), Some(Kind::ImagesDiffer));
     assert_eq!(changed(&|held| held.job_id = Some("x".to_owned())), Some(Kind::JobDiffers));
-    assert_eq!(changed(&|held| held.recent_jobs[3].push('x')), Some(Kind::MemoryDiffers));
-    assert_eq!(changed(&|held| held.recent_jobs.clear()), Some(Kind::MemoryDiffers));
-    assert_eq!(changed(&|held| held.recent_positions[3] += 1), Some(Kind::MemoryDiffers));
+    assert_eq!(changed(&|held| held.older_jobs[3].push('x')), Some(Kind::MemoryDiffers));
+    assert_eq!(changed(&|held| held.older_jobs.clear()), Some(Kind::MemoryDiffers));
+    assert_eq!(changed(&|held| held.older_positions[3] += 1), Some(Kind::MemoryDiffers));
     assert_eq!(changed(&|held| *held = story(19).1), Some(Kind::RowBehind));
     assert_eq!(changed(&|held| *held = Held::default()), Some(Kind::RowBehind));
     let ahead = |held: &mut Held| held.applied.as_mut().unwrap().offset = 99;

@@ -1,12 +1,14 @@
 //! One connection to PostgreSQL and its three statements.
 
+use std::error::Error;
 use std::future::Future;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use dataflows::change::Change;
 use dataflows::record::Position;
 use dataflows::row::{JOBS_REMEMBERED, Remembered, RowMemory};
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{IsNull, ToSql, Type, accepts, to_sql_checked};
 use tokio_postgres::{Client, Row, Statement};
 
 use super::failure::{DatabaseError, Failure};
@@ -54,7 +56,7 @@ impl Session {
 
 impl Table for Session {
     async fn update(&mut self, events: &[&Change]) -> Result<Vec<usize>, Failure> {
-        let columns = EventColumns::of(events.iter().copied());
+        let columns = EventColumns::of(events);
         let rows = self.query(|open| &open.update, &columns.parameters()).await?;
         let written: Option<Vec<i32>> = rows.first().and_then(|row| row.get("written"));
         Ok(written.unwrap_or_default().into_iter().map(index).collect())
@@ -68,9 +70,15 @@ impl Table for Session {
 
     async fn amend(&mut self, amendments: &[Amendment<'_>]) -> Result<Vec<usize>, Failure> {
         // The images of a group without a winner are sent, but not looked at.
-        let columns = EventColumns::of(amendments.iter().map(Amendment::event));
+        let events: Vec<&Change> = amendments.iter().map(Amendment::event).collect();
+        let columns = EventColumns::of(&events);
         let wins: Vec<bool> = amendments.iter().map(|it| it.winner.is_some()).collect();
         let jobs: Vec<String> = amendments.iter().map(|it| joined_jobs(&it.memory)).collect();
+        let held = amendments.iter().map(|it| it.seen.applied);
+        let held_at: Vec<Timestamptz> =
+            held.clone().map(|at| at.map_or(Timestamptz::NEVER, Timestamptz::of)).collect();
+        let held_offsets: Vec<i64> = held.clone().map(|at| at.map_or(-1, |at| at.offset)).collect();
+        let held_partitions: Vec<i32> = held.map(|at| at.map_or(-1, |at| at.partition)).collect();
         let (mut numbers, mut bounds) = (Vec::new(), [Vec::new(), Vec::new(), Vec::new()]);
         for Amendment { seen, memory, .. } in amendments {
             bounds[0].push(length(&numbers));
@@ -80,7 +88,8 @@ impl Table for Session {
             bounds[2].push(length(&numbers));
         }
         let [seen, new, end] = &bounds;
-        let more: [&(dyn ToSql + Sync); 6] = [&wins, &jobs, seen, new, end, &numbers];
+        let more: [&(dyn ToSql + Sync); 9] =
+            [&wins, &jobs, seen, new, end, &held_at, &held_offsets, &held_partitions, &numbers];
         let parameters = [&columns.parameters()[..], &more].concat();
         let rows = self.query(|open| &open.amend, &parameters).await?;
         Ok(rows.iter().map(ordinal).collect())
@@ -120,32 +129,32 @@ impl Open {
 }
 
 /// Events as parameters: one array a column.
-#[derive(Default)]
 struct EventColumns<'a> {
     ordinals: Vec<i32>,
     drafts: Vec<&'a str>,
     /// By style.
     urls: [Vec<&'a str>; 3],
     jobs: Vec<&'a str>,
-    timestamps: Vec<i64>,
+    timestamps: Vec<Timestamptz>,
     offsets: Vec<i64>,
     partitions: Vec<i32>,
 }
 
 impl<'a> EventColumns<'a> {
-    fn of(events: impl Iterator<Item = &'a Change>) -> EventColumns<'a> {
-        let mut columns = EventColumns::default();
-        for (ordinal, change) in (0..).zip(events) {
-            let Position { timestamp_ms, offset, partition } = change.position();
-            columns.ordinals.push(ordinal);
-            columns.drafts.push(change.draft_id());
-            columns.urls.iter_mut().zip(change.urls()).for_each(|(urls, url)| urls.push(url));
-            columns.jobs.push(change.job_id());
-            columns.timestamps.push(timestamp_ms);
-            columns.offsets.push(offset);
-            columns.partitions.push(partition);
+    fn of(events: &[&'a Change]) -> EventColumns<'a> {
+        let mut urls = [(); 3].map(|()| Vec::with_capacity(events.len()));
+        for event in events {
+            urls.iter_mut().zip(event.urls()).for_each(|(urls, url)| urls.push(url));
         }
-        columns
+        EventColumns {
+            ordinals: (0..).take(events.len()).collect(),
+            drafts: events.iter().map(|event| event.draft_id()).collect(),
+            urls,
+            jobs: events.iter().map(|event| event.job_id()).collect(),
+            timestamps: events.iter().map(|event| Timestamptz::of(event.position())).collect(),
+            offsets: events.iter().map(|event| event.position().offset).collect(),
+            partitions: events.iter().map(|event| event.position().partition).collect(),
+        }
     }
 
     /// In the order of [`events_sql`].
@@ -156,13 +165,39 @@ impl<'a> EventColumns<'a> {
     }
 }
 
+/// A time as the server keeps it: microseconds since the year 2000. Sending it so spares the server the arithmetic, for each row several times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Timestamptz(i64);
+
+impl Timestamptz {
+    const EPOCH_MS: i64 = 946_684_800_000;
+    /// What a row has before its first event: `-infinity`.
+    const NEVER: Timestamptz = Timestamptz(i64::MIN);
+
+    /// The time of an event. One that is too far away for the server is sent as one that is: the server refuses the row.
+    fn of(Position { timestamp_ms, .. }: Position) -> Timestamptz {
+        let since = timestamp_ms.saturating_sub(Timestamptz::EPOCH_MS).saturating_mul(1_000);
+        // The ends of the range are the infinities.
+        Timestamptz(since.clamp(i64::MIN + 1, i64::MAX - 1))
+    }
+}
+
+impl ToSql for Timestamptz {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        self.0.to_sql(&Type::INT8, out)
+    }
+
+    accepts!(TIMESTAMPTZ);
+    to_sql_checked!();
+}
+
 /// Parts jobs in a text: no id has a control character.
 const SEPARATOR: &str = "\u{1}";
 
-/// The jobs of a row as one text, which costs the server a sixth of an array's literal.
+/// The older jobs of a row as one text, which costs the server a sixth of an array's literal.
 fn joined_jobs(memory: &RowMemory) -> String {
     let mut jobs = String::new();
-    for known in &memory.recent {
+    for known in memory.older() {
         if !jobs.is_empty() {
             jobs.push_str(SEPARATOR);
         }
@@ -171,47 +206,59 @@ fn joined_jobs(memory: &RowMemory) -> String {
     jobs
 }
 
-/// The positions of a row's jobs, three numbers each, behind those of other rows: a slice of one array of numbers costs the server a
+/// The positions of a row's older jobs, three numbers each, behind those of other rows: a slice of one array of numbers costs the server a
 /// third of a literal.
 fn push_positions(numbers: &mut Vec<i64>, memory: &RowMemory) {
-    for Remembered { position: Position { timestamp_ms, offset, partition }, .. } in &memory.recent
+    for Remembered { position: Position { timestamp_ms, offset, partition }, .. } in memory.older()
     {
         numbers.extend([*timestamp_ms, *offset, i64::from(*partition)]);
     }
 }
 
 fn length(numbers: &[i64]) -> i32 {
-    i32::try_from(numbers.len()).expect("48 numbers a row at most")
+    i32::try_from(numbers.len()).expect("90 numbers a row at most")
 }
 
 /// The events of a statement, one row each, as `b`. Arrays that are unnested in the SELECT list cost half of what they cost in FROM, where each
 /// of them is materialized first; URLs that are put together here cost less than half of JSON that is parsed.
 fn events_sql(id_type: &str, more: &str) -> String {
     format!(
-        "(SELECT u.*, timestamptz 'epoch' + u.ms * interval '1 millisecond' AS event_at,
-                 jsonb_object('{{simple,fancy,trendy}}', ARRAY[u.simple, u.fancy, u.trendy]) AS images
-          FROM (SELECT unnest($1::int4[]) AS n, unnest($2::text[]::{id_type}[]) AS draft,
-                       unnest($3::text[]) AS simple, unnest($4::text[]) AS fancy, unnest($5::text[]) AS trendy,
-                       unnest($6::text[]) AS job, unnest($7::int8[]) AS ms,
-                       unnest($8::int8[]) AS event_offset, unnest($9::int4[]) AS event_partition{more}) AS u) AS b"
+        "(SELECT unnest($1::int4[]) AS n, unnest($2::text[]::{id_type}[]) AS draft,
+                 unnest($3::text[]) AS simple, unnest($4::text[]) AS fancy, unnest($5::text[]) AS trendy,
+                 unnest($6::text[]) AS job, unnest($7::timestamptz[]) AS event_at,
+                 unnest($8::int8[]) AS event_offset, unnest($9::int4[]) AS event_partition{more}) AS b"
     )
 }
 
-/// The guard stands in the WHERE: a row that holds something newer, or remembers the job, is not touched. What was written comes back
-/// as one array, which costs the client a fraction of a row for each.
+/// The images of an event of [`events_sql`].
+const IMAGES: &str = "jsonb_object('{simple,fancy,trendy}', ARRAY[b.simple, b.fancy, b.trendy])";
+
+/// The milliseconds of the event that a row holds.
+const EVENT_MS: &str = "(extract(epoch FROM d.content_event_at) * 1000)::int8";
+
+/// The guard stands in the WHERE: a row that holds something newer, or remembers the job, is not touched. The job that the row held becomes the first of
+/// the older ones. What was written comes back as one array, which costs the client a fraction of a row for each.
 fn update_sql(table: &str, id_type: &str) -> String {
     let events = events_sql(id_type, "");
-    let numbers = 3 * JOBS_REMEMBERED;
+    let older = JOBS_REMEMBERED - 1;
+    let numbers = 3 * older;
+    let if_held = |column: &str, longer: &str| {
+        format!("{column} = CASE WHEN d.content_job_id IS NULL THEN d.{column} ELSE {longer} END")
+    };
+    let jobs = format!("(d.content_job_id || d.content_older_jobs)[:{older}]");
+    let positions = format!(
+        "(ARRAY[{EVENT_MS}, d.content_event_offset, d.content_event_partition] || d.content_older_positions)[:{numbers}]"
+    );
+    let jobs = if_held("content_older_jobs", &jobs);
+    let positions = if_held("content_older_positions", &positions);
     format!(
         "WITH updated AS (
          UPDATE {table} AS d
-         SET content_images = b.images, updated_at = now(), content_job_id = b.job, content_event_at = b.event_at,
-             content_event_offset = b.event_offset, content_event_partition = b.event_partition,
-             content_recent_jobs = (b.job || d.content_recent_jobs)[:{JOBS_REMEMBERED}],
-             content_recent_positions =
-                 (ARRAY[b.ms, b.event_offset, b.event_partition] || d.content_recent_positions)[:{numbers}]
+         SET content_images = {IMAGES}, updated_at = now(), content_job_id = b.job, content_event_at = b.event_at,
+             content_event_offset = b.event_offset, content_event_partition = b.event_partition, {jobs}, {positions}
          FROM {events}
-         WHERE d.event_draft_id = b.draft AND b.job <> ALL (d.content_recent_jobs)
+         WHERE d.event_draft_id = b.draft AND b.job IS DISTINCT FROM d.content_job_id
+           AND (b.job <> ALL (d.content_older_jobs)) IS NOT FALSE
            AND (b.event_at, b.event_offset, b.event_partition)
              > (d.content_event_at, d.content_event_offset, d.content_event_partition)
          RETURNING b.n)
@@ -221,25 +268,25 @@ fn update_sql(table: &str, id_type: &str) -> String {
 
 fn read_sql(table: &str, id_type: &str) -> String {
     format!(
-        "SELECT b.n, CASE WHEN d.content_event_at > '-infinity'
-                          THEN (extract(epoch FROM d.content_event_at) * 1000)::int8 END AS event_ms,
-                d.content_event_offset, d.content_event_partition, d.content_recent_jobs, d.content_recent_positions
+        "SELECT b.n, CASE WHEN d.content_event_at > '-infinity' THEN {EVENT_MS} END AS event_ms, d.content_event_offset,
+                d.content_event_partition, d.content_job_id, d.content_older_jobs, d.content_older_positions
          FROM unnest($1::int4[], $2::text[]::{id_type}[]) AS b (n, draft)
          JOIN {table} AS d ON d.event_draft_id = b.draft"
     )
 }
 
-/// Compare and set: the row is amended only while it remembers what it was judged by, and never with what is older than its images.
+/// Compare and set: the row is amended only while it holds the event and remembers the jobs that it was judged by.
 fn amend_sql(table: &str, id_type: &str) -> String {
     let events = events_sql(
         id_type,
         ", unnest($10::bool[]) AS wins, unnest($11::text[]) AS jobs,
-         unnest($12::int4[]) AS seen, unnest($13::int4[]) AS new, unnest($14::int4[]) AS ends",
+         unnest($12::int4[]) AS seen, unnest($13::int4[]) AS new, unnest($14::int4[]) AS ends,
+         unnest($15::timestamptz[]) AS held_at, unnest($16::int8[]) AS held_offset, unnest($17::int4[]) AS held_partition",
     );
     let if_wins =
         |new: &str, old: &str| format!("{old} = CASE WHEN b.wins THEN {new} ELSE d.{old} END");
     let images = [
-        if_wins("b.images", "content_images"),
+        if_wins(IMAGES, "content_images"),
         if_wins("now()", "updated_at"),
         if_wins("b.job", "content_job_id"),
         if_wins("b.event_at", "content_event_at"),
@@ -249,12 +296,13 @@ fn amend_sql(table: &str, id_type: &str) -> String {
     .join(", ");
     format!(
         "UPDATE {table} AS d
-         SET {images}, content_recent_jobs = string_to_array(b.jobs, E'\\x01'),
-             content_recent_positions = ($15::int8[])[b.new + 1 : b.ends]
+         SET {images}, content_older_jobs = string_to_array(nullif(b.jobs, ''), E'\\x01'),
+             content_older_positions = nullif(($18::int8[])[b.new + 1 : b.ends], '{{}}')
          FROM {events}
-         WHERE d.event_draft_id = b.draft AND d.content_recent_positions = ($15::int8[])[b.seen + 1 : b.new]
-           AND (NOT b.wins OR (b.event_at, b.event_offset, b.event_partition)
-                           >= (d.content_event_at, d.content_event_offset, d.content_event_partition))
+         WHERE d.event_draft_id = b.draft AND d.content_event_at = b.held_at
+           AND (NOT isfinite(b.held_at)
+                OR (d.content_event_offset, d.content_event_partition) = (b.held_offset, b.held_partition))
+           AND d.content_older_positions IS NOT DISTINCT FROM nullif(($18::int8[])[b.seen + 1 : b.new], '{{}}')
          RETURNING b.n"
     )
 }
@@ -268,9 +316,10 @@ fn index(ordinal: i32) -> usize {
 }
 
 fn row_memory(row: &Row) -> RowMemory {
-    let jobs: Vec<String> = row.get("content_recent_jobs");
-    let numbers: Vec<i64> = row.get("content_recent_positions");
-    let recent = jobs.into_iter().zip(numbers.chunks_exact(3)).map(|(job_id, at)| {
+    let jobs: Option<Vec<String>> = row.get("content_older_jobs");
+    let numbers: Option<Vec<i64>> = row.get("content_older_positions");
+    let (jobs, numbers) = (jobs.unwrap_or_default(), numbers.unwrap_or_default());
+    let older = jobs.into_iter().zip(numbers.chunks_exact(3)).map(|(job_id, at)| {
         let partition = i32::try_from(at[2]).unwrap_or(i32::MAX);
         Remembered { position: Position { timestamp_ms: at[0], offset: at[1], partition }, job_id }
     });
@@ -279,22 +328,38 @@ fn row_memory(row: &Row) -> RowMemory {
         offset: row.get("content_event_offset"),
         partition: row.get("content_event_partition"),
     });
-    RowMemory { applied, recent: recent.collect() }
+    RowMemory::new(applied.map(|at| (at, row.get("content_job_id"))), older.collect())
 }
 
-/// An array literal of texts. Every element is quoted; a quote or a backslash in it is escaped.
-pub(crate) fn jobs_literal(recent: &[Remembered]) -> String {
-    let quoted = recent.iter().map(|known| {
+/// The older jobs as an array literal of texts. Every element is quoted; a quote or a backslash in it is escaped.
+pub(crate) fn jobs_literal(memory: &RowMemory) -> String {
+    let quoted = memory.older().map(|known| {
         let escaped = known.job_id.replace('\\', "\\\\").replace('"', "\\\"");
         format!("\"{escaped}\"")
     });
     format!("{{{}}}", quoted.collect::<Vec<_>>().join(","))
 }
 
-/// An array literal of numbers, three for each job.
-pub(crate) fn positions_literal(recent: &[Remembered]) -> String {
-    let numbers = recent.iter().map(|Remembered { position, .. }| {
+/// Their positions as an array literal of numbers, three for each job.
+pub(crate) fn positions_literal(memory: &RowMemory) -> String {
+    let numbers = memory.older().map(|Remembered { position, .. }| {
         format!("{},{},{}", position.timestamp_ms, position.offset, position.partition)
     });
     format!("{{{}}}", numbers.collect::<Vec<_>>().join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_counted_from_the_year_2000_and_never_infinite() {
+        let of = |timestamp_ms| Timestamptz::of(Position { timestamp_ms, offset: 0, partition: 0 });
+        assert_eq!(of(946_684_800_000), Timestamptz(0));
+        assert_eq!(of(-1), Timestamptz(-946_684_800_001_000));
+        assert_eq!(of(1_500_000_000_005), Timestamptz(553_315_200_005_000));
+        assert_eq!(of(i64::MAX), Timestamptz(i64::MAX - 1));
+        assert_eq!(of(i64::MIN), Timestamptz(i64::MIN + 1));
+        assert_ne!(of(i64::MIN), Timestamptz::NEVER);
+    }
 }
