@@ -29,8 +29,8 @@ pub trait Table: Send {
         drafts: &[&str],
     ) -> impl Future<Output = Result<Vec<(usize, RowMemory)>, Failure>> + Send;
 
-    /// Compare and set: amends the rows that still remember what they were judged by, unless they hold the images of a newer event than
-    /// the winner. Returns which were amended.
+    /// Compare and set: amends the rows that still hold the event and remember the jobs that they were judged by. Returns which were
+    /// amended.
     fn amend(
         &mut self,
         amendments: &[Amendment<'_>],
