@@ -161,7 +161,7 @@ fn under_load_the_stages_move_and_the_one_that_limits_is_named_with_what_to_chan
     );
     let epochs = &status["epochs"];
     assert!(epochs["in_flight"].as_u64() <= epochs["limit"].as_u64(), "{epochs}");
-    assert_eq!(epochs["limit"], 3, "the default");
+    assert_eq!(epochs["limit"], 4, "the default");
     assert!(
         epochs["records_in_flight"].as_u64() > Some(0)
             && epochs["oldest_age_s"].as_f64() > Some(0.0)

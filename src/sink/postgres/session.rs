@@ -74,11 +74,13 @@ impl Table for Session {
         let columns = EventColumns::of(&events);
         let wins: Vec<bool> = amendments.iter().map(|it| it.winner.is_some()).collect();
         let jobs: Vec<String> = amendments.iter().map(|it| joined_jobs(&it.memory)).collect();
-        let held = amendments.iter().map(|it| it.seen.applied);
-        let held_at: Vec<Timestamptz> =
-            held.clone().map(|at| at.map_or(Timestamptz::NEVER, Timestamptz::of)).collect();
-        let held_offsets: Vec<i64> = held.clone().map(|at| at.map_or(-1, |at| at.offset)).collect();
-        let held_partitions: Vec<i32> = held.map(|at| at.map_or(-1, |at| at.partition)).collect();
+        let applied = amendments.iter().map(|it| it.seen.applied);
+        let applied_at: Vec<Timestamptz> =
+            applied.clone().map(|at| at.map_or(Timestamptz::NEVER, Timestamptz::of)).collect();
+        let applied_offsets: Vec<i64> =
+            applied.clone().map(|at| at.map_or(-1, |at| at.offset)).collect();
+        let applied_partitions: Vec<i32> =
+            applied.map(|at| at.map_or(-1, |at| at.partition)).collect();
         let (mut numbers, mut bounds) = (Vec::new(), [Vec::new(), Vec::new(), Vec::new()]);
         for Amendment { seen, memory, .. } in amendments {
             bounds[0].push(length(&numbers));
@@ -88,8 +90,17 @@ impl Table for Session {
             bounds[2].push(length(&numbers));
         }
         let [seen, new, end] = &bounds;
-        let more: [&(dyn ToSql + Sync); 9] =
-            [&wins, &jobs, seen, new, end, &held_at, &held_offsets, &held_partitions, &numbers];
+        let more: [&(dyn ToSql + Sync); 9] = [
+            &wins,
+            &jobs,
+            seen,
+            new,
+            end,
+            &applied_at,
+            &applied_offsets,
+            &applied_partitions,
+            &numbers,
+        ];
         let parameters = [&columns.parameters()[..], &more].concat();
         let rows = self.query(|open| &open.amend, &parameters).await?;
         Ok(rows.iter().map(ordinal).collect())
@@ -281,7 +292,7 @@ fn amend_sql(table: &str, id_type: &str) -> String {
         id_type,
         ", unnest($10::bool[]) AS wins, unnest($11::text[]) AS jobs,
          unnest($12::int4[]) AS seen, unnest($13::int4[]) AS new, unnest($14::int4[]) AS ends,
-         unnest($15::timestamptz[]) AS held_at, unnest($16::int8[]) AS held_offset, unnest($17::int4[]) AS held_partition",
+         unnest($15::timestamptz[]) AS applied_at, unnest($16::int8[]) AS applied_offset, unnest($17::int4[]) AS applied_partition",
     );
     let if_wins =
         |new: &str, old: &str| format!("{old} = CASE WHEN b.wins THEN {new} ELSE d.{old} END");
@@ -299,9 +310,9 @@ fn amend_sql(table: &str, id_type: &str) -> String {
          SET {images}, content_older_jobs = string_to_array(nullif(b.jobs, ''), E'\\x01'),
              content_older_positions = nullif(($18::int8[])[b.new + 1 : b.ends], '{{}}')
          FROM {events}
-         WHERE d.event_draft_id = b.draft AND d.content_event_at = b.held_at
-           AND (NOT isfinite(b.held_at)
-                OR (d.content_event_offset, d.content_event_partition) = (b.held_offset, b.held_partition))
+         WHERE d.event_draft_id = b.draft AND d.content_event_at = b.applied_at
+           AND (NOT isfinite(b.applied_at)
+                OR (d.content_event_offset, d.content_event_partition) = (b.applied_offset, b.applied_partition))
            AND d.content_older_positions IS NOT DISTINCT FROM nullif(($18::int8[])[b.seen + 1 : b.new], '{{}}')
          RETURNING b.n"
     )
