@@ -91,6 +91,7 @@ impl Sentinel {
         let directory = TempDir::new().unwrap();
         let port = free_port();
         let file = directory.path().join("sentinel.conf");
+        // Down after three seconds: with one, a busy machine lets a master that lives be replaced now and then.
         let configuration = format!(
             "bind 127.0.0.1\n\
              port {port}\n\
@@ -99,7 +100,7 @@ impl Sentinel {
              sentinel sentinel-pass {SENTINEL_PASSWORD}\n\
              sentinel monitor {MASTER} 127.0.0.1 {master} 2\n\
              sentinel auth-pass {MASTER} {PASSWORD}\n\
-             sentinel down-after-milliseconds {MASTER} 1000\n\
+             sentinel down-after-milliseconds {MASTER} 3000\n\
              sentinel failover-timeout {MASTER} 5000\n",
             directory = directory.path().display(),
         );
