@@ -141,6 +141,22 @@ fn a_row_that_another_process_has_moved_on_since_it_was_read_is_judged_again() {
 }
 
 #[test]
+fn a_row_whose_time_was_set_by_hand_remembers_what_comes() {
+    let world = World::new("by-hand");
+    world.drafts(["d1"]);
+    // To the microsecond, as no event is.
+    world.database.sql(
+        "UPDATE event_drafts SET content_job_id = 'by-hand', content_event_at = '2030-01-01 00:00:00.000600Z',
+         content_event_offset = 7, content_event_partition = 3",
+    );
+    world.publish(
+        [("job-1", 1_000), ("job-2", 2_000)].map(|(job, ms)| event("d1", job).at(ms).on(0)),
+    );
+    assert_eq!(world.run_until_caught_up().outcomes(), [2, 0, 0, 2, 0, 0]);
+    assert_eq!(world.row("d1").jobs(), ["by-hand", "job-2", "job-1"]);
+}
+
+#[test]
 fn a_row_alone_that_loses_races_is_tried_again_however_often_and_not_given_up() {
     // Serialization failure, deadlock, cancelled by hand.
     for code in ["40001", "40P01", "57014"] {

@@ -106,11 +106,13 @@ impl Oracle {
     /// Holds the rows of the table against the drafts. A draft without an event has no images.
     pub(crate) async fn compare(&self, config: &Config) -> Result<Difference> {
         let client = postgres::connect(&config.database).await?;
-        let sql = "SELECT event_draft_id, content_images, content_job_id, content_older_jobs, content_older_positions \
-             FROM event_drafts";
+        let sql = "SELECT event_draft_id, content_images, content_job_id, content_older_jobs, content_older_positions, \
+             CASE WHEN isfinite(content_event_at) THEN (extract(epoch FROM content_event_at) * 1000)::int8 END, \
+             content_event_offset, content_event_partition FROM event_drafts";
         let (mut difference, mut matched) = (Difference::default(), 0);
         for row in client.query(sql, &[]).await? {
-            let found = (row.get(1), row.get(2), row.get(3), row.get(4));
+            let place = (row.get(5), row.get(6), row.get(7));
+            let found = (row.get(1), row.get(2), row.get(3), row.get(4), place);
             let Some(draft) = self.drafts.get(row.get::<_, &str>(0)) else {
                 difference.wrong_rows += usize::from(found != Draft::default().row());
                 continue;
@@ -127,8 +129,11 @@ impl Oracle {
     }
 }
 
-/// Images, job, the older jobs remembered, and three numbers for the place of each.
-type Row = (Option<Value>, Option<String>, Option<Vec<String>>, Option<Vec<i64>>);
+/// Images, job, the older jobs remembered, three numbers for the place of each, and the place of the event that the row holds.
+type Row = (Option<Value>, Option<String>, Option<Vec<String>>, Option<Vec<i64>>, Place);
+
+/// Timestamp, offset and partition.
+type Place = (Option<i64>, i64, i32);
 
 impl Draft {
     fn row(&self) -> Row {
@@ -136,6 +141,9 @@ impl Draft {
         jobs.sort_unstable_by(|left, right| right.cmp(left));
         jobs.truncate(REMEMBERED);
         let newest = jobs.first().map(|(_, job)| job.clone());
+        let place = jobs
+            .first()
+            .map_or((None, -1, -1), |(at, _)| (Some(at.timestamp_ms), at.offset, at.partition));
         let older = jobs.split_off(jobs.len().min(1));
         let places = older.iter().flat_map(|(Position { timestamp_ms, offset, partition }, _)| {
             [*timestamp_ms, *offset, i64::from(*partition)]
@@ -144,7 +152,7 @@ impl Draft {
         let older: Vec<String> = older.into_iter().map(|(_, job)| job.clone()).collect();
         let has_older = !older.is_empty();
         let images = newest.is_some().then(|| self.images.clone());
-        (images, newest, has_older.then_some(older), has_older.then_some(places))
+        (images, newest, has_older.then_some(older), has_older.then_some(places), place)
     }
 }
 

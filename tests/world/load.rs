@@ -115,7 +115,7 @@ impl Load {
             }
         }
         let row = |jobs: BTreeMap<Reached, Value>| {
-            let ((_, offset, partition, job), images) = jobs.last_key_value().unwrap();
+            let ((ms, offset, partition, job), images) = jobs.last_key_value().unwrap();
             let older: Vec<_> = jobs.keys().rev().skip(1).take(15).collect();
             let numbers = older
                 .iter()
@@ -123,6 +123,7 @@ impl Load {
             json!({
                 "content_images": images,
                 "content_job_id": job,
+                "content_event_at": ms,
                 "content_event_offset": offset,
                 "content_event_partition": partition,
                 "content_older_jobs": unless_empty(older.iter().map(|(.., job)| job).collect()),
@@ -138,7 +139,7 @@ fn unless_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }
 
-/// The columns that the model knows. The event's time is left out: PostgreSQL has its own way to write it.
+/// The columns that the model knows, the event's time in milliseconds.
 fn memory(columns: &Value) -> Value {
     let names = [
         "content_images",
@@ -148,5 +149,7 @@ fn memory(columns: &Value) -> Value {
         "content_older_jobs",
         "content_older_positions",
     ];
-    names.into_iter().map(|name| (name.to_owned(), columns[name].clone())).collect()
+    let at = columns["content_event_at"].as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok());
+    let at = ("content_event_at".to_owned(), json!(at.map(|at| at.as_millisecond())));
+    names.into_iter().map(|name| (name.to_owned(), columns[name].clone())).chain([at]).collect()
 }

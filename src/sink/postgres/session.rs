@@ -244,8 +244,8 @@ fn events_sql(id_type: &str, more: &str) -> String {
 /// The images of an event of [`events_sql`].
 const IMAGES: &str = "jsonb_object('{simple,fancy,trendy}', ARRAY[b.simple, b.fancy, b.trendy])";
 
-/// The milliseconds of the event that a row holds.
-const EVENT_MS: &str = "(extract(epoch FROM d.content_event_at) * 1000)::int8";
+/// The milliseconds of the event that a row holds; whoever sets its time by hand may have set microseconds.
+const EVENT_MS: &str = "floor(extract(epoch FROM d.content_event_at) * 1000)::int8";
 
 /// The guard stands in the WHERE: a row that holds something newer, or remembers the job, is not touched. The job that the row held becomes the first of
 /// the older ones. What was written comes back as one array, which costs the client a fraction of a row for each.
@@ -310,7 +310,7 @@ fn amend_sql(table: &str, id_type: &str) -> String {
          SET {images}, content_older_jobs = string_to_array(nullif(b.jobs, ''), E'\\x01'),
              content_older_positions = nullif(($18::int8[])[b.new + 1 : b.ends], '{{}}')
          FROM {events}
-         WHERE d.event_draft_id = b.draft AND d.content_event_at = b.applied_at
+         WHERE d.event_draft_id = b.draft AND date_trunc('milliseconds', d.content_event_at) = b.applied_at
            AND (NOT isfinite(b.applied_at)
                 OR (d.content_event_offset, d.content_event_partition) = (b.applied_offset, b.applied_partition))
            AND d.content_older_positions IS NOT DISTINCT FROM nullif(($18::int8[])[b.seen + 1 : b.new], '{{}}')
