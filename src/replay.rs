@@ -43,9 +43,6 @@ pub mod reader;
 mod recall;
 pub mod report;
 
-/// How many events of a draft there may be in a replay before its pipelines of DELs are shorter than those of a run.
-const EVENTS_A_KEY: usize = 10;
-
 /// What a replay does besides reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -141,8 +138,6 @@ pub fn replay(
     let held = Held::default();
     let rules = Rules {
         compaction: Some(compaction(config, &held)),
-        // Many events have one key; the sink sends no more of them at once than a run.
-        keys_max: EVENTS_A_KEY * config.cache.batch_keys,
         // An epoch is nearly all of it, and what it had before, its rows know. A dry run has no rows to ask.
         dedupe_jobs: if options.dry_run { config.run.dedupe_jobs } else { 0 },
         ..rules(config, table.draft_ids)

@@ -94,7 +94,7 @@ impl Traced for Group {
 
 impl Traced for Settled {
     fn each_record(&self, visit: &mut dyn FnMut(RecordView<'_>)) {
-        self.change.record().into_iter().for_each(visit);
+        self.group.each_record(visit);
     }
 }
 

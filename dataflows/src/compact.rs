@@ -62,9 +62,9 @@ pub fn compact<'scope>(
                 && !frontier.less_equal(entry.key())
             {
                 let (capability, drafts) = entry.get_mut();
-                let groups = drafts.take(compaction.drafts_at_once);
+                let mut groups = drafts.take(compaction.drafts_at_once);
                 flow.pass(groups.iter().map(|group| group.events.len()).sum());
-                output.session(&*capability).give_iterator(groups.into_iter());
+                output.session(&*capability).give_container(&mut groups);
                 if drafts.is_empty() {
                     entry.remove();
                 }
@@ -90,17 +90,19 @@ struct Drafts {
 #[derive(Debug)]
 struct Draft {
     hash: u64,
-    id: Box<str>,
-    /// The images of the event at `latest`.
-    images: String,
+    /// The id, the images of the event at `latest`, and the log: every event, its place and its job. One allocation, for there are millions of them, all over
+    /// the memory.
+    texts: Vec<u8>,
+    /// How long the id is.
+    id_len: usize,
+    /// Where the log begins.
+    log_at: usize,
     /// The newest event whose job had not been seen when it came.
     latest: Position,
     /// Where that event stands in the log.
     latest_at: usize,
     /// A bit for each job in the log, of 64 that jobs share. A job without its bit is not in the log, which is far away in the memory.
     jobs: u64,
-    /// Every event: its place and its job.
-    log: Vec<u8>,
     events: usize,
 }
 
@@ -117,18 +119,35 @@ const LOG_SEARCHED_MAX: usize = 4_096;
 
 impl Draft {
     fn of(change: &Change) -> Draft {
-        let mut draft = Draft {
+        let (id, images) = (change.draft_id(), change.images());
+        let log_at = id.len() + images.len();
+        let entry = entry(change);
+        let mut texts = Vec::with_capacity(log_at + entry.size_max());
+        texts.extend_from_slice(id.as_bytes());
+        texts.extend_from_slice(images.as_bytes());
+        log::append(&mut texts, &entry);
+        Draft {
             hash: change.draft_hash(),
-            id: change.draft_id().into(),
-            images: change.images().to_owned(),
+            texts,
+            id_len: id.len(),
+            log_at,
             latest: change.position(),
             latest_at: 0,
-            jobs: 0,
-            log: Vec::new(),
-            events: 0,
-        };
-        draft.note(change);
-        draft
+            jobs: bit(change),
+            events: 1,
+        }
+    }
+
+    fn id(&self) -> &[u8] {
+        &self.texts[..self.id_len]
+    }
+
+    fn images(&self) -> &[u8] {
+        &self.texts[self.id_len..self.log_at]
+    }
+
+    fn log(&self) -> &[u8] {
+        &self.texts[self.log_at..]
     }
 
     fn add(&mut self, change: &Change) {
@@ -140,43 +159,52 @@ impl Draft {
             // Chunks overtake one another: the first delivery of a job may come after the second.
             comes_first(position, self.latest)
         } else {
-            is_newer && (self.log.len() > LOG_SEARCHED_MAX || !log::has_job(&self.log, job))
+            is_newer && (self.log().len() > LOG_SEARCHED_MAX || !log::has_job(self.log(), job))
         };
         if wins {
             self.latest = position;
-            self.latest_at = self.log.len();
-            self.images.clear();
-            self.images.reserve_exact(change.images().len());
-            self.images.push_str(change.images());
+            self.latest_at = self.log().len();
+            self.replace_images(change.images().as_bytes());
         }
         self.note(change);
     }
 
+    fn replace_images(&mut self, images: &[u8]) {
+        let there = self.id_len..self.log_at;
+        if images.len() == there.len() {
+            self.texts[there].copy_from_slice(images);
+        } else {
+            self.texts.reserve_exact(images.len().saturating_sub(there.len()));
+            drop(self.texts.splice(there, images.iter().copied()));
+            self.log_at = self.id_len + images.len();
+        }
+    }
+
     /// The job of the event at `latest`.
     fn latest_job(&self) -> Option<&[u8]> {
-        log::read(&self.log[self.latest_at..]).next().map(|event| event.job)
+        log::read(&self.log()[self.latest_at..]).next().map(|event| event.job)
     }
 
     fn note(&mut self, change: &Change) {
-        let entry = log::Entry {
-            position: change.position(),
-            job: change.job_id().as_bytes(),
-            replayed: change.replayed(),
-        };
+        let entry = entry(change);
         let needed = entry.size_max();
-        if self.log.capacity() - self.log.len() < needed {
-            // Room for a few more once there is a second one, then a quarter more, not twice as much: most of the memory is here.
-            let few = if self.log.is_empty() { needed } else { 4 * needed };
-            self.log.reserve_exact(few.max(self.log.len() / 4));
+        if self.texts.capacity() - self.texts.len() < needed {
+            // Room for a few more, then for a quarter more, not twice as much: most of the memory is here.
+            self.texts.reserve_exact((4 * needed).max(self.log().len() / 4));
         }
-        log::append(&mut self.log, &entry);
+        log::append(&mut self.texts, &entry);
         self.jobs |= bit(change);
         self.events += 1;
     }
 
     fn bytes(&self) -> usize {
-        self.id.len() + self.images.capacity() + self.log.capacity() + 3 * ALLOCATION
+        self.texts.capacity() + ALLOCATION
     }
+}
+
+fn entry(change: &Change) -> log::Entry<'_> {
+    let job = change.job_id().as_bytes();
+    log::Entry { position: change.position(), job, replayed: change.replayed() }
 }
 
 /// The bit of its job.
@@ -227,10 +255,10 @@ impl Drafts {
 
     /// Where the draft of this change is, in `kept`.
     fn place_of(&self, change: &Change) -> Option<usize> {
-        let (hash, id) = (change.draft_hash(), change.draft_id());
+        let (hash, id) = (change.draft_hash(), change.draft_id().as_bytes());
         let is_it = |&place: &u32| {
             let draft = &self.kept[widen(place)];
-            draft.hash == hash && *draft.id == *id
+            draft.hash == hash && draft.id() == id
         };
         self.index.find(hash, is_it).map(|&place| widen(place))
     }
@@ -260,7 +288,7 @@ impl Drafts {
         if !self.is_sorted {
             self.index = HashTable::new();
             let mut kept: Vec<_> = std::mem::take(&mut self.kept).into_iter().map(Some).collect();
-            let order = order(kept.len(), |place| kept[place].as_ref().map_or("", |it| &it.id));
+            let order = order(kept.len(), |place| kept[place].as_ref().map_or(&[], Draft::id));
             // The first ones last: there they can be taken away.
             self.kept = order.into_iter().rev().filter_map(|place| kept[place].take()).collect();
             self.is_sorted = true;
@@ -282,14 +310,17 @@ impl Drafts {
 
 /// The groups that the drafts were made of, without what was dropped.
 fn groups(drafts: &[Draft]) -> Vec<Group> {
-    let mut husks = Husks::default();
+    let events = drafts.iter().map(|draft| draft.events).sum();
+    let bytes = drafts.iter().map(|draft| draft.texts.len()).sum();
+    let text = |bytes| str::from_utf8(bytes).expect("written as a text");
+    let mut husks = Husks::with_capacity(events, bytes);
     for draft in drafts {
-        husks.begin(&draft.id, draft.hash, draft.latest, &draft.images);
-        for log::Entry { position, job, replayed } in log::read(&draft.log) {
-            husks.push(position, str::from_utf8(job).expect("written as a text"), replayed);
+        husks.begin(text(draft.id()), draft.hash, draft.latest, text(draft.images()));
+        for log::Entry { position, job, replayed } in log::read(draft.log()) {
+            husks.push(position, text(job), replayed);
         }
     }
-    let mut changes = husks.finish().into_iter();
+    let mut changes = husks.finish();
     drafts
         .iter()
         .map(|draft| Group { events: changes.by_ref().take(draft.events).collect() })

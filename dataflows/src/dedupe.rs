@@ -150,7 +150,7 @@ pub fn dedupe<'scope>(
                     // A record replayed from the dead letters asks for a new judgement.
                     match memory.look_up(key) {
                         Known::Durable if !change.replayed() => {
-                            duplicates.give(Settled { change, outcome: Outcome::Duplicate });
+                            duplicates.give(Settled::one(change, Outcome::Duplicate));
                         }
                         known => {
                             tally.job_reused += u64::from(known == Known::OfAnotherDraft);
@@ -179,7 +179,8 @@ pub fn remember<'scope>(
             input.for_each_stamp(|capability, batches| {
                 let mut session = output.session(&capability);
                 for batch in batches {
-                    batch.iter().for_each(|settled| memory.remember(&settled.change));
+                    let events = batch.iter().flat_map(|settled| &settled.group.events);
+                    events.for_each(|change| memory.remember(change));
                     session.give_container(batch);
                 }
             });

@@ -40,10 +40,10 @@ pub struct Rules {
     pub compaction: Option<Compaction>,
 }
 
-/// The answer of a write: what became of one event.
+/// The answer of a write: what became of some events of a draft.
 #[derive(Debug)]
 pub enum Written {
-    /// The event is durable in its draft's row.
+    /// The events are durable in their draft's row.
     Settled(Settled),
     /// The event can't be written; its neighbours are unharmed.
     Refused {
@@ -54,6 +54,16 @@ pub enum Written {
         /// How many times it was tried.
         attempts: u32,
     },
+}
+
+impl Written {
+    /// How many events it is about.
+    pub fn events(&self) -> usize {
+        match self {
+            Written::Settled(settled) => settled.outcomes.len(),
+            Written::Refused { .. } => 1,
+        }
+    }
 }
 
 /// The answer of an invalidation.
@@ -136,7 +146,8 @@ fn count_invalidated<'scope>(
             keys_deleted: answer.keys_deleted,
             ..Tally::default()
         };
-        answer.settled.iter().for_each(|settled| tally.settle(settled.outcome));
+        let outcomes = answer.settled.iter().flat_map(|settled| &settled.outcomes);
+        outcomes.for_each(|outcome| tally.settle(*outcome));
         tally
     })
 }

@@ -56,7 +56,7 @@ pub fn latest<'scope>(
                     break;
                 }
                 let (capability, changes) = entry.remove();
-                output.session(&capability).give_iterator(group(changes).into_iter());
+                output.session(&capability).give_container(&mut group(changes));
             }
         }
     })
@@ -64,7 +64,7 @@ pub fn latest<'scope>(
 
 /// The changes grouped by draft, in the order of the drafts' ids.
 pub fn group(changes: Vec<Change>) -> Vec<Group> {
-    let order = order(changes.len(), |place| changes[place].draft_id());
+    let order = order(changes.len(), |place| changes[place].draft_id().as_bytes());
     let mut changes: Vec<Option<Change>> = changes.into_iter().map(Some).collect();
     let mut groups: Vec<Group> = Vec::with_capacity(changes.len());
     for place in order {
@@ -81,8 +81,7 @@ pub fn group(changes: Vec<Change>) -> Vec<Group> {
 ///
 /// Texts lie all over the memory: what is sorted is the few bytes in which most ids differ, and only where those are the same
 /// the texts are compared.
-pub(crate) fn order<'a>(count: usize, id_at: impl Fn(usize) -> &'a str) -> Vec<usize> {
-    let id = |place: usize| id_at(place).as_bytes();
+pub(crate) fn order<'a>(count: usize, id: impl Fn(usize) -> &'a [u8]) -> Vec<usize> {
     let shared = (1..count).fold(usize::MAX, |shared, place| {
         let same = id(0).iter().zip(id(place)).take(shared).take_while(|(a, b)| a == b);
         same.count()

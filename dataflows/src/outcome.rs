@@ -3,8 +3,10 @@
 use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
+use smallvec::{SmallVec, smallvec};
 
 use crate::change::Change;
+use crate::latest::Group;
 use crate::reject::Reason;
 
 /// The outcome of an event that reached its draft's row.
@@ -18,13 +20,28 @@ pub enum Outcome {
     Superseded,
 }
 
-/// An event and its outcome, durable in the database.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What became of some events, in their order. Nearly always of a few.
+pub type Outcomes = SmallVec<[Outcome; 16]>;
+
+/// Events of one draft, durable in the database, and what became of them.
+#[derive(Clone, Debug)]
 pub struct Settled {
-    /// The event.
-    pub change: Change,
-    /// What became of it.
-    pub outcome: Outcome,
+    /// The events.
+    pub group: Group,
+    /// One outcome for each.
+    pub outcomes: Outcomes,
+}
+
+impl Settled {
+    /// A single event.
+    pub fn one(change: Change, outcome: Outcome) -> Settled {
+        Settled { group: Group { events: smallvec![change] }, outcomes: smallvec![outcome] }
+    }
+
+    /// Each event and its outcome.
+    pub fn events(&self) -> impl Iterator<Item = (&Change, Outcome)> {
+        self.group.events.iter().zip(self.outcomes.iter().copied())
+    }
 }
 
 /// Counts of records by outcome, and of cache deletes.

@@ -3,8 +3,10 @@
 //! Everything about a draft is decided against its own row, because the row is the only memory that survives
 //! a crash, is shared by all processes, and changes in the same transaction as the images.
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::change::Change;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Outcomes};
 use crate::planted::{Bug, is_planted};
 use crate::record::Position;
 
@@ -49,7 +51,7 @@ impl RowMemory {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
     /// One outcome for each event, in the order of the events.
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Outcomes,
     /// The event whose images the row is to hold from now on; `None` leaves the images alone.
     pub winner: Option<usize>,
     /// What the row is to remember; `None` when it is what it remembers already.
@@ -62,10 +64,9 @@ pub struct Judgement {
 /// job the row does not know, the newest is applied if it is newer than what the row holds; the rest is superseded.
 /// All their jobs are remembered, so that a late duplicate of a superseded one cannot bring old images back.
 pub fn judge(row: &RowMemory, events: &[Change]) -> Judgement {
-    let mut outcomes = vec![Outcome::Duplicate; events.len()];
+    let mut outcomes: Outcomes = smallvec![Outcome::Duplicate; events.len()];
     let mut fresh = originals(events);
-    let is_known = |job: &str| row.recent.iter().any(|known| known.job_id == job);
-    fresh.retain(|&event| !is_known(events[event].job_id()) || is_planted(Bug::DedupeInMemoryOnly));
+    fresh.retain(|&event| !is_known(row, &events[event]) || is_planted(Bug::DedupeInMemoryOnly));
     for &event in &fresh {
         outcomes[event] = Outcome::Superseded;
     }
@@ -99,6 +100,14 @@ pub fn judge_anew(row: &RowMemory, events: &[Change]) -> Judgement {
     judgement
 }
 
+/// Whether the row remembers the job of an event. Mostly it has it from that very event, and a place is compared without a look at a
+/// text that is far away in the memory.
+fn is_known(row: &RowMemory, event: &Change) -> bool {
+    let is_its_job = |known: &&Remembered| known.job_id == event.job_id();
+    let at_its_place = row.recent.iter().find(|known| known.position == event.position());
+    at_its_place.filter(is_its_job).or_else(|| row.recent.iter().find(is_its_job)).is_some()
+}
+
 /// Whether an event at that place is newer than what the row holds.
 pub fn is_newer(event: Position, applied: Option<Position>) -> bool {
     if is_planted(Bug::GuardByOffset) {
@@ -113,6 +122,11 @@ pub fn is_newer(event: Position, applied: Option<Position>) -> bool {
 /// one epoch ends and the next begins. Between partitions, which have no order of delivery, it is the oldest.
 fn originals(events: &[Change]) -> Vec<usize> {
     // The hash first: it tells nearly all jobs apart, and stands in the event itself, while a text may be far away in the memory.
+    let mut hashes: SmallVec<[u64; 16]> = events.iter().map(Change::job_hash).collect();
+    hashes.sort_unstable();
+    if hashes.windows(2).all(|pair| pair[0] != pair[1]) {
+        return (0..events.len()).collect();
+    }
     let job = |a: &Change, b: &Change| {
         a.job_hash().cmp(&b.job_hash()).then_with(|| a.job_id().cmp(b.job_id()))
     };
@@ -135,8 +149,12 @@ fn originals(events: &[Change]) -> Vec<usize> {
     chosen
 }
 
-fn remember<'a>(recent: &[Remembered], fresh: impl Iterator<Item = &'a Change>) -> Vec<Remembered> {
-    let mut jobs = recent.to_vec();
+fn remember<'a>(
+    recent: &[Remembered],
+    fresh: impl ExactSizeIterator<Item = &'a Change>,
+) -> Vec<Remembered> {
+    let mut jobs = Vec::with_capacity(recent.len() + fresh.len());
+    jobs.extend_from_slice(recent);
     jobs.extend(fresh.map(|change| Remembered {
         position: change.position(),
         job_id: change.job_id().to_owned(),
@@ -169,14 +187,14 @@ mod tests {
     }
 
     fn outcomes(row: &RowMemory, events: &[Change]) -> Vec<Outcome> {
-        judge(row, events).outcomes
+        judge(row, events).outcomes.to_vec()
     }
 
     #[test]
     fn the_first_event_is_applied_whatever_its_time() {
         let event = change((0, 0), -1, "a", "d");
         let judgement = judge(&RowMemory::default(), std::slice::from_ref(&event));
-        assert_eq!((judgement.outcomes, judgement.winner), (vec![Applied], Some(0)));
+        assert_eq!((judgement.outcomes.to_vec(), judgement.winner), (vec![Applied], Some(0)));
         assert_eq!(judgement.memory.unwrap().applied, Some(event.position()));
     }
 
@@ -184,7 +202,7 @@ mod tests {
     fn the_newest_wins_and_every_job_is_remembered() {
         let events = [event(0, 5, "a"), event(1, 7, "b"), event(2, 6, "c")];
         let judgement = judge(&RowMemory::default(), &events);
-        assert_eq!(judgement.outcomes, [Superseded, Applied, Superseded]);
+        assert_eq!(*judgement.outcomes, [Superseded, Applied, Superseded]);
         assert_eq!(jobs(&judgement.memory.unwrap()), ["b", "c", "a"]);
     }
 
@@ -192,7 +210,7 @@ mod tests {
     fn an_older_event_is_remembered_but_changes_no_images() {
         let row = row_after(&[event(0, 5, "a")]);
         let judgement = judge(&row, &[event(1, 4, "b")]);
-        assert_eq!((judgement.outcomes, judgement.winner), (vec![Superseded], None));
+        assert_eq!((judgement.outcomes.to_vec(), judgement.winner), (vec![Superseded], None));
         let memory = judgement.memory.unwrap();
         assert_eq!((memory.applied, jobs(&memory)), (row.applied, vec!["a", "b"]));
     }
@@ -202,14 +220,14 @@ mod tests {
         let events: Vec<Change> = (0..17).map(|n| event(n, n + 5, &format!("j{n}"))).collect();
         let row = row_after(&events);
         let judgement = judge(&row, &events[..1]);
-        assert_eq!((judgement.outcomes, judgement.memory), (vec![Superseded], None));
+        assert_eq!((judgement.outcomes.to_vec(), judgement.memory), (vec![Superseded], None));
     }
 
     #[test]
     fn a_known_job_is_a_duplicate_and_nothing_is_written() {
         let row = row_after(&[event(0, 5, "a"), event(1, 4, "b")]);
         let judgement = judge(&row, &[event(2, 9, "a"), event(3, 9, "b")]);
-        assert_eq!(judgement.outcomes, [Duplicate, Duplicate]);
+        assert_eq!(*judgement.outcomes, [Duplicate, Duplicate]);
         assert_eq!((judgement.winner, judgement.memory), (None, None));
     }
 
@@ -248,7 +266,7 @@ mod tests {
         let events = [event(0, 5, "a"), event(1, 7, "b"), event(2, 9, "b")];
         let row = row_after(&events[..2]);
         let judgement = judge_anew(&row, &events);
-        assert_eq!(judgement.outcomes, [Duplicate, Applied, Duplicate]);
+        assert_eq!(*judgement.outcomes, [Duplicate, Applied, Duplicate]);
         assert_eq!((judgement.winner, judgement.memory), (Some(1), Some(row.clone())));
         // Its job alone is not it, and an older event has lost its turn.
         for others in [&events[..1], &events[2..]] {
@@ -257,11 +275,11 @@ mod tests {
         // A newer one is applied as ever.
         let newer = [event(1, 7, "b"), event(3, 8, "c")];
         assert_eq!(judge_anew(&row, &newer), judge(&row, &newer));
-        assert_eq!(judge_anew(&row, &newer).outcomes, [Duplicate, Applied]);
+        assert_eq!(*judge_anew(&row, &newer).outcomes, [Duplicate, Applied]);
         // What is older and new to the row is remembered besides.
         let older = [event(1, 7, "b"), event(3, 6, "c")];
         let judgement = judge_anew(&row, &older);
-        assert_eq!(judgement.outcomes, [Applied, Superseded]);
+        assert_eq!(*judgement.outcomes, [Applied, Superseded]);
         assert_eq!(jobs(&judgement.memory.unwrap()), ["b", "c", "a"]);
     }
 

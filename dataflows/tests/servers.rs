@@ -50,7 +50,7 @@ impl Deed for Write {
     fn answered(world: &mut World, answers: &[Written]) {
         for answer in answers {
             if let Written::Settled(settled) = answer {
-                world.durable.insert(job_key(&settled.change));
+                world.durable.extend(settled.group.events.iter().map(job_key));
             }
         }
     }
@@ -70,7 +70,7 @@ impl Deed for Delete {
 
     fn answered(world: &mut World, answers: &[Invalidated]) {
         let settled = answers.iter().flat_map(|answer| &answer.settled);
-        world.finished.extend(settled.map(|settled| at(&settled.change)));
+        world.finished.extend(settled.flat_map(|settled| settled.group.events.iter().map(at)));
     }
 }
 

@@ -8,7 +8,7 @@ use dataflows::accept::sort;
 use dataflows::change::{Change, Rejected};
 use dataflows::graph::{Invalidated, Written};
 use dataflows::latest::Group;
-use dataflows::outcome::{Outcome, Settled};
+use dataflows::outcome::{Outcome, Outcomes, Settled};
 use dataflows::reject::{Fault, Reason};
 use dataflows::row::{RowMemory, judge};
 use dataflows::validate::DraftIdType;
@@ -91,7 +91,7 @@ impl World {
     }
 
     pub(crate) fn write(&mut self, Group { mut events }: Group, is_lost: bool) -> Vec<Written> {
-        let (mut answers, mut outcomes) = (Vec::new(), Vec::new());
+        let (mut answers, mut outcomes) = (Vec::new(), Outcomes::new());
         let refused = |change, reason| Written::Refused {
             change,
             fault: Fault::new(
@@ -136,21 +136,21 @@ impl World {
             }
             outcomes = judgement.outcomes;
         }
-        let settled = events.into_iter().zip(outcomes);
-        answers
-            .extend(settled.map(|(change, outcome)| Written::Settled(Settled { change, outcome })));
+        if !events.is_empty() {
+            answers.push(Written::Settled(Settled { group: Group { events }, outcomes }));
+        }
         answers
     }
 
     pub(crate) fn delete(&mut self, settled: Vec<Settled>) -> Invalidated {
         let mut drafts = BTreeSet::new();
-        for Settled { change, outcome } in &settled {
+        for (change, outcome) in settled.iter().flat_map(Settled::events) {
             assert!(
                 self.durable.contains(&job_key(change)),
                 "the key of {} is deleted before its row is known to be written",
                 change.draft_id()
             );
-            self.fates.entry(at(change)).or_insert(fate(*outcome));
+            self.fates.entry(at(change)).or_insert(fate(outcome));
             drafts.insert(change.draft_id());
         }
         let deletes = u64::try_from(drafts.len()).unwrap();

@@ -113,9 +113,11 @@ impl<T: Table> Table for Rows<T> {
 
     async fn read(&mut self, drafts: &[&str]) -> Result<Vec<(usize, RowMemory)>, Failure> {
         let mut rows = self.table.read(drafts).await?;
-        for (index, memory) in &mut rows {
-            let would_have = self.would_have.get(&hash(drafts[*index])).copied().flatten();
-            memory.applied = memory.applied.max(would_have);
+        if self.options.dry_run {
+            for (index, memory) in &mut rows {
+                let would_have = self.would_have.get(&hash(drafts[*index])).copied().flatten();
+                memory.applied = memory.applied.max(would_have);
+            }
         }
         Ok(rows)
     }

@@ -36,8 +36,11 @@ impl MakeEffects for Nothing {
 
 /// Says of every event that it is applied.
 pub fn applied(groups: Vec<Group>) -> Vec<Written> {
-    let changes = groups.into_iter().flat_map(|group| group.events);
-    changes.map(|change| Written::Settled(Settled { change, outcome: Outcome::Applied })).collect()
+    let applied = |group: Group| {
+        let outcomes = group.events.iter().map(|_| Outcome::Applied).collect();
+        Written::Settled(Settled { group, outcomes })
+    };
+    groups.into_iter().map(applied).collect()
 }
 
 /// An effect that is a function: it answers each batch as soon as it comes.

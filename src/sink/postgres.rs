@@ -11,11 +11,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dataflows::change::Change;
 use dataflows::effect::Ticket;
 use dataflows::graph::Written;
 use dataflows::latest::Group;
-use dataflows::outcome::{Outcome, Settled};
+use dataflows::outcome::{Outcome, Outcomes, Settled};
 use dataflows::planted::{Bug, is_planted};
 use dataflows::reject::{Fault, Reason};
 use smallvec::{SmallVec, smallvec};
@@ -151,7 +150,7 @@ impl Guesses {
 
 impl<T: Table> Writer<T> {
     async fn write(&mut self, Job { ticket, batch }: Job<Group>) {
-        self.book.open(ticket, batch.iter().map(|group| group.events.len()).sum());
+        self.book.open(ticket, &batch);
         if is_planted(Bug::DeleteBeforeCommit) {
             self.book.boast(ticket, &batch);
         }
@@ -287,20 +286,8 @@ impl<T: Table> Writer<T> {
         let count = groups.len();
         for (pending, verdict) in groups.into_iter().zip(verdicts) {
             match verdict {
-                Verdict::Applied => {
-                    for (change, ticket) in pending.group.events.into_iter().zip(pending.tickets) {
-                        let settled = Settled { change, outcome: Outcome::Applied };
-                        self.book.enter(ticket, Written::Settled(settled));
-                    }
-                }
-                Verdict::Settled(outcomes) => {
-                    let Pending { group, tickets, .. } = pending;
-                    for ((change, outcome), ticket) in
-                        group.events.into_iter().zip(outcomes).zip(tickets)
-                    {
-                        self.book.enter(ticket, Written::Settled(Settled { change, outcome }));
-                    }
-                }
+                Verdict::Applied => self.book.settle(pending, smallvec![Outcome::Applied]),
+                Verdict::Settled(outcomes) => self.book.settle(pending, outcomes),
                 Verdict::Undecided if path != Path::Judged => undecided.push(pending),
                 Verdict::Incomplete => self.incomplete.push((pending, None)),
                 Verdict::Undecided if pending.comparisons_lost >= COMPARISONS_LOST_MAX => {
@@ -377,33 +364,47 @@ impl<T: Table> Writer<T> {
 /// The answers of a lane's open batches, collected so that one wake-up carries what one statement settled.
 struct Book {
     replies: Replies<Written>,
-    events_open: BTreeMap<Ticket, usize>,
+    /// The events of each batch that have no answer yet, and its groups.
+    open: BTreeMap<Ticket, (usize, usize)>,
     answers: BTreeMap<Ticket, Vec<Written>>,
 }
 
 impl Book {
     fn new(replies: Replies<Written>) -> Book {
-        Book { replies, events_open: BTreeMap::new(), answers: BTreeMap::new() }
+        Book { replies, open: BTreeMap::new(), answers: BTreeMap::new() }
     }
 
-    fn open(&mut self, ticket: Ticket, events: usize) {
-        self.events_open.insert(ticket, events);
+    fn open(&mut self, ticket: Ticket, batch: &[Group]) {
+        let events = batch.iter().map(|group| group.events.len()).sum();
+        self.open.insert(ticket, (events, batch.len()));
     }
 
-    /// Enters the answer for one event.
+    /// Enters the outcomes of a group.
+    fn settle(&mut self, Pending { group, tickets, .. }: Pending, outcomes: Outcomes) {
+        if tickets.iter().all(|ticket| *ticket == tickets[0]) {
+            return self.enter(tickets[0], Written::Settled(Settled { group, outcomes }));
+        }
+        for ((change, outcome), ticket) in group.events.into_iter().zip(outcomes).zip(tickets) {
+            self.enter(ticket, Written::Settled(Settled::one(change, outcome)));
+        }
+    }
+
+    /// Enters an answer.
     fn enter(&mut self, ticket: Ticket, answer: Written) {
-        let open = self.events_open.get_mut(&ticket).expect("an event belongs to an open batch");
-        let answers = self.answers.entry(ticket).or_insert_with(|| Vec::with_capacity(*open));
+        let (events, groups) =
+            self.open.get_mut(&ticket).expect("an event belongs to an open batch");
+        *events -= answer.events();
+        let answers = self.answers.entry(ticket).or_insert_with(|| Vec::with_capacity(*groups));
         answers.push(answer);
-        *open -= 1;
     }
 
     /// Says that all is written before it is.
     fn boast(&self, ticket: Ticket, batch: &[Group]) {
-        let settled = |change: &Change| {
-            Written::Settled(Settled { change: change.clone(), outcome: Outcome::Applied })
+        let settled = |group: &Group| {
+            let outcomes = group.events.iter().map(|_| Outcome::Applied).collect();
+            Written::Settled(Settled { group: group.clone(), outcomes })
         };
-        let answers = batch.iter().flat_map(|group| &group.events).map(settled).collect();
+        let answers = batch.iter().map(settled).collect();
         self.replies.answer(ticket, answers, false);
     }
 
@@ -412,9 +413,9 @@ impl Book {
             self.answers.values_mut().for_each(Vec::clear);
         }
         for (ticket, answers) in std::mem::take(&mut self.answers) {
-            let done = self.events_open.get(&ticket) == Some(&0);
+            let done = self.open.get(&ticket).is_some_and(|(events, _)| *events == 0);
             if done {
-                self.events_open.remove(&ticket);
+                self.open.remove(&ticket);
             }
             self.replies.answer(ticket, answers, done);
         }

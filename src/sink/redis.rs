@@ -49,8 +49,8 @@ pub async fn serve(
             |outcome| outcome == Outcome::Duplicate && is_planted(Bug::DuplicateSkipsDelete);
         let drafts: BTreeSet<&str> = batch
             .iter()
-            .filter(|settled| !skips(settled.outcome))
-            .map(|settled| settled.change.draft_id())
+            .filter(|settled| !settled.outcomes.iter().all(|outcome| skips(*outcome)))
+            .map(|settled| settled.group.draft_id())
             .collect();
         let keys_deleted = delete(&mut keys, &drafts, &policy).await;
         policy.figures.iter().for_each(|figures| note_latencies(figures, &batch));
@@ -71,8 +71,8 @@ pub async fn serve(
 fn note_latencies(figures: &Figures, batch: &[Settled]) {
     let now_ms = i64::try_from(now_ms()).unwrap_or(i64::MAX);
     let mut latencies = figures.latency.batch();
-    for settled in batch {
-        let ms = now_ms.saturating_sub(settled.change.position().timestamp_ms);
+    for change in batch.iter().flat_map(|settled| &settled.group.events) {
+        let ms = now_ms.saturating_sub(change.position().timestamp_ms);
         latencies.observe(float(u64::try_from(ms).unwrap_or_default()) / 1e3);
     }
     figures.latency.add(&latencies);

@@ -6,7 +6,7 @@ use super::{Arena, Change, Content, Cuts, ImageCuts, hash};
 use crate::record::{Chunk, Position, RawRecord, Span};
 
 /// Collects husks into one arena: for each draft its id and one event's images, for each of its events the place and the job.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Husks {
     chunk: Chunk,
     texts: String,
@@ -32,6 +32,16 @@ struct Husk {
 }
 
 impl Husks {
+    /// Room for so many events with texts of so many bytes.
+    pub fn with_capacity(events: usize, bytes: usize) -> Husks {
+        Husks {
+            chunk: Chunk::with_capacity(events, 0),
+            texts: String::with_capacity(bytes),
+            draft: None,
+            events: Vec::with_capacity(events),
+        }
+    }
+
     /// The events that follow are of this draft; the one at `images_of` has images.
     pub fn begin(&mut self, id: &str, hash: u64, images_of: Position, images: &str) {
         let id = self.append(id);
@@ -63,10 +73,10 @@ impl Husks {
     }
 
     /// The events, in their order.
-    pub fn finish(self) -> Vec<Change> {
+    pub fn finish(self) -> impl Iterator<Item = Change> {
         let Husks { chunk, texts, draft: _, events } = self;
         let arena = Arena::new(chunk, texts);
-        let change = |(record, husk): (usize, Husk)| {
+        let change = move |(record, husk): (usize, Husk)| {
             let Husk { job, job_hash, position, replayed, draft } = husk;
             let has_images = position == draft.images_of;
             Change {
@@ -80,6 +90,6 @@ impl Husks {
                 content: if has_images { Content::Images } else { Content::Place },
             }
         };
-        events.into_iter().enumerate().map(change).collect()
+        events.into_iter().enumerate().map(change)
     }
 }

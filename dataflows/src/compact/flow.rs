@@ -45,9 +45,9 @@ impl Flow {
         answers: Stream<'scope, Epoch, Vec<Written>>,
     ) -> Stream<'scope, Epoch, Vec<Written>> {
         let flow = self.clone();
-        answers.inspect(move |_answer| {
+        answers.inspect(move |answer| {
             let state = &flow.0;
-            state.in_flight.set(state.in_flight.get() - 1);
+            state.in_flight.set(state.in_flight.get() - answer.events());
             if flow.is_open()
                 && let Some(waker) = &*state.waker.borrow()
             {

@@ -207,7 +207,8 @@ const SEPARATOR: &str = "\u{1}";
 
 /// The older jobs of a row as one text, which costs the server a sixth of an array's literal.
 fn joined_jobs(memory: &RowMemory) -> String {
-    let mut jobs = String::new();
+    let bytes = memory.older().map(|known| known.job_id.len() + SEPARATOR.len()).sum();
+    let mut jobs = String::with_capacity(bytes);
     for known in memory.older() {
         if !jobs.is_empty() {
             jobs.push_str(SEPARATOR);

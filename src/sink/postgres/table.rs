@@ -4,7 +4,7 @@ use std::future::Future;
 
 use dataflows::change::Change;
 use dataflows::latest::Group;
-use dataflows::outcome::Outcome;
+use dataflows::outcome::Outcomes;
 use dataflows::planted::{Bug, is_planted};
 use dataflows::row::{Judgement, RowMemory, judge};
 
@@ -97,7 +97,7 @@ pub enum Verdict {
     /// Its only event is durable, and the row holds its images.
     Applied,
     /// One durable outcome for each event.
-    Settled(Vec<Outcome>),
+    Settled(Outcomes),
     /// Not settled by this statement; the row must be judged.
     Undecided,
     /// The images of the event that is to be written are not there.
