@@ -84,7 +84,8 @@ fn the_snapshot_and_the_metrics_say_what_the_report_says_at_the_end() {
         (0..2).map(|worker| value(&of(worker))).sum()
     };
     assert_eq!(sum("decode"), report.read);
-    assert_eq!(sum("invalidate"), settled);
+    // A draft's events share a key, those of one batch even a DEL.
+    assert!((report.deletes..=settled).contains(&sum("invalidate")), "{}", sum("invalidate"));
     assert_eq!(sum("dead-letter"), rejected);
     let unknown = report.rejected_by_reason["unknown-draft"];
     assert_eq!(sum("dedupe"), report.read - skipped - (rejected - unknown));
