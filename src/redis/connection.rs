@@ -53,7 +53,8 @@ impl CacheConnection {
                     pipeline.add_command(command);
                 }
                 let replies = server.send_packed_commands(&pipeline, 0, pipeline.len());
-                let replies = within(deadline, replies).await??;
+                let replies = within(deadline, replies).await?;
+                let replies = replies.map_err(|error| unanswered(error, deadline))?;
                 Ok(replies.into_iter().map(Value::extract_error).collect())
             }
             CacheConnection::Cluster(cluster) => send_each(cluster, &commands, deadline).await,
@@ -106,6 +107,11 @@ async fn send_one(
 ) -> Result<RedisResult<Value>, CacheError> {
     let reply = within(deadline, cluster.req_packed_command(&command)).await?;
     Ok(reply.and_then(Value::extract_error))
+}
+
+/// The client's own deadline is as long as ours, and may be over first.
+fn unanswered(error: RedisError, deadline: Duration) -> CacheError {
+    if error.is_timeout() { CacheError::NoAnswer(deadline) } else { error.into() }
 }
 
 /// Waits for an answer, but not for ever.
@@ -178,6 +184,16 @@ mod tests {
         fn get_db(&self) -> i64 {
             0
         }
+    }
+
+    /// Of two deadlines of one length either may be over first; whoever reads the log is told the same.
+    #[test]
+    fn the_deadline_of_the_client_is_told_as_ours() {
+        let deadline = Duration::from_millis(200);
+        let late = RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+        assert_eq!(unanswered(late, deadline).to_string(), "no answer within 200ms");
+        let gone = RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
+        assert!(matches!(unanswered(gone, deadline), CacheError::Refused(_)));
     }
 
     #[tokio::test(start_paused = true)]

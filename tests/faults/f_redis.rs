@@ -36,7 +36,7 @@ fn f2_a_frozen_redis_is_noticed_by_our_own_deadline_and_a_late_del_does_no_harm(
     let running = connected(&world);
     world.drafts(["d1"]);
     let frozen = server.freeze();
-    let written = held_after_its_row(&world, &running, "d1", "timed out");
+    let written = held_after_its_row(&world, &running, "d1", "no answer within 200ms");
     // The DELs that were given up are carried out now, and so is the one that is tried again.
     frozen.thaw();
     resumes(&world, running, &[("d1", "job")], 1);
