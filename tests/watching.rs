@@ -86,11 +86,15 @@ fn the_snapshot_and_the_metrics_say_what_the_report_says_at_the_end() {
     assert_eq!(sum("decode"), report.read);
     // A draft's events share a key, those of one batch even a DEL.
     assert!((report.deletes..=settled).contains(&sum("invalidate")), "{}", sum("invalidate"));
+    let taken = |effect: &str| {
+        value(&format!("contentflow_effect_batch_records_sum{{effect=\"{effect}\"}}"))
+    };
+    assert_eq!(["write", "invalidate"].map(sum), ["write", "invalidate"].map(taken));
     assert_eq!(sum("dead-letter"), rejected);
     let unknown = report.rejected_by_reason["unknown-draft"];
     assert_eq!(sum("dedupe"), report.read - skipped - (rejected - unknown));
     assert!(value("contentflow_effect_duration_seconds_count{effect=\"write\"}") > 0);
-    assert_eq!(value("contentflow_effect_batch_records_sum{effect=\"dead-letter\"}"), rejected);
+    assert_eq!(taken("dead-letter"), rejected);
 }
 
 #[test]

@@ -293,7 +293,7 @@ pub(crate) mod tests {
     use crate::record::RawRecord;
     use crate::validate::DraftIdType;
 
-    /// An event at `(partition, offset)`, stamped `timestamp_ms`.
+    /// An event at `(partition, offset)`, stamped `timestamp_ms`. Its images tell its job.
     pub(crate) fn change(
         (partition, offset): (i32, i64),
         timestamp_ms: i64,
@@ -311,7 +311,7 @@ pub(crate) mod tests {
         headers: &[(&str, &[u8])],
     ) -> Change {
         let value = format!(
-            r#"{{"jobId":"{job}","eventDraftId":"{draft}","imageUrls":{{"trendy":"http://t","simple":"http://s","fancy":"http://f"}}}}"#
+            r#"{{"jobId":"{job}","eventDraftId":"{draft}","imageUrls":{{"trendy":"http://t/{job}","simple":"http://s","fancy":"http://f"}}}}"#
         );
         let value = Some(value.as_bytes());
         let record =
@@ -334,9 +334,9 @@ pub(crate) mod tests {
         assert_eq!((change.job_id(), change.draft_id()), ("j", "d"));
         assert_eq!(
             change.images(),
-            r#"{"simple":"http://s","fancy":"http://f","trendy":"http://t"}"#
+            r#"{"simple":"http://s","fancy":"http://f","trendy":"http://t/j"}"#
         );
-        assert_eq!(change.urls(), ["http://s", "http://f", "http://t"]);
+        assert_eq!(change.urls(), ["http://s", "http://f", "http://t/j"]);
         assert_eq!(change.position(), Position { timestamp_ms: 11, offset: 7, partition: 3 });
         assert!(!change.replayed());
     }

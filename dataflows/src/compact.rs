@@ -121,21 +121,21 @@ impl Draft {
     fn of(change: &Change) -> Draft {
         let (id, images) = (change.draft_id(), change.images());
         let log_at = id.len() + images.len();
-        let entry = entry(change);
-        let mut texts = Vec::with_capacity(log_at + entry.size_max());
+        let mut texts = Vec::with_capacity(log_at + entry(change).size_max());
         texts.extend_from_slice(id.as_bytes());
         texts.extend_from_slice(images.as_bytes());
-        log::append(&mut texts, &entry);
-        Draft {
+        let mut draft = Draft {
             hash: change.draft_hash(),
             texts,
             id_len: id.len(),
             log_at,
             latest: change.position(),
             latest_at: 0,
-            jobs: bit(change),
-            events: 1,
-        }
+            jobs: 0,
+            events: 0,
+        };
+        draft.note(change);
+        draft
     }
 
     fn id(&self) -> &[u8] {

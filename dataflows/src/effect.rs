@@ -78,18 +78,12 @@ impl<R> Batching<R> {
     /// Splits requests by lane, then into batches, keeping their order.
     fn cut(&self, requests: Vec<R>) -> Vec<(usize, Vec<R>)> {
         let lanes = u64::try_from(self.lanes).expect("a number of lanes fits 64 bits");
-        let by_lane = if self.lanes == 1 {
-            vec![requests]
-        } else {
-            let mut by_lane: Vec<Vec<R>> = (0..self.lanes).map(|_| Vec::new()).collect();
-            for request in requests {
-                // The low bits already chose the worker.
-                let lane = ((self.order_by)(&request) >> 32) % lanes;
-                let lane = usize::try_from(lane).expect("less than the number of lanes");
-                by_lane[lane].push(request);
-            }
-            by_lane
-        };
+        let mut by_lane: Vec<Vec<R>> = (0..self.lanes).map(|_| Vec::new()).collect();
+        for request in requests {
+            // The low bits already chose the worker.
+            let lane = ((self.order_by)(&request) >> 32) % lanes;
+            by_lane[usize::try_from(lane).expect("less than the number of lanes")].push(request);
+        }
         let mut batches = Vec::new();
         for (lane, mut requests) in by_lane.into_iter().enumerate() {
             while requests.len() > self.rows_max {
@@ -125,10 +119,7 @@ pub fn effect<'scope, E: Effect + 'static>(
         move |_frontiers| {
             input.for_each_stamp(|capability, batches| {
                 let Some(kept) = capability.retain_least(0) else { return };
-                let mut requests = Vec::new();
-                for batch in batches {
-                    requests.append(batch);
-                }
+                let requests = batches.flat_map(|batch| batch.drain(..)).collect();
                 for (lane, batch) in batching.cut(requests) {
                     in_flight.insert(next_ticket, kept.clone());
                     effect.submit(next_ticket, lane, batch);

@@ -35,7 +35,13 @@ pub struct Settled {
 impl Settled {
     /// A single event.
     pub fn one(change: Change, outcome: Outcome) -> Settled {
-        Settled { group: Group { events: smallvec![change] }, outcomes: smallvec![outcome] }
+        Settled::all(Group { events: smallvec![change] }, outcome)
+    }
+
+    /// Events of which the same became.
+    pub fn all(group: Group, outcome: Outcome) -> Settled {
+        let outcomes = smallvec![outcome; group.events.len()];
+        Settled { group, outcomes }
     }
 
     /// Each event and its outcome.

@@ -53,8 +53,7 @@ impl CacheConnection {
                     pipeline.add_command(command);
                 }
                 let replies = server.send_packed_commands(&pipeline, 0, pipeline.len());
-                let replies = within(deadline, replies).await?;
-                let replies = replies.map_err(|error| unanswered(error, deadline))?;
+                let replies = within(deadline, replies).await??;
                 Ok(replies.into_iter().map(Value::extract_error).collect())
             }
             CacheConnection::Cluster(cluster) => send_each(cluster, &commands, deadline).await,
@@ -109,14 +108,16 @@ async fn send_one(
     Ok(reply.and_then(Value::extract_error))
 }
 
-/// The client's own deadline is as long as ours, and may be over first.
-fn unanswered(error: RedisError, deadline: Duration) -> CacheError {
-    if error.is_timeout() { CacheError::NoAnswer(deadline) } else { error.into() }
-}
-
-/// Waits for an answer, but not for ever.
-async fn within<T>(deadline: Duration, answer: impl Future<Output = T>) -> Result<T, CacheError> {
-    tokio::time::timeout(deadline, answer).await.map_err(|_elapsed| CacheError::NoAnswer(deadline))
+/// Waits for an answer, but not for ever. The client's own deadline is as long, and may be over first.
+async fn within<T>(
+    deadline: Duration,
+    answer: impl Future<Output = RedisResult<T>>,
+) -> Result<RedisResult<T>, CacheError> {
+    match tokio::time::timeout(deadline, answer).await {
+        Ok(Err(error)) if error.is_timeout() => Err(CacheError::NoAnswer(deadline)),
+        Ok(answer) => Ok(answer),
+        Err(_elapsed) => Err(CacheError::NoAnswer(deadline)),
+    }
 }
 
 impl ConnectionLike for CacheConnection {
@@ -187,13 +188,15 @@ mod tests {
     }
 
     /// Of two deadlines of one length either may be over first; whoever reads the log is told the same.
-    #[test]
-    fn the_deadline_of_the_client_is_told_as_ours() {
+    #[tokio::test(start_paused = true)]
+    async fn the_deadline_of_the_client_is_told_as_ours() {
         let deadline = Duration::from_millis(200);
-        let late = RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
-        assert_eq!(unanswered(late, deadline).to_string(), "no answer within 200ms");
-        let gone = RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
-        assert!(matches!(unanswered(gone, deadline), CacheError::Refused(_)));
+        let failed = async |kind| RedisResult::<()>::Err(std::io::Error::from(kind).into());
+        let late = within(deadline, failed(std::io::ErrorKind::TimedOut)).await.unwrap_err();
+        let never = within(deadline, std::future::pending::<RedisResult<()>>()).await.unwrap_err();
+        assert_eq!([late, never].map(|it| it.to_string()), ["no answer within 200ms"; 2]);
+        let gone = within(deadline, failed(std::io::ErrorKind::BrokenPipe)).await;
+        assert!(gone.is_ok_and(|answer| answer.is_err()), "that is the connection's own error");
     }
 
     #[tokio::test(start_paused = true)]

@@ -36,10 +36,7 @@ impl MakeEffects for Nothing {
 
 /// Says of every event that it is applied.
 pub fn applied(groups: Vec<Group>) -> Vec<Written> {
-    let applied = |group: Group| {
-        let outcomes = group.events.iter().map(|_| Outcome::Applied).collect();
-        Written::Settled(Settled { group, outcomes })
-    };
+    let applied = |group| Written::Settled(Settled::all(group, Outcome::Applied));
     groups.into_iter().map(applied).collect()
 }
 

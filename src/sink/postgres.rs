@@ -150,7 +150,7 @@ impl Guesses {
 
 impl<T: Table> Writer<T> {
     async fn write(&mut self, Job { ticket, batch }: Job<Group>) {
-        self.book.open(ticket, &batch);
+        self.book.open(ticket, batch.iter().map(|group| group.events.len()).sum());
         if is_planted(Bug::DeleteBeforeCommit) {
             self.book.boast(ticket, &batch);
         }
@@ -364,19 +364,17 @@ impl<T: Table> Writer<T> {
 /// The answers of a lane's open batches, collected so that one wake-up carries what one statement settled.
 struct Book {
     replies: Replies<Written>,
-    /// The events of each batch that have no answer yet, and its groups.
-    open: BTreeMap<Ticket, (usize, usize)>,
+    events_open: BTreeMap<Ticket, usize>,
     answers: BTreeMap<Ticket, Vec<Written>>,
 }
 
 impl Book {
     fn new(replies: Replies<Written>) -> Book {
-        Book { replies, open: BTreeMap::new(), answers: BTreeMap::new() }
+        Book { replies, events_open: BTreeMap::new(), answers: BTreeMap::new() }
     }
 
-    fn open(&mut self, ticket: Ticket, batch: &[Group]) {
-        let events = batch.iter().map(|group| group.events.len()).sum();
-        self.open.insert(ticket, (events, batch.len()));
+    fn open(&mut self, ticket: Ticket, events: usize) {
+        self.events_open.insert(ticket, events);
     }
 
     /// Enters the outcomes of a group.
@@ -391,20 +389,16 @@ impl Book {
 
     /// Enters an answer.
     fn enter(&mut self, ticket: Ticket, answer: Written) {
-        let (events, groups) =
-            self.open.get_mut(&ticket).expect("an event belongs to an open batch");
-        *events -= answer.events();
-        let answers = self.answers.entry(ticket).or_insert_with(|| Vec::with_capacity(*groups));
+        let open = self.events_open.get_mut(&ticket).expect("an event belongs to an open batch");
+        let answers = self.answers.entry(ticket).or_insert_with(|| Vec::with_capacity(*open));
+        *open -= answer.events();
         answers.push(answer);
     }
 
     /// Says that all is written before it is.
     fn boast(&self, ticket: Ticket, batch: &[Group]) {
-        let settled = |group: &Group| {
-            let outcomes = group.events.iter().map(|_| Outcome::Applied).collect();
-            Written::Settled(Settled { group: group.clone(), outcomes })
-        };
-        let answers = batch.iter().map(settled).collect();
+        let applied = |group| Written::Settled(Settled::all(group, Outcome::Applied));
+        let answers = batch.iter().cloned().map(applied).collect();
         self.replies.answer(ticket, answers, false);
     }
 
@@ -413,9 +407,9 @@ impl Book {
             self.answers.values_mut().for_each(Vec::clear);
         }
         for (ticket, answers) in std::mem::take(&mut self.answers) {
-            let done = self.open.get(&ticket).is_some_and(|(events, _)| *events == 0);
+            let done = self.events_open.get(&ticket) == Some(&0);
             if done {
-                self.open.remove(&ticket);
+                self.events_open.remove(&ticket);
             }
             self.replies.answer(ticket, answers, done);
         }

@@ -48,6 +48,21 @@ fn the_newest_keeps_its_images_and_every_event_its_place_and_job() {
     assert_eq!((record.record().offset(), record.record().value()), (2, None));
 }
 
+#[test]
+fn images_of_any_length_take_the_place_of_those_before() {
+    let jobs = ["job", "a-much-longer-job", "b", "another-one"];
+    let events: Vec<Change> = (0..).zip(jobs).map(|(n, job)| change((0, n), n, job, "d")).collect();
+    for count in 1..=events.len() {
+        let groups = drafts(&Held::default(), &events[..count]).take(1);
+        assert_eq!(groups[0].draft_id(), "d");
+        let jobs: Vec<&str> = groups[0].events.iter().map(Change::job_id).collect();
+        assert_eq!(jobs, events[..count].iter().map(Change::job_id).collect::<Vec<_>>());
+        let newest = &events[count - 1];
+        assert_eq!(groups[0].events[count - 1].images(), newest.images());
+        assert_eq!(groups[0].events[count - 1].urls(), newest.urls());
+    }
+}
+
 /// Else each of these drafts would have to be read again.
 #[test]
 fn where_a_job_comes_again_the_event_that_counts_has_its_images_in_whatever_order_they_come() {
