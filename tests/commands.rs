@@ -1,6 +1,7 @@
 //! The command line as people and scripts use it.
 
 use std::io::{BufRead, BufReader};
+use std::process::Command;
 
 use crate::world::{Record, World, body, create_topic, delete_topic, images, read, record};
 
@@ -167,4 +168,16 @@ fn help_version_completions_and_the_report_for_people() {
     {
         assert!(check.success().contains(subject), "{}", check.out);
     }
+}
+
+/// Under names of its own the allocator would serve the Rust code alone, and take no settings from this variable.
+#[test]
+fn the_kafka_client_allocates_with_the_allocator_of_the_program() {
+    let mut version = Command::new(env!("CARGO_BIN_EXE_contentflow"));
+    version.arg("--version").env_clear();
+    assert!(version.output().unwrap().status.success());
+    let refused = version.env("MALLOC_CONF", "abort_conf:true,no_such_setting:1").output().unwrap();
+    assert!(!refused.status.success());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("no_such_setting"), "{said}");
 }
