@@ -2,7 +2,7 @@
 # others.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test screenshots race bench stages poison flat tune watched million chaos freeze lint up down clean
+.PHONY: help demo test screenshots race bench versus stages poison flat tune watched million chaos freeze lint up down clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ race: ## readers and writers of cached drafts in 100,000 drawn orders (RACES=, S
 bench: ## throughput of the pipeline
 	dev/stack deps
 	dev/stack run -- cargo bench --locked --bench pipeline
+
+versus: ## this build beside others of the program, a run and two replays of each in turn (OTHERS=path,path, BENCH_RUNS=)
+	dev/stack deps
+	BENCH_ONLY=versus OTHERS=$(OTHERS) dev/stack run -- cargo bench --locked --bench pipeline
 
 stages: ## the pure stages one by one, on one thread
 	cargo bench --locked --bench stages

@@ -13,7 +13,8 @@
 //!
 //! `BENCH_ONLY=replay,latency` measures only these of `limits`, `whole`, `latency` and `replay`. Measurements of their own kind are
 //! `BENCH_ONLY=poison`, on a database that refuses some of the rows; `flat`, which puts `FLAT_EVENTS` (10,000,000) through one process,
-//! `BENCH_EVENTS` at a time; `tune`, how close `contentflow tune` comes to the best of its grid; and `watched`, what it costs to be looked at.
+//! `BENCH_EVENTS` at a time; `tune`, how close `contentflow tune` comes to the best of its grid; `watched`, what it costs to be looked at; and
+//! `versus`, this build beside `OTHERS`, paths with commas between.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -36,6 +37,7 @@ mod flat;
 mod replay;
 mod tune;
 mod watched;
+mod versus;
 mod process;
 mod results;
 
@@ -56,6 +58,8 @@ fn main() -> ExitCode {
             on_servers(&settings, measure_flat)
         } else if settings.asks_for("tune") {
             tuned(&settings)
+        } else if settings.asks_for("versus") {
+            on_servers(&settings, versus::measure)?.write(&mut io::stdout().lock())
         } else if settings.asks_for("watched") {
             on_servers(&settings, watched::measure)?.write(&mut io::stdout().lock())
         } else {

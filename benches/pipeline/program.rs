@@ -33,7 +33,7 @@ pub(crate) fn run<R: DeserializeOwned>(
 
 /// A command on the topic.
 pub(crate) fn command(servers: &Servers, topic: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_contentflow"));
+    let mut command = Command::new(&servers.program);
     command
         .args(arguments)
         .envs(servers.environment.iter().map(|(name, value)| (name, value)))

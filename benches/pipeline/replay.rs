@@ -8,7 +8,7 @@ use contentflow::publish;
 use serde::Deserialize;
 
 use super::program;
-use super::results::ratio;
+use super::results::{ratio, us_per_event};
 use super::servers::{Servers, mix};
 use super::settings::WORKERS;
 
@@ -20,6 +20,8 @@ pub(crate) const EVENTS_A_DRAFT: u64 = 10;
 pub(crate) struct Replayed {
     /// Events a second, from the first connection to the last DEL.
     pub(crate) events_per_s: f64,
+    /// Microseconds of CPU that the process took for each event.
+    pub(crate) cpu_us_per_event: f64,
     /// The most memory that the process had.
     pub(crate) peak_rss_mb: f64,
 }
@@ -61,5 +63,6 @@ fn run(servers: &Servers, events: u64) -> anyhow::Result<(Replayed, u64)> {
     let Report { read, rows_written, records_per_s } = report;
     ensure!(read == events, "{read} of {events} events are read");
     let peak_rss_mb = ratio(usage.peak_rss_kb, 1024);
-    Ok((Replayed { events_per_s: records_per_s, peak_rss_mb }, rows_written))
+    let cpu_us_per_event = us_per_event(usage.cpu, events);
+    Ok((Replayed { events_per_s: records_per_s, cpu_us_per_event, peak_rss_mb }, rows_written))
 }

@@ -1,5 +1,6 @@
 //! A corner of the servers: a topic, a table, keys and groups with names that nobody else uses.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -24,6 +25,8 @@ pub(crate) const PARTITIONS: i32 = 4;
 /// The corner, and what is needed to talk to it.
 pub(crate) struct Servers {
     pub(crate) config: Config,
+    /// The program that is measured.
+    pub(crate) program: PathBuf,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) runtime: Runtime,
     pub(crate) postgres_version: String,
@@ -47,6 +50,7 @@ impl Servers {
             .build()?;
         let mut servers = Servers {
             config: settings.config.clone(),
+            program: PathBuf::from(env!("CARGO_BIN_EXE_contentflow")),
             environment: settings.environment.clone(),
             runtime,
             postgres_version: String::new(),

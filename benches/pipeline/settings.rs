@@ -18,6 +18,8 @@ pub(crate) struct Settings {
     pub(crate) rounds: u64,
     /// Storage parameters of the table, such as `fillfactor = 50`; empty for PostgreSQL's defaults.
     pub(crate) table: String,
+    /// Other builds of the program, to be measured beside this one.
+    pub(crate) others: Vec<String>,
     /// What to measure, by name; nothing is `limits` to `replay`.
     only: Vec<String>,
     /// A corner of the servers that nobody else uses.
@@ -45,10 +47,14 @@ impl Settings {
         let flat_events = number("FLAT_EVENTS", 10_000_000)?;
         let table = std::env::var("BENCH_TABLE").unwrap_or_default();
         let only = std::env::var("BENCH_ONLY").unwrap_or_default();
+        let others = std::env::var("OTHERS").unwrap_or_default();
+        let others = others.split_terminator(',').map(str::to_owned).collect();
         let only: Vec<String> = only.split_terminator(',').map(str::to_owned).collect();
         for name in &only {
-            let known =
-                ["limits", "whole", "latency", "replay", "poison", "flat", "tune", "watched"];
+            let known = [
+                "limits", "whole", "latency", "replay", "poison", "flat", "tune", "watched",
+                "versus",
+            ];
             ensure!(known.contains(&name.as_str()), "BENCH_ONLY={name:?} is none of {known:?}");
         }
         let unique = format!("contentflow-bench-{:08x}", fastrand::u32(..));
@@ -75,6 +81,7 @@ impl Settings {
             flat_events,
             rounds,
             table,
+            others,
             only,
             config,
             environment,
