@@ -189,7 +189,7 @@ fn servers(
         runtime: runtime.handle().clone(),
         config: Arc::clone(config),
         table,
-        producer: Arc::new(producer),
+        producer,
         second_deletes,
         policy,
         tracer: None,

@@ -236,7 +236,7 @@ pub fn run(
     let policy = OutagePolicy { on_outage, abort: Arc::clone(&abort), figures: figures_too };
     let producer = dead_letter::producer(config);
     let producer =
-        Arc::new(producer.map_err(|error| RunError::client("the dead-letter producer", &error))?);
+        producer.map_err(|error| RunError::client("the dead-letter producer", &error))?;
     let second_deletes = SecondDeletes::start(runtime.handle(), &config.cache, &policy);
     let (traces, tracer) = Traces::start(config).unzip();
     let servers = Servers {

@@ -94,7 +94,7 @@ pub fn tune(
     let producer = dead_letter::producer(config)
         .map_err(|error| RunError::client("the dead-letter producer", &error))?;
     let scratch = runtime.block_on(Scratch::create(&config.database))?;
-    let stage = Stage { scratch, table, producer: Arc::new(producer) };
+    let stage = Stage { scratch, table, producer };
     let ground = Ground { config, course, stage: Some(&stage), runtime };
     let measured = ground.fill(&drafts).and_then(|rows| {
         let all = u64::try_from(drafts.len()).unwrap_or(u64::MAX);

@@ -14,7 +14,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
 use tokio::sync::mpsc;
 
 use super::outage::{Outage, OutagePolicy};
@@ -27,7 +27,11 @@ use crate::figures::Server;
 const DELIVERY_TIMEOUT_MS: &str = "30000";
 
 /// The producer of the dead-letter topic, shared by all workers.
-pub type DeadLetterProducer = ThreadedProducer<Deliveries>;
+pub type DeadLetterProducer = BaseProducer<Deliveries>;
+
+/// How long its thread waits for a report at a time. The client spends the last millisecond of each wait with looks at the clock: with the tenth of a second of its own
+/// thread that is a hundredth of a core, for a topic to which mostly nothing goes.
+const WAIT: Duration = Duration::from_secs(1);
 
 /// What became of one record of a batch.
 type Report = (usize, Form, KafkaResult<()>);
@@ -63,12 +67,12 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// Makes the producer.
+/// Makes the producer, and the thread that passes its reports on until nobody has the producer any more.
 ///
 /// # Errors
 ///
 /// The client's error when `[kafka.properties]` contradict what delivery needs.
-pub fn producer(config: &Config) -> KafkaResult<DeadLetterProducer> {
+pub fn producer(config: &Config) -> KafkaResult<Arc<DeadLetterProducer>> {
     let mut client: ClientConfig = crate::kafka::client_config(&config.kafka);
     client
         .set("acks", "all")
@@ -79,7 +83,14 @@ pub fn producer(config: &Config) -> KafkaResult<DeadLetterProducer> {
         // A broker holds the whole batch against the topic's limit: small batches, so that only what is large itself is refused.
         .set("batch.size", "16384")
         .set("linger.ms", "5");
-    client.create_with_context(Deliveries)
+    let producer: Arc<DeadLetterProducer> = Arc::new(client.create_with_context(Deliveries)?);
+    let reporting = Arc::downgrade(&producer);
+    std::thread::spawn(move || {
+        while let Some(producer) = reporting.upgrade() {
+            producer.poll(WAIT);
+        }
+    });
+    Ok(producer)
 }
 
 /// The dead-letter topic as a lane meets it.
