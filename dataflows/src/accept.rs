@@ -71,13 +71,14 @@ pub struct Sorted {
 
 /// Decodes and validates the records of one chunk.
 pub fn sort(chunk: Chunk, draft_ids: DraftIdType) -> Sorted {
-    let mut texts = String::with_capacity(chunk.bytes());
+    // Ids; what else there is mostly stays where it is.
+    let mut texts = String::with_capacity(chunk.bytes() / 3);
     let mut good: Vec<(usize, Cuts)> = Vec::with_capacity(chunk.len());
     let mut bad: Vec<(usize, Fault)> = Vec::new();
     let mut skipped = 0;
     for (index, record) in chunk.records().enumerate() {
         match decode(record, draft_ids) {
-            Decoded::Event(event) => good.push((index, Cuts::append(&event, &mut texts))),
+            Decoded::Event(event) => good.push((index, Cuts::append(&event, &chunk, &mut texts))),
             Decoded::Rejected(fault) => bad.push((index, fault)),
             Decoded::Skipped => skipped += 1,
         }

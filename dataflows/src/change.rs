@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use crate::decode::ContentCreated;
 use crate::record::{Chunk, Position, RecordView, Span};
 use crate::reject::Fault;
-use crate::validate::STYLES;
 
 mod husks;
 
@@ -37,80 +36,68 @@ pub struct Cuts {
     images: ImageCuts,
 }
 
-/// Where the JSON of an event's images begins, and how many bytes each of its URLs has, in the order of [`STYLES`]: finding them by their quotes
-/// would mean to wait for the memory once more.
+/// Where an event's URLs stand, in the order of [`STYLES`](crate::validate::STYLES). Mostly they are left where they came, in the record: what is copied here would be most of the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct ImageCuts {
-    start: u32,
-    urls: [u16; 3],
+    starts: [u32; 3],
+    bytes: [u16; 3],
+    in_record: bool,
 }
 
+/// What stands around the URLs in the JSON of an event's images: before each of them, and behind the last.
+/// In the order of [`STYLES`](crate::validate::STYLES).
+const AROUND: [&str; 4] = ["{\"simple\":\"", "\",\"fancy\":\"", "\",\"trendy\":\"", "\"}"];
+
 impl ImageCuts {
-    /// Those of JSON at that place with URLs of so many bytes.
-    fn new(start: usize, urls: [usize; 3]) -> ImageCuts {
-        let start = u32::try_from(start).expect("an arena stays far below 4 GiB");
-        let urls = urls.map(|bytes| u16::try_from(bytes).expect("a URL has 2,048 bytes at most"));
-        ImageCuts { start, urls }
+    fn new(urls: [Span; 3], in_record: bool) -> ImageCuts {
+        let start = |url: Span| u32::try_from(url.range().start).expect("an arena is small");
+        let bytes = |url: Span| u16::try_from(url.len()).expect("a URL has 2,048 bytes at most");
+        ImageCuts { starts: urls.map(start), bytes: urls.map(bytes), in_record }
     }
 
-    /// Those of images that [`Cuts::append`] has written, copied to that place.
-    fn of(start: usize, images: &str) -> ImageCuts {
-        let mut rest = images;
-        let urls = STYLES.map(|style| {
-            let (url, after) = rest
-                .get(style.len() + 5..)
-                .and_then(|text| text.split_once('"'))
-                .unwrap_or_default();
-            rest = after;
-            url.len()
+    /// Those of an event of a record in that chunk.
+    fn of(event: &ContentCreated<'_>, chunk: &Chunk, texts: &mut String) -> ImageCuts {
+        let there = event.urls.each_ref().map(|url| chunk.span_of(url));
+        if let [Some(simple), Some(fancy), Some(trendy)] = there {
+            return ImageCuts::new([simple, fancy, trendy], true);
+        }
+        // Some had to be unescaped.
+        ImageCuts::new(event.urls.each_ref().map(|url| append(texts, url)), false)
+    }
+
+    /// Those of images that [`Change::images`] has put together, copied to that place among the texts.
+    fn of_json(start: usize, images: &str) -> ImageCuts {
+        let mut end = 0;
+        let urls = [0, 1, 2].map(|style| {
+            let begin = end + AROUND[style].len();
+            let rest = images.get(begin..).unwrap_or_default();
+            end = begin + rest.find('"').unwrap_or_default();
+            Span::since(start + begin, start + end)
         });
-        ImageCuts::new(start, urls)
+        ImageCuts::new(urls, false)
     }
 
-    /// The URLs: before each stand an opening, its style and a colon, between quotes, and behind it a quote.
-    fn urls(self) -> [Range<usize>; 3] {
-        let mut end = usize::try_from(self.start).expect("an index of 32 bits fits a pointer");
-        let mut next = |style: usize| {
-            let start = end + STYLES[style].len() + 5;
-            end = start + usize::from(self.urls[style]) + 1;
-            start..end - 1
-        };
-        [next(0), next(1), next(2)]
-    }
-
-    /// The whole, with its braces.
-    fn range(self) -> Range<usize> {
-        let [first, _, last] = self.urls();
-        first.start - STYLES[0].len() - 5..last.end + 2
+    fn ranges(self) -> [Range<usize>; 3] {
+        let ImageCuts { starts, bytes, in_record: _ } = self;
+        [0, 1, 2].map(|style| {
+            let start = usize::try_from(starts[style]).expect("an index of 32 bits fits a pointer");
+            start..start + usize::from(bytes[style])
+        })
     }
 }
 
 impl Cuts {
-    /// Appends the event's texts to the arena: its ids, and its images as the JSON that the row will hold.
-    pub fn append(event: &ContentCreated<'_>, texts: &mut String) -> Cuts {
-        let job = append(texts, &[&event.job_id]);
-        let draft = append(texts, &[&event.draft_id]);
-        let start = texts.len();
-        for (opening, (style, url)) in
-            ["{\"", ",\"", ",\""].into_iter().zip(STYLES.into_iter().zip(&event.urls))
-        {
-            // RFC 3986 leaves no character in a URL that JSON would have to escape.
-            append(texts, &[opening, style, "\":\"", url, "\""]);
-        }
-        texts.push('}');
-        Cuts {
-            job,
-            draft,
-            images: ImageCuts::new(start, event.urls.each_ref().map(|url| url.len())),
-        }
+    /// Appends the event's ids to the texts, and what else of it does not stand in its record, in that chunk, as it is.
+    pub fn append(event: &ContentCreated<'_>, chunk: &Chunk, texts: &mut String) -> Cuts {
+        let job = append(texts, &event.job_id);
+        let draft = append(texts, &event.draft_id);
+        Cuts { job, draft, images: ImageCuts::of(event, chunk, texts) }
     }
 }
 
-fn append(texts: &mut String, parts: &[&str]) -> Span {
+fn append(texts: &mut String, text: &str) -> Span {
     let start = texts.len();
-    for part in parts {
-        texts.push_str(part);
-    }
+    texts.push_str(text);
     Span::since(start, texts.len())
 }
 
@@ -166,16 +153,31 @@ impl Change {
     }
 
     /// The value for `content_images`, JSON; empty where it is not there.
-    pub fn images(&self) -> &str {
-        if self.has_images() { &self.arena.texts[self.cuts.images.range()] } else { "" }
+    pub fn images(&self) -> String {
+        let json = self.image_parts().concat();
+        String::from_utf8(json).expect("a valid URL is ASCII")
     }
 
-    /// The URLs of the images, in the order of [`STYLES`]; empty where they are not there.
-    pub fn urls(&self) -> [&str; 3] {
-        if self.has_images() {
-            self.cuts.images.urls().map(|url| &self.arena.texts[url])
+    /// [`images`](Change::images) in the parts of which it is put together.
+    pub(crate) fn image_parts(&self) -> [&[u8]; 7] {
+        if !self.has_images() {
+            return [&[]; 7];
+        }
+        // RFC 3986 leaves no character in a URL that JSON would have to escape.
+        let [simple, fancy, trendy] = self.urls();
+        let [before, then, and, behind] = AROUND.map(str::as_bytes);
+        [before, simple, then, fancy, and, trendy, behind]
+    }
+
+    /// The URLs of the images, all of them ASCII, in the order of [`STYLES`](crate::validate::STYLES); empty where they are not there.
+    pub fn urls(&self) -> [&[u8]; 3] {
+        let Arena { chunk, texts } = &*self.arena;
+        if !self.has_images() {
+            [&[]; 3]
+        } else if self.cuts.images.in_record {
+            self.cuts.images.ranges().map(|url| chunk.bytes_at(url))
         } else {
-            [""; 3]
+            self.cuts.images.ranges().map(|url| &texts.as_bytes()[url])
         }
     }
 
@@ -324,6 +326,36 @@ pub(crate) mod tests {
         sorted.changes.pop().expect("the event is well-formed")
     }
 
+    #[test]
+    fn urls_are_the_same_whether_they_stand_in_the_record_as_they_are_or_had_to_be_unescaped() {
+        let urls = ["http://s/1", "https://f.example/22", "http://t/333"];
+        let images =
+            format!(r#"{{"simple":"{}","fancy":"{}","trendy":"{}"}}"#, urls[0], urls[1], urls[2]);
+        for escaped in [&[][..], &[0], &[1, 2], &[0, 1, 2]] {
+            let written = |url: usize| {
+                if escaped.contains(&url) {
+                    urls[url].replace('/', r"\/")
+                } else {
+                    urls[url].to_owned()
+                }
+            };
+            let value = format!(
+                r#"{{"imageUrls":{{"fancy":"{}","trendy":"{}","simple":"{}"}},"eventDraftId":"d","jobId":"j"}}"#,
+                written(1),
+                written(2),
+                written(0),
+            );
+            let mut chunk = Chunk::default();
+            chunk.push(RawRecord { value: Some(b"before it"), ..RawRecord::default() }, []);
+            chunk.push(RawRecord { value: Some(value.as_bytes()), ..RawRecord::default() }, []);
+            let sorted = sort(chunk, DraftIdType::Text { max_chars: None });
+            let [change] = &sorted.changes[..] else { panic!("one event: {value}") };
+            assert_eq!(change.cuts.images.in_record, escaped.is_empty());
+            assert_eq!(change.urls(), urls.map(str::as_bytes));
+            assert_eq!(change.images(), images);
+        }
+    }
+
     fn timestamp(stamped_by_topic: bool, headers: &[(&str, &[u8])]) -> i64 {
         change_of((0, 0, 9, stamped_by_topic), "j", "d", headers).position().timestamp_ms
     }
@@ -336,7 +368,7 @@ pub(crate) mod tests {
             change.images(),
             r#"{"simple":"http://s","fancy":"http://f","trendy":"http://t/j"}"#
         );
-        assert_eq!(change.urls(), ["http://s", "http://f", "http://t/j"]);
+        assert_eq!(change.urls(), [&b"http://s"[..], b"http://f", b"http://t/j"]);
         assert_eq!(change.position(), Position { timestamp_ms: 11, offset: 7, partition: 3 });
         assert!(!change.replayed());
     }

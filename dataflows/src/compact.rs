@@ -119,11 +119,11 @@ const LOG_SEARCHED_MAX: usize = 4_096;
 
 impl Draft {
     fn of(change: &Change) -> Draft {
-        let (id, images) = (change.draft_id(), change.images());
-        let log_at = id.len() + images.len();
+        let (id, images) = (change.draft_id(), change.image_parts());
+        let log_at = id.len() + length(&images);
         let mut texts = Vec::with_capacity(log_at + entry(change).size_max());
         texts.extend_from_slice(id.as_bytes());
-        texts.extend_from_slice(images.as_bytes());
+        images.into_iter().for_each(|part| texts.extend_from_slice(part));
         let mut draft = Draft {
             hash: change.draft_hash(),
             texts,
@@ -164,19 +164,25 @@ impl Draft {
         if wins {
             self.latest = position;
             self.latest_at = self.log().len();
-            self.replace_images(change.images().as_bytes());
+            self.replace_images(change.image_parts());
         }
         self.note(change);
     }
 
-    fn replace_images(&mut self, images: &[u8]) {
+    fn replace_images(&mut self, parts: [&[u8]; 7]) {
         let there = self.id_len..self.log_at;
-        if images.len() == there.len() {
-            self.texts[there].copy_from_slice(images);
+        let bytes = length(&parts);
+        if bytes == there.len() {
+            let mut rest = &mut self.texts[there];
+            for part in parts {
+                let (place, behind) = rest.split_at_mut(part.len());
+                place.copy_from_slice(part);
+                rest = behind;
+            }
         } else {
-            self.texts.reserve_exact(images.len().saturating_sub(there.len()));
-            drop(self.texts.splice(there, images.iter().copied()));
-            self.log_at = self.id_len + images.len();
+            self.texts.reserve_exact(bytes.saturating_sub(there.len()));
+            drop(self.texts.splice(there, parts.into_iter().flatten().copied()));
+            self.log_at = self.id_len + bytes;
         }
     }
 
@@ -200,6 +206,10 @@ impl Draft {
     fn bytes(&self) -> usize {
         self.texts.capacity() + ALLOCATION
     }
+}
+
+fn length(parts: &[&[u8]]) -> usize {
+    parts.iter().map(|part| part.len()).sum()
 }
 
 fn entry(change: &Change) -> log::Entry<'_> {

@@ -75,25 +75,23 @@ pub struct Batching<R> {
 }
 
 impl<R> Batching<R> {
-    /// Splits requests by lane, then into batches, keeping their order.
-    fn cut(&self, requests: Vec<R>) -> Vec<(usize, Vec<R>)> {
+    /// Splits so many requests by lane and into batches, keeping their order in each lane.
+    fn cut(&self, requests: impl IntoIterator<Item = R>, count: usize) -> Vec<(usize, Vec<R>)> {
         let lanes = u64::try_from(self.lanes).expect("a number of lanes fits 64 bits");
-        let mut by_lane: Vec<Vec<R>> = (0..self.lanes).map(|_| Vec::new()).collect();
+        // Each request is moved once, to where it stays.
+        let empty = || Vec::with_capacity(self.rows_max.min(count));
+        let mut open: Vec<Vec<R>> = (0..self.lanes).map(|_| empty()).collect();
+        let mut batches = Vec::new();
         for request in requests {
             // The low bits already chose the worker.
             let lane = ((self.order_by)(&request) >> 32) % lanes;
-            by_lane[usize::try_from(lane).expect("less than the number of lanes")].push(request);
-        }
-        let mut batches = Vec::new();
-        for (lane, mut requests) in by_lane.into_iter().enumerate() {
-            while requests.len() > self.rows_max {
-                let rest = requests.split_off(self.rows_max);
-                batches.push((lane, std::mem::replace(&mut requests, rest)));
+            let lane = usize::try_from(lane).expect("less than the number of lanes");
+            if open[lane].len() == self.rows_max {
+                batches.push((lane, std::mem::replace(&mut open[lane], empty())));
             }
-            if !requests.is_empty() {
-                batches.push((lane, requests));
-            }
+            open[lane].push(request);
         }
+        batches.extend(open.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty()));
         batches
     }
 }
@@ -119,8 +117,10 @@ pub fn effect<'scope, E: Effect + 'static>(
         move |_frontiers| {
             input.for_each_stamp(|capability, batches| {
                 let Some(kept) = capability.retain_least(0) else { return };
-                let requests = batches.flat_map(|batch| batch.drain(..)).collect();
-                for (lane, batch) in batching.cut(requests) {
+                let mut batches: Vec<_> = batches.collect();
+                let count = batches.iter().map(|batch| batch.len()).sum();
+                let requests = batches.iter_mut().flat_map(|batch| batch.drain(..));
+                for (lane, batch) in batching.cut(requests, count) {
                     in_flight.insert(next_ticket, kept.clone());
                     effect.submit(next_ticket, lane, batch);
                     next_ticket += 1;
@@ -151,7 +151,7 @@ mod tests {
         requests: &[(u64, u32)],
     ) -> Vec<(usize, Vec<(u64, u32)>)> {
         let order_by = |request: &(u64, u32)| (request.0 << 32) | u64::from(request.1);
-        Batching { lanes, rows_max, order_by }.cut(requests.to_vec())
+        Batching { lanes, rows_max, order_by }.cut(requests.iter().copied(), requests.len())
     }
 
     #[test]

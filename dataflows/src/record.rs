@@ -36,6 +36,11 @@ impl Span {
     pub(crate) fn range(self) -> std::ops::Range<usize> {
         widen(self.start)..widen(self.end)
     }
+
+    /// How many bytes it covers.
+    pub(crate) fn len(self) -> usize {
+        self.range().len()
+    }
 }
 
 /// One record to copy into a chunk, borrowed from the client library. The default is a tombstone without a key, first of partition 0.
@@ -141,10 +146,22 @@ impl Chunk {
         Span::since(start, self.arena.len())
     }
 
-    /// Has the chunk counted as held for as long as it, or anything of it, is there: its bytes, and as many again for the texts that
+    /// Has the chunk counted as held for as long as it, or anything of it, is there: its bytes, and half as many again for the texts that
     /// will be decoded from it.
     pub fn count(&mut self, held: &Held) {
-        self.share = Some(held.share(2 * self.arena.capacity()));
+        self.share = Some(held.share(self.arena.capacity() / 2 * 3));
+    }
+
+    /// Where a text stands that was borrowed from a record of this chunk.
+    pub(crate) fn span_of(&self, text: &str) -> Option<Span> {
+        let start = text.as_ptr().addr().checked_sub(self.arena.as_ptr().addr())?;
+        let end = start.checked_add(text.len()).filter(|end| *end <= self.arena.len())?;
+        Some(Span::since(start, end))
+    }
+
+    /// The bytes that stand there.
+    pub(crate) fn bytes_at(&self, range: std::ops::Range<usize>) -> &[u8] {
+        &self.arena[range]
     }
 
     /// How many records the chunk holds.

@@ -111,12 +111,12 @@ impl World {
                 let judgement = judge(&row.memory, &events);
                 let winner = judgement.winner.map(|winner| &events[winner]);
                 let is_in_doubt =
-                    |winner: &Change| !winner.has_images() || is_refused(winner.images());
+                    |winner: &Change| !winner.has_images() || is_refused(&winner.images());
                 if winner.is_some_and(|winner| !winner.has_record() && is_in_doubt(winner)) {
                     recall(topic, &mut events);
                     continue;
                 }
-                match judgement.winner.filter(|&winner| is_refused(events[winner].images())) {
+                match judgement.winner.filter(|&winner| is_refused(&events[winner].images())) {
                     None => break judgement,
                     Some(winner) => {
                         answers.push(refused(events.swap_remove(winner), Reason::DatabaseRefused));
@@ -128,7 +128,7 @@ impl World {
                 row.written_at = self.clock;
             }
             if let Some(winner) = judgement.winner {
-                row.images = Some(events[winner].images().to_owned());
+                row.images = Some(events[winner].images());
                 row.job = Some(events[winner].job_id().to_owned());
             }
             for (change, outcome) in events.iter().zip(&judgement.outcomes) {

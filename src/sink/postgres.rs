@@ -154,7 +154,8 @@ impl<T: Table> Writer<T> {
         if is_planted(Bug::DeleteBeforeCommit) {
             self.book.boast(ticket, &batch);
         }
-        let (mut alone, mut several) = (Vec::new(), Vec::new());
+        // Mostly all of them.
+        let (mut alone, mut several) = (Vec::with_capacity(batch.len()), Vec::new());
         for group in batch {
             let tickets = smallvec![ticket; group.events.len()];
             // Not past a group that is held: its draft's events are judged in the order in which they came.

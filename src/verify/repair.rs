@@ -129,7 +129,7 @@ impl Verify<'_> {
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&drafts, &versions, &jobs, &positions];
         let winners: Vec<_> =
             part.iter().filter_map(|rewrite| rewrite.remedy.winner.as_ref()).collect();
-        let images: Vec<&str> = winners.iter().map(|winner| winner.images()).collect();
+        let images: Vec<String> = winners.iter().map(|winner| winner.images()).collect();
         let job_ids: Vec<&str> = winners.iter().map(|winner| winner.job_id()).collect();
         let at: Vec<Position> = winners.iter().map(|winner| winner.position()).collect();
         let timestamps: Vec<i64> = at.iter().map(|at| at.timestamp_ms).collect();

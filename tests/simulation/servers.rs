@@ -164,7 +164,7 @@ fn update(world: &mut World, events: &[Change]) -> Result<Vec<usize>, Fault> {
         is_new && is_newer(event.position(), row.memory.applied)
     };
     let written: Vec<usize> = (0..events.len()).filter(|&event| passes(&events[event])).collect();
-    if written.iter().any(|&event| is_refused(events[event].images())) {
+    if written.iter().any(|&event| is_refused(&events[event].images())) {
         return Err(refusal());
     }
     for &event in &written {
@@ -174,7 +174,8 @@ fn update(world: &mut World, events: &[Change]) -> Result<Vec<usize>, Fault> {
         memory.recent.insert(0, Remembered { position: event.position(), job_id });
         memory.recent.truncate(JOBS_REMEMBERED);
         memory.applied = Some(event.position());
-        let images = (event.job_id(), event.images(), event.position());
+        let images = event.images();
+        let images = (event.job_id(), images.as_str(), event.position());
         world.write(event.draft_id(), Some(images), memory);
     }
     Ok(written)
@@ -188,13 +189,14 @@ fn amend(world: &mut World, amendments: &[Amended]) -> Result<Vec<usize>, Fault>
     };
     let amended: Vec<usize> =
         (0..amendments.len()).filter(|&it| matches(&amendments[it])).collect();
-    let refuses = |it: &Amended| it.wins && is_refused(it.change.images());
+    let refuses = |it: &Amended| it.wins && is_refused(&it.change.images());
     if amended.iter().any(|&it| refuses(&amendments[it])) {
         return Err(refusal());
     }
     for &index in &amended {
         let Amended { change, wins, memory, .. } = &amendments[index];
-        let images = wins.then(|| (change.job_id(), change.images(), change.position()));
+        let images = change.images();
+        let images = wins.then(|| (change.job_id(), images.as_str(), change.position()));
         world.write(change.draft_id(), images, memory.clone());
     }
     Ok(amended)

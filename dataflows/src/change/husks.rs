@@ -47,7 +47,7 @@ impl Husks {
         let id = self.append(id);
         let start = self.texts.len();
         self.append(images);
-        let images = ImageCuts::of(start, images);
+        let images = ImageCuts::of_json(start, images);
         self.draft = Some(DraftSpans { id, hash, images, images_of });
     }
 

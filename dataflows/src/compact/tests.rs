@@ -39,7 +39,7 @@ fn the_newest_keeps_its_images_and_every_event_its_place_and_job() {
     assert_eq!(has_images, [false, true, false]);
     assert_eq!(groups[0].events[1].images(), events[1].images());
     assert_eq!(groups[0].events[1].urls(), events[1].urls());
-    assert_eq!(groups[0].events[0].urls(), [""; 3]);
+    assert_eq!(groups[0].events[0].urls(), [b""; 3]);
     assert!(groups[0].events.iter().all(|event| !event.has_record()));
     assert!(events.iter().all(Change::has_record));
     let record = groups[0].events[2]

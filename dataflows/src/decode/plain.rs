@@ -17,16 +17,17 @@ pub(super) fn event(value: &[u8], draft_ids: DraftIdType) -> Option<ContentCreat
     if value.len() > BYTES_MAX {
         return None;
     }
+    // Once for all of it: each text by itself would take several times as long.
+    let mut rest = Cursor(std::str::from_utf8(value).ok()?);
     let (mut ids, mut urls) = ([None; 2], [None; 3]);
-    let mut rest = Cursor(value);
     rest.object(|rest, name| {
-        if name == KEYS[JOB_ID].as_bytes() {
+        if name == KEYS[JOB_ID] {
             once(&mut ids[JOB_ID], rest.string()?)
-        } else if name == KEYS[DRAFT_ID].as_bytes() {
+        } else if name == KEYS[DRAFT_ID] {
             once(&mut ids[DRAFT_ID], rest.string()?)
-        } else if name == KEYS[IMAGE_URLS].as_bytes() {
+        } else if name == KEYS[IMAGE_URLS] {
             rest.object(|rest, style| {
-                let place = STYLES.iter().position(|known| known.as_bytes() == style)?;
+                let place = STYLES.iter().position(|known| *known == style)?;
                 once(&mut urls[place], rest.string()?)
             })
         } else {
@@ -56,15 +57,15 @@ fn once<'a>(place: &mut Option<&'a str>, text: &'a str) -> Option<()> {
 }
 
 /// What is left to read.
-struct Cursor<'a>(&'a [u8]);
+struct Cursor<'a>(&'a str);
 
 impl<'a> Cursor<'a> {
     /// The next byte that is not white space, left where it is.
     fn peek(&mut self) -> Option<u8> {
-        while let [b' ' | b'\n' | b'\r' | b'\t', rest @ ..] = self.0 {
-            self.0 = rest;
+        while let [b' ' | b'\n' | b'\r' | b'\t', ..] = self.0.as_bytes() {
+            self.0 = &self.0[1..];
         }
-        self.0.first().copied()
+        self.0.as_bytes().first().copied()
     }
 
     fn eat(&mut self, token: u8) -> Option<()> {
@@ -78,26 +79,26 @@ impl<'a> Cursor<'a> {
     /// A string as it is written, to the next quote: where that one is escaped, a backslash stands before it, which is never plain.
     fn string(&mut self) -> Option<&'a str> {
         self.eat(b'"')?;
-        let end = memchr::memchr(b'"', self.0)?;
-        std::str::from_utf8(self.up_to(end)).ok()
+        let end = memchr::memchr(b'"', self.0.as_bytes())?;
+        Some(self.up_to(end))
     }
 
     /// A name as it is written. Those that are known are too short to be worth a call of `memchr`.
-    fn name(&mut self) -> Option<&'a [u8]> {
+    fn name(&mut self) -> Option<&'a str> {
         self.eat(b'"')?;
-        let end = self.0.iter().position(|byte| *byte == b'"')?;
+        let end = self.0.bytes().position(|byte| byte == b'"')?;
         Some(self.up_to(end))
     }
 
     /// What stands before that place, where a quote is passed.
-    fn up_to(&mut self, end: usize) -> &'a [u8] {
+    fn up_to(&mut self, end: usize) -> &'a str {
         let (text, rest) = self.0.split_at(end);
         self.0 = &rest[1..];
         text
     }
 
     /// An object that is not empty. `member` reads the value of the member with that name.
-    fn object(&mut self, mut member: impl FnMut(&mut Self, &'a [u8]) -> Option<()>) -> Option<()> {
+    fn object(&mut self, mut member: impl FnMut(&mut Self, &'a str) -> Option<()>) -> Option<()> {
         self.eat(b'{')?;
         loop {
             let name = self.name()?;

@@ -154,7 +154,7 @@ pub fn judge(held: &Held, events: &[Change], must: &[bool], topic: &Topic<'_>) -
 }
 
 fn has_images_of(held: &Held, event: &Change) -> bool {
-    held.images.as_deref().and_then(canonical_images).as_deref() == Some(event.images())
+    held.images.as_deref().and_then(canonical_images) == Some(event.images())
 }
 
 /// The events that have reached the row, one for each job.

@@ -89,7 +89,7 @@ impl Row {
         });
         // In another order, as PostgreSQL gives them back.
         let images = self.winner.as_ref().map(|winner| {
-            let images: serde_json::Value = serde_json::from_str(winner.images()).unwrap();
+            let images: serde_json::Value = serde_json::from_str(&winner.images()).unwrap();
             images.to_string()
         });
         Held {

@@ -38,7 +38,7 @@ struct Job {
 impl Event {
     /// The event without its texts.
     pub fn of(change: &Change) -> Event {
-        let images = crate::change::hash(change.images());
+        let images = crate::change::hash(&change.images());
         let job = Job { position: change.position(), id: change.job_hash(), images };
         Event { draft: DraftKey::of(change.draft_id()), job }
     }

@@ -141,10 +141,10 @@ impl Open {
 
 /// Events as parameters: one array a column.
 struct EventColumns<'a> {
-    ordinals: Vec<i32>,
+    ordinals: Ordinals,
     drafts: Vec<&'a str>,
     /// By style.
-    urls: [Vec<&'a str>; 3],
+    urls: [Vec<Ascii<'a>>; 3],
     jobs: Vec<&'a str>,
     timestamps: Vec<Timestamptz>,
     offsets: Vec<i64>,
@@ -154,11 +154,15 @@ struct EventColumns<'a> {
 impl<'a> EventColumns<'a> {
     fn of(events: &[&'a Change]) -> EventColumns<'a> {
         let mut urls = [(); 3].map(|()| Vec::with_capacity(events.len()));
+        let mut bytes = 0;
         for event in events {
-            urls.iter_mut().zip(event.urls()).for_each(|(urls, url)| urls.push(url));
+            let of_event = event.urls();
+            bytes += of_event.iter().map(|url| url.len()).sum::<usize>();
+            bytes += event.draft_id().len() + event.job_id().len() + Ordinals::BYTES_BESIDES_TEXTS;
+            urls.iter_mut().zip(of_event).for_each(|(urls, url)| urls.push(Ascii(url)));
         }
         EventColumns {
-            ordinals: (0..).take(events.len()).collect(),
+            ordinals: Ordinals { ordinals: (0..).take(events.len()).collect(), bytes },
             drafts: events.iter().map(|event| event.draft_id()).collect(),
             urls,
             jobs: events.iter().map(|event| event.job_id()).collect(),
@@ -174,6 +178,47 @@ impl<'a> EventColumns<'a> {
         let [simple, fancy, trendy] = urls;
         [ordinals, drafts, simple, fancy, trendy, jobs, timestamps, offsets, partitions]
     }
+}
+
+/// The numbers of the events, the first parameter: room is made for all the others with it. Else the buffer grows by doubling, and each time all of it is copied.
+#[derive(Debug)]
+struct Ordinals {
+    ordinals: Vec<i32>,
+    /// What all the parameters take together.
+    bytes: usize,
+}
+
+impl Ordinals {
+    /// What an event takes besides its texts: the lengths of nine values, three numbers of four bytes and one of eight, and a time.
+    const BYTES_BESIDES_TEXTS: usize = 64;
+}
+
+impl ToSql for Ordinals {
+    fn to_sql(
+        &self,
+        kind: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        out.reserve(self.bytes);
+        self.ordinals.to_sql(kind, out)
+    }
+
+    accepts!(INT4_ARRAY);
+    to_sql_checked!();
+}
+
+/// A text that is known to be ASCII, and so not looked at again.
+#[derive(Clone, Copy, Debug)]
+struct Ascii<'a>(&'a [u8]);
+
+impl ToSql for Ascii<'_> {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        out.extend_from_slice(self.0);
+        Ok(IsNull::No)
+    }
+
+    accepts!(TEXT);
+    to_sql_checked!();
 }
 
 /// A time as the server keeps it: microseconds since the year 2000. Sending it so spares the server the arithmetic, for each row several times.
