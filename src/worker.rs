@@ -11,7 +11,6 @@ use dataflows::feed::{Feed, feed};
 use dataflows::graph::{Effects, Invalidated, Rules, Written, graph};
 use dataflows::latest::Group;
 use dataflows::outcome::Settled;
-use timely::WorkerConfig;
 use timely::communication::WorkerGuards;
 use timely::dataflow::operators::probe::Handle;
 use timely::scheduling::SyncActivator;
@@ -80,7 +79,7 @@ pub fn start_measured(
         receivers.into_iter().map(|receiver| Mutex::new(Some(receiver))).collect();
     let (activators_in, activators) = unbounded();
     let progress = Arc::clone(progress);
-    let guards = timely::execute(config(workers), move |worker| {
+    let guards = timely::execute(timely::Config::process(workers), move |worker| {
         let index = worker.index();
         if let Some(figures) = &figures {
             figures.watch(worker);
@@ -115,13 +114,6 @@ pub fn start_measured(
         .zip(activators)
         .map(|(queue, (_, activator))| Entrance { queue, activator });
     Ok(Workers { entrances: entrances.collect(), guards })
-}
-
-/// A worker that has nothing to do sleeps at once. Looking for work a little longer, as timely does by default, takes the processor from those who would make it:
-/// the servers' connections and the poll thread.
-fn config(workers: usize) -> timely::Config {
-    let worker = WorkerConfig::default().idle_spin(Duration::ZERO);
-    timely::Config { worker, ..timely::Config::process(workers) }
 }
 
 /// Builds the graph on a worker. `announce` is told how to wake its source.

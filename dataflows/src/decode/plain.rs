@@ -84,7 +84,6 @@ impl<'a> Cursor<'a> {
     }
 
     /// A name as it is written. Those that are known are too short to be worth a call of `memchr`.
-    #[inline]
     fn name(&mut self) -> Option<&'a str> {
         self.eat(b'"')?;
         let end = self.0.bytes().position(|byte| byte == b'"')?;
