@@ -170,20 +170,28 @@ impl Draft {
     }
 
     fn replace_images(&mut self, parts: [&[u8]; 7]) {
-        let there = self.id_len..self.log_at;
-        let bytes = length(&parts);
-        if bytes == there.len() {
-            let mut rest = &mut self.texts[there];
-            for part in parts {
-                let (place, behind) = rest.split_at_mut(part.len());
-                place.copy_from_slice(part);
-                rest = behind;
-            }
-        } else {
-            self.texts.reserve_exact(bytes.saturating_sub(there.len()));
-            drop(self.texts.splice(there, parts.into_iter().flatten().copied()));
-            self.log_at = self.id_len + bytes;
+        self.fit_images(length(&parts));
+        let mut rest = &mut self.texts[self.id_len..self.log_at];
+        for part in parts {
+            let (place, behind) = rest.split_at_mut(part.len());
+            place.copy_from_slice(part);
+            rest = behind;
         }
+    }
+
+    /// Moves the log so that there is room for images of so many bytes before it, and for no more.
+    fn fit_images(&mut self, bytes: usize) {
+        let (before, log_at, end) = (self.log_at, self.id_len + bytes, self.texts.len());
+        if log_at == before {
+            return;
+        }
+        if log_at > before {
+            self.texts.reserve_exact(log_at - before);
+            self.texts.resize(end + log_at - before, 0);
+        }
+        self.texts.copy_within(before..end, log_at);
+        self.texts.truncate(end + log_at - before);
+        self.log_at = log_at;
     }
 
     /// The job of the event at `latest`.

@@ -189,7 +189,7 @@ struct Ordinals {
 }
 
 impl Ordinals {
-    /// What an event takes besides its texts: the lengths of nine values, three numbers of four bytes and one of eight, and a time.
+    /// What an event takes besides its texts: the lengths of nine values, two of them of four bytes and two of eight.
     const BYTES_BESIDES_TEXTS: usize = 64;
 }
 
