@@ -248,11 +248,13 @@ impl<T: Table> Writer<T> {
         let mut outage = Outage::none(Server::Database, &self.policy);
         let mut contention = Backoff::new(self.retry.backoff);
         loop {
-            match write(&mut self.table, path, &groups).await {
-                Ok(verdicts) => {
-                    outage.over();
-                    return Ok(verdicts);
-                }
+            let written = write(&mut self.table, path, &groups).await;
+            // Whatever the server says, it is back: also where an earlier statement of ours still holds the rows.
+            if !matches!(written, Err(Failure::Out(_))) {
+                outage.over();
+            }
+            match written {
+                Ok(verdicts) => return Ok(verdicts),
                 Err(Failure::Refused { fault, culprit }) => {
                     return Err(NotWritten::Refused { fault, culprit });
                 }
