@@ -128,7 +128,8 @@ pub struct Run {
     /// `run.epoch_bytes`: an epoch closes with this many. Default 16 MiB: 40,000 records of 400 bytes; large records
     /// close it earlier, so that memory stays bounded.
     pub epoch_bytes: usize,
-    /// `run.linger_ms`: an epoch that is not empty closes after this long. Default 5 ms: below a commit's own latency.
+    /// `run.linger_ms`: an epoch that is not empty closes after this long, once all that was fetched is in it. Default 0: batches
+    /// grow with the load, since what comes while enough epochs are under way gathers in the next one.
     pub linger: Duration,
     /// `run.epochs_in_flight`, at most. Default 4: one is written, two are ready or being filled, and the keys of the one before are deleted.
     pub epochs_in_flight: usize,

@@ -1,7 +1,7 @@
 //! ingest: from polled records to fed epochs, with a bound on what is in flight.
 //!
 //! Owned by the poll thread. Records are copied into chunks, chunks go to the worker with the shortest queue, and the open epoch is closed by size
-//! or by linger: small when it is quiet, for latency; large when the sinks are busy, for throughput.
+//! or by linger, as soon as not too many are under way: small when it is quiet, for latency; large when the sinks are busy, for throughput.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -48,6 +48,8 @@ pub struct Ingest {
     epoch_records: usize,
     epoch_bytes: usize,
     epoch_since: Option<Instant>,
+    /// Whether more may have been fetched than was taken in.
+    more_waits: bool,
     ledger: Ledger,
     progress: Arc<Progress>,
     watch: Watch,
@@ -79,6 +81,7 @@ impl Ingest {
             epoch_records: 0,
             epoch_bytes: 0,
             epoch_since: None,
+            more_waits: false,
             ledger: Ledger::default(),
             progress,
             watch,
@@ -108,6 +111,7 @@ impl Ingest {
         let bytes = self.chunk.bytes() - before;
         self.ledger.enter(self.epoch, record.partition, record.offset, bytes);
         self.read += 1;
+        self.more_waits = true;
         self.ranges.entry(record.partition).or_insert((record.offset, record.offset)).1 =
             record.offset;
         self.epoch_records += 1;
@@ -116,6 +120,11 @@ impl Ingest {
         if self.chunk.len() >= CHUNK_RECORDS || self.chunk.bytes() >= CHUNK_BYTES {
             self.pass_chunk_on();
         }
+    }
+
+    /// Notes that all that has been fetched is taken in.
+    pub fn none_waits(&mut self) {
+        self.more_waits = false;
     }
 
     fn pass_chunk_on(&mut self) {
@@ -131,9 +140,11 @@ impl Ingest {
         idlest.expect("there is at least one worker").send(Feed::Chunk(chunk));
     }
 
-    /// Closes the open epoch if it is full, or has lingered long enough, and there is room for one more in flight.
+    /// Closes the open epoch if it is full, or has lingered long enough, and there is room for one more in flight. It does not end while there is more to take in
+    /// at once: the larger an epoch, the cheaper its records.
     pub fn close_if_due(&mut self) {
-        let lingered = self.epoch_since.is_some_and(|since| since.elapsed() >= self.limits.linger);
+        let lingered = !self.more_waits
+            && self.epoch_since.is_some_and(|since| since.elapsed() >= self.limits.linger);
         // What still waits for a worker may turn out to take up less.
         let cut = self.memory_is_full() && self.chunks_queued() == 0;
         if (self.epoch_is_full() || lingered || cut)
@@ -202,12 +213,15 @@ impl Ingest {
         self.begun.front().map(|(_, since)| *since).or(self.epoch_since)
     }
 
-    /// How long a poll may wait for a record: briefly while an epoch is open or something is to be committed soon. Otherwise longer,
-    /// for the client spends the last millisecond of each wait with a look at the clock.
+    /// How long a poll may wait for a record: while an epoch is open, until it has lingered; briefly while something is to be committed
+    /// soon. Otherwise longer, for the client spends the last millisecond of each wait with a look at the clock.
     pub fn patience(&self) -> Duration {
         let busy = Duration::from_millis(20);
         match self.epoch_since {
-            Some(_) => self.limits.linger.clamp(Duration::from_millis(1), busy),
+            Some(since) => {
+                let left = self.limits.linger.saturating_sub(since.elapsed());
+                left.clamp(Duration::from_millis(1), busy)
+            }
             None if self.is_drained() => 5 * busy,
             None => busy,
         }
@@ -307,5 +321,82 @@ impl Entrance {
         if self.queue.send(feed).is_ok() {
             let _gone = self.activator.activate().is_err();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use timely::scheduling::activate::Activations;
+
+    use super::*;
+    use crate::progress::progress;
+
+    const NO_HEADERS: [(&str, Option<&[u8]>); 0] = [];
+
+    fn ingest(linger: Duration, epoch_records: usize, epochs_in_flight: usize) -> Ingest {
+        let (queue, _) = crossbeam_channel::unbounded();
+        let activator = SyncActivator::new(vec![0], Activations::new(None).sync());
+        let (progress, watch) = progress();
+        let usual = crate::config::Config::default().run;
+        let limits = Run { linger, epoch_records, epochs_in_flight, ..usual };
+        Ingest::new(vec![Entrance { queue, activator }], limits, Arc::new(progress), watch)
+    }
+
+    fn push(ingest: &mut Ingest, offset: i64) {
+        let record = RawRecord {
+            partition: 0,
+            offset,
+            timestamp_ms: 0,
+            stamped_by_topic: false,
+            key: None,
+            value: None,
+        };
+        ingest.push(record, NO_HEADERS.into_iter());
+        ingest.close_if_due();
+    }
+
+    #[test]
+    fn without_linger_an_epoch_ends_once_all_that_was_fetched_is_in_it() {
+        let mut ingest = ingest(Duration::ZERO, 100, 2);
+        push(&mut ingest, 0);
+        push(&mut ingest, 1);
+        assert_eq!(ingest.closed_epochs(), 0, "more may have been fetched");
+        ingest.none_waits();
+        ingest.close_if_due();
+        assert_eq!(ingest.closed_epochs(), 1);
+    }
+
+    #[test]
+    fn what_comes_while_enough_is_under_way_gathers_in_one_epoch() {
+        let mut ingest = ingest(Duration::ZERO, 100, 2);
+        for offset in 0..10 {
+            push(&mut ingest, offset);
+            ingest.none_waits();
+            ingest.close_if_due();
+        }
+        assert_eq!((ingest.closed_epochs(), ingest.epoch_records), (2, 8));
+        assert!(!ingest.is_full(), "there is room in the open one");
+    }
+
+    #[test]
+    fn with_linger_an_epoch_waits_for_more_until_it_is_full() {
+        let mut ingest = ingest(Duration::from_secs(60), 3, 2);
+        for offset in 0..4 {
+            push(&mut ingest, offset);
+            ingest.none_waits();
+            ingest.close_if_due();
+        }
+        assert_eq!((ingest.closed_epochs(), ingest.epoch_records), (1, 1));
+    }
+
+    #[test]
+    fn a_poll_waits_no_longer_than_the_open_epoch_may() {
+        let mut ingest = ingest(Duration::from_millis(8), 100, 2);
+        let nothing_to_do = ingest.patience();
+        push(&mut ingest, 0);
+        let open = ingest.patience();
+        assert!(open <= Duration::from_millis(8) && open < nothing_to_do, "{open:?}");
+        std::thread::sleep(Duration::from_millis(8));
+        assert_eq!(ingest.patience(), Duration::from_millis(1), "it may end any moment");
     }
 }

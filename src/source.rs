@@ -233,7 +233,10 @@ fn read(client: &KafkaClient, config: &Config, mut patience: Duration) -> Result
         let message = next(client, config, patience)?;
         let ingest = &mut client.context().state().ingest;
         asked.into_iter().for_each(|asked| ingest.idle(asked.elapsed()));
-        let Some(message) = message else { break };
+        let Some(message) = message else {
+            ingest.none_waits();
+            break;
+        };
         take_in(ingest, &message);
         if ingest.epoch_is_full() {
             break;

@@ -131,7 +131,7 @@ impl Default for RawConfig {
                 on_data_loss: "stop".to_owned(),
                 epoch_records: 40_000,
                 epoch_bytes: 16 * 1024 * 1024,
-                linger_ms: 5,
+                linger_ms: 0,
                 epochs_in_flight: 4,
                 dedupe_jobs: 1_000_000,
                 retries: 3,

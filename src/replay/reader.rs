@@ -194,7 +194,10 @@ impl<'a> Reading<'a> {
     fn poll(&mut self, ingest: &mut Ingest) -> Result<(), SourceError> {
         let mut patience = PATIENCE;
         for _ in 0..RECORDS_PER_TURN {
-            let Some(polled) = self.reader.poll(patience) else { return Ok(()) };
+            let Some(polled) = self.reader.poll(patience) else {
+                ingest.none_waits();
+                return Ok(());
+            };
             // Of the first only: a look at the clock takes as long as much of the rest.
             if !patience.is_zero() && matches!(polled, Ok(_) | Err(KafkaError::PartitionEOF(_))) {
                 self.heard = Instant::now();

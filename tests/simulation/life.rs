@@ -242,7 +242,7 @@ impl Life {
         let member = self.client.member.get();
         let polled = lock(&self.client.world).poll(member, &self.client.paused.borrow());
         match polled {
-            Polled::Nothing => {}
+            Polled::Nothing => self.state.ingest.none_waits(),
             Polled::Records(indices) => {
                 let records = Arc::clone(&lock(&self.client.world).records);
                 if matches!(turn, Turn::Poll(_)) {
@@ -299,7 +299,7 @@ fn settings(limits: &Limits) -> Run {
         on_data_loss: OnDataLoss::Stop,
         epoch_records: limits.epoch_records,
         epoch_bytes: 1 << 20,
-        linger: Duration::from_millis(5),
+        linger: Duration::ZERO,
         epochs_in_flight: limits.epochs_in_flight,
         dedupe_jobs: limits.dedupe_jobs,
         retries: RETRIES,

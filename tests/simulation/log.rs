@@ -162,9 +162,8 @@ impl World {
         let records = self.records.iter().enumerate();
         let records: Vec<(usize, &Record)> =
             records.filter(|record| is_next(&record)).take(some).collect();
-        if let Some((_, last)) = records.last() {
-            self.group.positions.insert(partition, last.at.1 + 1);
-        }
+        let Some((_, last)) = records.last() else { return Polled::Nothing };
+        self.group.positions.insert(partition, last.at.1 + 1);
         Polled::Records(records.into_iter().map(|(index, _)| index).collect())
     }
 
