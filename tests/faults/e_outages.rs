@@ -131,6 +131,26 @@ fn e7_a_wire_that_swallows_everything_is_given_up_and_what_it_delivers_later_cha
 }
 
 #[test]
+fn e7_an_outage_is_over_with_the_first_answer_also_if_that_says_that_somebody_holds_the_row() {
+    let mut world = single(World::new("e7-locked"));
+    world.set("database.statement_timeout_ms", 200);
+    world.set("database.lock_timeout_ms", 100);
+    let wire = world.wire_to_database();
+    let running = connected(&world);
+    world.drafts(["d1"]);
+    let blocker = world.database.session();
+    blocker.sql("BEGIN; SELECT FROM event_drafts WHERE event_draft_id = 'd1' FOR UPDATE");
+    wire.hold();
+    world.publish([event("d1", "job-1").on(0)]);
+    held(&running, "no answer within");
+    wire.open();
+    eventually("the outage is over, whoever holds the row", || running.err().contains("resumed"));
+    meanwhile("the row is waited for", || world.committed() == through(1));
+    blocker.sql("COMMIT");
+    resumes(&world, running, &[("d1", "job-1")], 1);
+}
+
+#[test]
 fn e12_a_database_that_has_become_read_only_is_waited_for() {
     let server = Postgres::start();
     let world = single(World::on_postgres("e12", &server));
