@@ -45,9 +45,9 @@ pub fn accept<'scope>(
                 (changes_port.activate(), rejects_port.activate(), skipped_port.activate());
             input.for_each_stamp(|capability, batches| {
                 for chunk in batches.flat_map(|batch| batch.drain(..)) {
-                    let sorted = sort(chunk, draft_ids);
-                    changes.session(&capability).give_iterator(sorted.changes.into_iter());
-                    rejects.session(&capability).give_iterator(sorted.rejects.into_iter());
+                    let mut sorted = sort(chunk, draft_ids);
+                    changes.session(&capability).give_container(&mut sorted.changes);
+                    rejects.session(&capability).give_container(&mut sorted.rejects);
                     if sorted.skipped > 0 {
                         let tally = Tally { skipped: sorted.skipped, ..Tally::default() };
                         skipped.session(&capability).give(tally);

@@ -144,19 +144,18 @@ pub fn dedupe<'scope>(
                 let (mut fresh, mut duplicates) =
                     (fresh.session(&capability), duplicates.session(&capability));
                 let mut tally = Tally::default();
-                for change in batches.flat_map(|batch| batch.drain(..)) {
-                    panic_on(change.job_id());
-                    let key = JobKey::of(&change);
-                    // A record replayed from the dead letters asks for a new judgement.
-                    match memory.look_up(key) {
-                        Known::Durable if !change.replayed() => {
-                            duplicates.give(Settled::one(change, Outcome::Duplicate));
-                        }
-                        known => {
-                            tally.job_reused += u64::from(known == Known::OfAnotherDraft);
-                            fresh.give(change);
-                        }
-                    }
+                for batch in batches {
+                    // What is fresh, mostly all, is not moved.
+                    let known = batch.extract_if(.., |change| {
+                        panic_on(change.job_id());
+                        let known = memory.look_up(JobKey::of(change));
+                        tally.job_reused += u64::from(known == Known::OfAnotherDraft);
+                        // A record replayed from the dead letters asks for a new judgement.
+                        known == Known::Durable && !change.replayed()
+                    });
+                    let known = known.map(|change| Settled::one(change, Outcome::Duplicate));
+                    duplicates.give_iterator(known);
+                    fresh.give_container(batch);
                 }
                 if tally != Tally::default() {
                     tallies.session(&capability).give(tally);

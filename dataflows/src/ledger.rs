@@ -51,8 +51,8 @@ impl Ledger {
         page.records += 1;
         page.bytes += bytes;
         let next = if is_planted(Bug::CommitOffByOne) { offset } else { offset + 1 };
-        let known = page.next.get(&partition);
-        if !is_planted(Bug::GapStalls) || known.is_none_or(|expected| *expected == offset) {
+        let expected = |page: &Page| page.next.get(&partition).is_none_or(|next| *next == offset);
+        if !is_planted(Bug::GapStalls) || expected(page) {
             page.next.insert(partition, next);
         }
     }

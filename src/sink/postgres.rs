@@ -150,7 +150,7 @@ impl Guesses {
 
 impl<T: Table> Writer<T> {
     async fn write(&mut self, Job { ticket, batch }: Job<Group>) {
-        self.book.open(ticket, batch.iter().map(|group| group.events.len()).sum());
+        self.book.open(ticket, &batch);
         if is_planted(Bug::DeleteBeforeCommit) {
             self.book.boast(ticket, &batch);
         }
@@ -367,17 +367,25 @@ impl<T: Table> Writer<T> {
 /// The answers of a lane's open batches, collected so that one wake-up carries what one statement settled.
 struct Book {
     replies: Replies<Written>,
-    events_open: BTreeMap<Ticket, usize>,
-    answers: BTreeMap<Ticket, Vec<Written>>,
+    /// Few: one, and those of which something is held.
+    open: Vec<OpenBatch>,
+}
+
+struct OpenBatch {
+    ticket: Ticket,
+    /// How many of its events have no outcome yet.
+    events: usize,
+    answers: Vec<Written>,
 }
 
 impl Book {
     fn new(replies: Replies<Written>) -> Book {
-        Book { replies, events_open: BTreeMap::new(), answers: BTreeMap::new() }
+        Book { replies, open: Vec::new() }
     }
 
-    fn open(&mut self, ticket: Ticket, events: usize) {
-        self.events_open.insert(ticket, events);
+    fn open(&mut self, ticket: Ticket, batch: &[Group]) {
+        let events = batch.iter().map(|group| group.events.len()).sum();
+        self.open.push(OpenBatch { ticket, events, answers: Vec::with_capacity(batch.len()) });
     }
 
     /// Enters the outcomes of a group.
@@ -392,10 +400,11 @@ impl Book {
 
     /// Enters an answer.
     fn enter(&mut self, ticket: Ticket, answer: Written) {
-        let open = self.events_open.get_mut(&ticket).expect("an event belongs to an open batch");
-        let answers = self.answers.entry(ticket).or_insert_with(|| Vec::with_capacity(*open));
-        *open -= answer.events();
-        answers.push(answer);
+        // The last one nearly always.
+        let batch = self.open.iter_mut().rfind(|batch| batch.ticket == ticket);
+        let batch = batch.expect("an event belongs to an open batch");
+        batch.events -= answer.events();
+        batch.answers.push(answer);
     }
 
     /// Says that all is written before it is.
@@ -406,16 +415,15 @@ impl Book {
     }
 
     fn flush(&mut self) {
-        if is_planted(Bug::DeleteBeforeCommit) {
-            self.answers.values_mut().for_each(Vec::clear);
-        }
-        for (ticket, answers) in std::mem::take(&mut self.answers) {
-            let done = self.events_open.get(&ticket) == Some(&0);
-            if done {
-                self.events_open.remove(&ticket);
+        for OpenBatch { ticket, events, answers } in &mut self.open {
+            let is_boasted = is_planted(Bug::DeleteBeforeCommit);
+            let answers = std::mem::take(answers);
+            if !answers.is_empty() {
+                let answers = if is_boasted { Vec::new() } else { answers };
+                self.replies.answer(*ticket, answers, *events == 0);
             }
-            self.replies.answer(ticket, answers, done);
         }
+        self.open.retain(|batch| batch.events > 0);
     }
 }
 
