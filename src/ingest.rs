@@ -131,8 +131,9 @@ impl Ingest {
         if self.chunk.is_empty() {
             return;
         }
-        let mut chunk =
-            std::mem::replace(&mut self.chunk, Chunk::with_capacity(CHUNK_RECORDS, CHUNK_BYTES));
+        // As much as comes now will come again: a full chunk in bulk, a record when it is quiet.
+        let next = Chunk::with_capacity(self.chunk.len(), self.chunk.bytes());
+        let mut chunk = std::mem::replace(&mut self.chunk, next);
         if let Some((held, _)) = &self.memory {
             chunk.count(held);
         }
