@@ -361,6 +361,13 @@ mod tests {
         ingest.close_if_due();
     }
 
+    /// A record, and then no more that has been fetched.
+    fn push_alone(ingest: &mut Ingest, offset: i64) {
+        push(ingest, offset);
+        ingest.none_waits();
+        ingest.close_if_due();
+    }
+
     #[test]
     fn without_linger_an_epoch_ends_once_all_that_was_fetched_is_in_it() {
         let mut ingest = ingest(Duration::ZERO, 100, 2);
@@ -376,9 +383,7 @@ mod tests {
     fn what_comes_while_enough_is_under_way_gathers_in_one_epoch() {
         let mut ingest = ingest(Duration::ZERO, 100, 2);
         for offset in 0..10 {
-            push(&mut ingest, offset);
-            ingest.none_waits();
-            ingest.close_if_due();
+            push_alone(&mut ingest, offset);
         }
         assert_eq!((ingest.closed_epochs(), ingest.epoch_records), (2, 8));
         assert!(!ingest.is_full(), "there is room in the open one");
@@ -388,9 +393,7 @@ mod tests {
     fn with_linger_an_epoch_waits_for_more_until_it_is_full() {
         let mut ingest = ingest(Duration::from_secs(60), 3, 2);
         for offset in 0..4 {
-            push(&mut ingest, offset);
-            ingest.none_waits();
-            ingest.close_if_due();
+            push_alone(&mut ingest, offset);
         }
         assert_eq!((ingest.closed_epochs(), ingest.epoch_records), (1, 1));
     }
@@ -411,9 +414,7 @@ mod tests {
     fn a_poll_is_in_no_hurry_while_the_open_epoch_cannot_end() {
         let mut ingest = ingest(Duration::ZERO, 100, 1);
         for offset in 0..2 {
-            push(&mut ingest, offset);
-            ingest.none_waits();
-            ingest.close_if_due();
+            push_alone(&mut ingest, offset);
         }
         assert_eq!((ingest.closed_epochs(), ingest.epoch_records), (1, 1));
         assert_eq!(ingest.patience(), Duration::from_millis(20));
