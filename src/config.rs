@@ -89,7 +89,7 @@ pub struct Database {
     pub batch_rows: usize,
     /// `database.statement_timeout_ms`. Default 30 s: a batch takes well under a second; what takes longer is stuck.
     pub statement_timeout: Duration,
-    /// `database.lock_timeout_ms`. Default 2 s: longer than any healthy transaction of another service holds a row.
+    /// `database.lock_timeout_ms`. Default 100 ms: what takes longer is set aside and tried again, so that what is behind it goes on.
     pub lock_timeout: Duration,
 }
 

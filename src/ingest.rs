@@ -12,7 +12,7 @@ use crossbeam_channel::Sender;
 use dataflows::Epoch;
 use dataflows::feed::Feed;
 use dataflows::held::Held;
-use dataflows::ledger::{Imbalance, Ledger, NextOffset};
+use dataflows::ledger::{Imbalance, Ledger, NextOffset, UnderWay};
 use dataflows::outcome::Tally;
 use dataflows::record::{Chunk, RawRecord};
 use timely::scheduling::SyncActivator;
@@ -25,6 +25,9 @@ use crate::progress::{Progress, Watch};
 const CHUNK_RECORDS: usize = 512;
 /// ... or so many bytes.
 const CHUNK_BYTES: usize = 256 * 1024;
+
+/// So many beginnings of epochs may be known besides those that will be asked for.
+const BEGUN_MAX: usize = 64;
 
 /// One worker's entrance.
 #[derive(Debug)]
@@ -157,12 +160,23 @@ impl Ingest {
     pub fn close_epoch(&mut self) -> Epoch {
         if let Some(since) = self.epoch_since.take() {
             self.begun.push_back((self.epoch, since));
+            self.forget_what_is_settled();
             self.pass_chunk_on();
             self.entrances.iter().for_each(|entrance| entrance.send(Feed::CloseEpoch));
+            self.ledger.close();
             self.epoch += 1;
             (self.epoch_records, self.epoch_bytes) = (0, 0);
         }
         self.epoch
+    }
+
+    /// Behind an epoch that is held there may be any number that are settled. When they were begun is asked of none of them.
+    fn forget_what_is_settled(&mut self) {
+        let UnderWay { busy, held, .. } = self.ledger.under_way();
+        if self.begun.len() > BEGUN_MAX + 2 * (busy + held) {
+            let ledger = &self.ledger;
+            self.begun.retain(|(epoch, _)| !ledger.is_settled(*epoch));
+        }
     }
 
     /// Closes the last epoch and ends the input.
@@ -177,14 +191,20 @@ impl Ingest {
             || self.epoch_bytes >= self.limits.epoch_bytes
     }
 
-    /// How many epochs are closed and not through.
-    pub fn closed_epochs(&self) -> usize {
-        self.ledger.epochs() - usize::from(self.epoch_since.is_some())
+    /// What is closed and not settled.
+    pub fn under_way(&self) -> UnderWay {
+        self.ledger.under_way()
     }
 
-    /// Whether one more epoch may be under way.
+    /// Whether one more epoch may be under way. One of which something is held, while the others go on, takes no place among them, but its records do:
+    /// a row that somebody keeps locked, or a draft that is not there yet, stops what comes behind it only when memory says so.
     fn has_room(&self) -> bool {
-        self.closed_epochs() < self.limits.epochs_in_flight
+        let UnderWay { busy, held: _, records, bytes } = self.under_way();
+        let Run { epochs_in_flight, epoch_records, epoch_bytes, .. } = self.limits;
+        let records_max = u64::try_from(epochs_in_flight.saturating_mul(epoch_records));
+        busy < epochs_in_flight
+            && records_max.is_ok_and(|max| records < max)
+            && bytes < epochs_in_flight.saturating_mul(epoch_bytes)
     }
 
     /// Whether nothing more may be taken in for now.
@@ -240,7 +260,7 @@ impl Ingest {
 
     /// Whether everything that was taken in is through.
     pub fn is_drained(&self) -> bool {
-        self.ledger.epochs() == 0
+        self.ledger.is_empty()
     }
 
     /// Waits until the workers have news, at most so long.
@@ -373,10 +393,44 @@ mod tests {
         let mut ingest = ingest(Duration::ZERO, 100, 2);
         push(&mut ingest, 0);
         push(&mut ingest, 1);
-        assert_eq!(ingest.closed_epochs(), 0, "more may have been fetched");
+        assert_eq!(ingest.under_way().busy, 0, "more may have been fetched");
         ingest.none_waits();
         ingest.close_if_due();
-        assert_eq!(ingest.closed_epochs(), 1);
+        assert_eq!(ingest.under_way().busy, 1);
+    }
+
+    #[test]
+    fn an_epoch_of_which_something_is_held_takes_no_place_but_its_records_do() {
+        let mut ingest = ingest(Duration::ZERO, 2, 2);
+        let held = Tally { set_aside: 1, ..Tally::default() };
+        // Four records may be under way. Each of them is held.
+        for epoch in 0..4 {
+            assert!(!ingest.is_full());
+            push_alone(&mut ingest, epoch);
+            assert_eq!(ingest.under_way().busy, 1, "epoch {epoch}");
+            ingest.ledger.settle(ingest.epoch - 1, &held);
+        }
+        push_alone(&mut ingest, 4);
+        push_alone(&mut ingest, 5);
+        assert_eq!((ingest.under_way().held, ingest.under_way().busy), (4, 0));
+        assert!(ingest.is_full(), "the open epoch is full and may not end");
+        ingest.ledger.settle(1, &Tally { applied: 1, ..Tally::default() });
+        ingest.close_if_due();
+        assert_eq!((ingest.under_way().held, ingest.under_way().busy), (3, 1));
+    }
+
+    #[test]
+    fn the_beginnings_that_are_known_are_few_however_many_epochs_pass_one_that_is_held() {
+        let mut ingest = ingest(Duration::ZERO, 10, 4);
+        push_alone(&mut ingest, 0);
+        ingest.ledger.settle(0, &Tally { set_aside: 1, ..Tally::default() });
+        let since = ingest.oldest_since();
+        for epoch in 1..1_000 {
+            push_alone(&mut ingest, i64::try_from(epoch).unwrap());
+            ingest.ledger.settle(epoch, &Tally { applied: 1, ..Tally::default() });
+        }
+        assert!(ingest.begun.len() <= BEGUN_MAX + 4, "{}", ingest.begun.len());
+        assert_eq!(ingest.oldest_since(), since, "the one that is held");
     }
 
     #[test]
@@ -385,7 +439,7 @@ mod tests {
         for offset in 0..10 {
             push_alone(&mut ingest, offset);
         }
-        assert_eq!((ingest.closed_epochs(), ingest.epoch_records), (2, 8));
+        assert_eq!((ingest.under_way().busy, ingest.epoch_records), (2, 8));
         assert!(!ingest.is_full(), "there is room in the open one");
     }
 
@@ -395,7 +449,7 @@ mod tests {
         for offset in 0..4 {
             push_alone(&mut ingest, offset);
         }
-        assert_eq!((ingest.closed_epochs(), ingest.epoch_records), (1, 1));
+        assert_eq!((ingest.under_way().busy, ingest.epoch_records), (1, 1));
     }
 
     #[test]
@@ -416,7 +470,7 @@ mod tests {
         for offset in 0..2 {
             push_alone(&mut ingest, offset);
         }
-        assert_eq!((ingest.closed_epochs(), ingest.epoch_records), (1, 1));
+        assert_eq!((ingest.under_way().busy, ingest.epoch_records), (1, 1));
         assert_eq!(ingest.patience(), Duration::from_millis(20));
     }
 }

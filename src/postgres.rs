@@ -28,6 +28,10 @@ pub fn deadline(config: &Database) -> Duration {
     config.statement_timeout + GRACE
 }
 
+/// How long a command that keeps nobody waiting waits for a lock, at least: longer than the server's usual `deadlock_timeout`, after which an
+/// autovacuum gives way.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
 /// For a session that looks for many rows by their ids: thousands of ids make the planner prefer reading the whole table. Through the
 /// index the rows are also locked in the order in which they are given, so that two writers cannot deadlock.
 pub const BY_INDEX: &str =

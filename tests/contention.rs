@@ -32,6 +32,60 @@ fn e10_a_row_that_somebody_keeps_locked_is_waited_for_alone() {
     assert_eq!(world.committed(), world.ends());
 }
 
+/// As configured by nobody: each of the events is an epoch of its own, and far more of them pass than may be under way.
+#[test]
+fn e10_what_comes_behind_a_locked_row_goes_on_however_many_epochs_it_takes() {
+    let world = World::new("locked-epochs");
+    let drafts: Vec<String> = (0..40).map(|number| format!("d{number}")).collect();
+    world.drafts(&drafts);
+    let blocker = world.database.session();
+    blocker.sql("BEGIN; SELECT FROM event_drafts WHERE event_draft_id IN ('d0', 'd20') FOR UPDATE");
+    let running = world.start_run();
+    let locked = |draft: &str| ["d0", "d20"].contains(&draft);
+
+    for (published, draft) in (1..).zip(&drafts) {
+        world.publish([event(draft, "early").at(1).on(0)]);
+        if locked(draft) {
+            // Another event of the same draft waits with the first.
+            world.publish([event(draft, "late").at(2).on(1)]);
+        }
+        let free = published - if published > 20 { 2 } else { 1 };
+        eventually(&format!("all of {published} but the locked ones"), || {
+            world.rows_with_images() == free
+        });
+    }
+    meanwhile("the locked ones are waited for", || {
+        world.committed().is_empty() && world.cached_among(["d0", "d20"]).len() == 2
+    });
+    blocker.sql("COMMIT");
+
+    eventually("all of it is committed", || world.committed() == [(0, 40), (1, 2)].into());
+    assert_eq!(running.stop().report().outcomes(), [42, 40, 0, 2, 0, 0]);
+    for draft in &drafts {
+        let job = if locked(draft) { "late" } else { "early" };
+        assert_eq!(world.row(draft).images(), &images(job), "{draft}");
+    }
+    assert_eq!(world.cache.keys(), 0);
+    assert!(world.dead_letters().is_empty());
+}
+
+/// The retries of a draft that is not there take long. What comes meanwhile waits for none of them.
+#[test]
+fn what_comes_behind_an_unknown_draft_does_not_wait_for_its_retries() {
+    let mut world = World::new("unknown-epochs");
+    world.set("run.retries", 100);
+    let drafts: Vec<String> = (0..20).map(|number| format!("d{number}")).collect();
+    world.drafts(&drafts);
+    let running = world.start_run();
+    for (published, draft) in (1..).zip(&drafts) {
+        world.publish([event(&format!("nobody-{published}"), "job").on(0)]);
+        world.publish([event(draft, "job").on(0)]);
+        eventually(&format!("{published} beside it"), || world.rows_with_images() == published);
+    }
+    assert!(world.committed().is_empty(), "the unknown ones are still tried again");
+    running.kill();
+}
+
 #[test]
 fn e9_a_deadlock_with_another_writer_is_tried_again() {
     let mut world = World::new("deadlock");

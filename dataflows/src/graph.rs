@@ -1,26 +1,25 @@
 //! The whole graph.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::vec::Map;
-use timely::dataflow::operators::{Concat, OkErr, Operator, Probe};
+use timely::dataflow::operators::{Concat, Operator, Probe};
 use timely::dataflow::{ProbeHandle, Stream};
 
 use crate::Epoch;
 use crate::accept::accept;
-use crate::change::{Change, Rejected};
+use crate::change::Rejected;
 use crate::compact::{Compaction, Flow, compact};
 use crate::dedupe::{Memory, dedupe, remember};
 use crate::effect::{Batching, Effect, Waker, effect};
 use crate::latest::{Group, latest};
 use crate::outcome::{Settled, Tally};
-use crate::planted::{Bug, is_planted};
 use crate::record::Chunk;
-use crate::reject::Fault;
 use crate::validate::DraftIdType;
 
 /// What the rules need to know about the installation.
@@ -40,29 +39,22 @@ pub struct Rules {
     pub compaction: Option<Compaction>,
 }
 
-/// The answer of a write: what became of some events of a draft.
-#[derive(Debug)]
-pub enum Written {
-    /// The events are durable in their draft's row.
-    Settled(Settled),
-    /// The event can't be written; its neighbours are unharmed.
-    Refused {
-        /// The event.
-        change: Change,
-        /// Why.
-        fault: Fault,
-        /// How many times it was tried.
-        attempts: u32,
-    },
+/// The answer of a write: what became of some events.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Events that are durable in their drafts' rows.
+    pub settled: Vec<Settled>,
+    /// Events that can't be written; their neighbours are unharmed.
+    pub refused: Vec<Rejected>,
+    /// How many events were set aside, to be tried again. They get their answer later.
+    pub set_aside: u64,
 }
 
 impl Written {
-    /// How many events it is about.
+    /// How many events have their answer here.
     pub fn events(&self) -> usize {
-        match self {
-            Written::Settled(settled) => settled.outcomes.len(),
-            Written::Refused { .. } => 1,
-        }
+        let settled: usize = self.settled.iter().map(|settled| settled.outcomes.len()).sum();
+        settled + self.refused.len()
     }
 }
 
@@ -90,7 +82,7 @@ pub struct Effects<W, I, D> {
 /// Builds the graph over a stream of chunks.
 ///
 /// The order of effects can be read off: a key is deleted after its row is committed, and the probe passes an epoch after
-/// both, and after its dead letters. `settle` is told each epoch's totals on this worker before the probe passes it.
+/// both, and after its dead letters. `settle` is told what became of an epoch's records on this worker, as they come to their ends, before the probe passes the epoch.
 pub fn graph<'scope, W, I, D>(
     chunks: Stream<'scope, Epoch, Vec<Chunk>>,
     rules: Rules,
@@ -120,21 +112,55 @@ where
         Some(flow) => flow.watch(written),
         None => written,
     };
-    let (settled, refused) = written.ok_err(|written| match written {
-        Written::Settled(settled) => Ok(settled),
-        Written::Refused { change, fault, attempts } => Err(change.refuse(fault, attempts)),
-    });
-    let settled = remember(settled, &memory).concat(deduped.duplicates);
+    let written = part(written);
+    let settled = remember(written.settled, &memory).concat(deduped.duplicates);
     let invalidated = effect("invalidate", settled, by_key, effects.invalidate);
-    let rejects = accepted.rejects.concat(refused);
+    let rejects = accepted.rejects.concat(written.refused);
     let dead = effect("dead-letter", rejects, by_arrival, effects.dead_letter);
 
     let tallies = accepted
         .skipped
         .concat(deduped.tallies)
+        .concat(written.set_aside)
         .concat(count_invalidated(invalidated))
         .concat(count_dead(dead));
     account(tallies, settle).probe().0
+}
+
+/// What came of the writes, each to where it goes next.
+struct Parts<'scope> {
+    settled: Stream<'scope, Epoch, Vec<Settled>>,
+    refused: Stream<'scope, Epoch, Vec<Rejected>>,
+    set_aside: Stream<'scope, Epoch, Vec<Tally>>,
+}
+
+fn part<'scope>(written: Stream<'scope, Epoch, Vec<Written>>) -> Parts<'scope> {
+    let mut builder = OperatorBuilder::new("part".to_owned(), written.scope());
+    let mut input = builder.new_input(written, Pipeline);
+    let (settled_port, settled) = builder.new_output::<Vec<Settled>>();
+    let (refused_port, refused) = builder.new_output::<Vec<Rejected>>();
+    let (set_aside_port, set_aside) = builder.new_output::<Vec<Tally>>();
+    let mut settled_port = OutputBuilder::from(settled_port);
+    let mut refused_port = OutputBuilder::from(refused_port);
+    let mut set_aside_port = OutputBuilder::from(set_aside_port);
+    builder.build(move |initial| {
+        drop(initial);
+        move |_frontiers| {
+            let (mut settled, mut refused, mut set_aside) =
+                (settled_port.activate(), refused_port.activate(), set_aside_port.activate());
+            input.for_each_stamp(|capability, batches| {
+                for mut written in batches.flat_map(|batch| batch.drain(..)) {
+                    settled.session(&capability).give_container(&mut written.settled);
+                    refused.session(&capability).give_container(&mut written.refused);
+                    if written.set_aside > 0 {
+                        let tally = Tally { set_aside: written.set_aside, ..Tally::default() };
+                        set_aside.session(&capability).give(tally);
+                    }
+                }
+            });
+        }
+    });
+    Parts { settled, refused, set_aside }
 }
 
 fn count_invalidated<'scope>(
@@ -162,31 +188,22 @@ fn count_dead<'scope>(
     })
 }
 
-/// Adds up each epoch's tallies and reports them when the epoch is complete, holding it back until then.
+/// Adds up the tallies of each epoch as they come, and reports them. The epoch is not through before: a message counts until the operator that takes it in is done.
 fn account<'scope>(
     tallies: Stream<'scope, Epoch, Vec<Tally>>,
     mut settle: impl FnMut(Epoch, Tally) + 'static,
 ) -> Stream<'scope, Epoch, Vec<()>> {
-    tallies.unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(
+    tallies.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(
         Pipeline,
         "account",
-        |initial, _info| {
-            drop(initial);
-            let mut open = BTreeMap::new();
-            move |(input, frontier), _output| {
+        |_capability, _info| {
+            move |input, _output| {
                 input.for_each_stamp(|capability, batches| {
-                    let Some(kept) = capability.retain_least(0) else { return };
-                    let (_, sum) =
-                        open.entry(*kept.time()).or_insert_with(|| (kept, Tally::default()));
-                    batches.flat_map(|batch| batch.drain(..)).for_each(|tally| *sum += &tally);
+                    let Some(epoch) = capability.least() else { return };
+                    let mut sum = Tally::default();
+                    batches.flat_map(|batch| batch.drain(..)).for_each(|tally| sum += &tally);
+                    settle(*epoch, sum);
                 });
-                while let Some(entry) = open.first_entry() {
-                    if frontier.less_equal(entry.key()) && !is_planted(Bug::CommitOverAHole) {
-                        break;
-                    }
-                    let (epoch, (_capability, sum)) = entry.remove_entry();
-                    settle(epoch, sum);
-                }
             }
         },
     )

@@ -69,6 +69,8 @@ pub struct Tally {
     pub keys_deleted: u64,
     /// Jobs that turned up for a second draft. Not an outcome.
     pub job_reused: u64,
+    /// How often an event was set aside, to be tried again while others go on. Not an outcome.
+    pub set_aside: u64,
 }
 
 impl Tally {
@@ -118,6 +120,7 @@ impl AddAssign<&Tally> for Tally {
             deletes,
             keys_deleted,
             job_reused,
+            set_aside,
         } = other;
         self.applied += applied;
         self.duplicate += duplicate;
@@ -129,5 +132,6 @@ impl AddAssign<&Tally> for Tally {
         self.deletes += deletes;
         self.keys_deleted += keys_deleted;
         self.job_reused += job_reused;
+        self.set_aside += set_aside;
     }
 }

@@ -44,15 +44,12 @@ impl Deed for Write {
     }
 
     fn perform(world: &mut World, groups: Vec<Group>, is_lost: bool) -> Vec<Written> {
-        groups.into_iter().flat_map(|group| world.write(group, is_lost)).collect()
+        groups.into_iter().map(|group| world.write(group, is_lost)).collect()
     }
 
     fn answered(world: &mut World, answers: &[Written]) {
-        for answer in answers {
-            if let Written::Settled(settled) = answer {
-                world.durable.extend(settled.group.events.iter().map(job_key));
-            }
-        }
+        let settled = answers.iter().flat_map(|answer| &answer.settled);
+        world.durable.extend(settled.flat_map(|settled| settled.group.events.iter().map(job_key)));
     }
 }
 

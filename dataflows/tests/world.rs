@@ -90,20 +90,20 @@ impl World {
         self.table.iter().map(|(draft, stored)| (draft.clone(), row(stored))).collect()
     }
 
-    pub(crate) fn write(&mut self, Group { mut events }: Group, is_lost: bool) -> Vec<Written> {
-        let (mut answers, mut outcomes) = (Vec::new(), Outcomes::new());
-        let refused = |change, reason| Written::Refused {
-            change,
-            fault: Fault::new(
+    pub(crate) fn write(&mut self, Group { mut events }: Group, is_lost: bool) -> Written {
+        let (mut written, mut outcomes) = (Written::default(), Outcomes::new());
+        let refused = |change: Change, reason| {
+            let fault = Fault::new(
                 reason,
                 if reason == Reason::UnknownDraft { "no such row" } else { "a constraint" },
-            ),
-            attempts: ATTEMPTS,
+            );
+            change.refuse(fault, ATTEMPTS)
         };
         let topic = &self.topic;
         let Some(row) = self.table.get_mut(events[0].draft_id()) else {
             recall(topic, &mut events);
-            return events.into_iter().map(|event| refused(event, Reason::UnknownDraft)).collect();
+            let refused = events.into_iter().map(|event| refused(event, Reason::UnknownDraft));
+            return Written { refused: refused.collect(), ..Written::default() };
         };
         // What the database refused is known. What it wrote is not, if the answer is lost: then it is done again.
         for _ in 0..times(is_lost) {
@@ -119,7 +119,8 @@ impl World {
                 match judgement.winner.filter(|&winner| is_refused(&events[winner].images())) {
                     None => break judgement,
                     Some(winner) => {
-                        answers.push(refused(events.swap_remove(winner), Reason::DatabaseRefused));
+                        let event = events.swap_remove(winner);
+                        written.refused.push(refused(event, Reason::DatabaseRefused));
                     }
                 }
             };
@@ -137,9 +138,9 @@ impl World {
             outcomes = judgement.outcomes;
         }
         if !events.is_empty() {
-            answers.push(Written::Settled(Settled { group: Group { events }, outcomes }));
+            written.settled.push(Settled { group: Group { events }, outcomes });
         }
-        answers
+        written
     }
 
     pub(crate) fn delete(&mut self, settled: Vec<Settled>) -> Invalidated {

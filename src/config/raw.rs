@@ -115,7 +115,7 @@ impl Default for RawConfig {
                 connections: 1,
                 batch_rows: 5_000,
                 statement_timeout_ms: 30_000,
-                lock_timeout_ms: 2_000,
+                lock_timeout_ms: 100,
             },
             cache: RawCache {
                 url: "redis://127.0.0.1:6379/0".to_owned(),

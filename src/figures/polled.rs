@@ -85,7 +85,7 @@ impl Teller {
             read: ingest.read(),
             totals: ingest.totals().clone(),
             open: ingest.epochs_closed(),
-            in_flight: ingest.closed_epochs(),
+            in_flight: ingest.under_way().busy + ingest.under_way().held,
             in_flight_max: self.in_flight_max,
             done_below: ingest.done_below(),
             oldest_since: ingest.oldest_since(),

@@ -51,8 +51,8 @@ metrics! {
     FETCHED = Gauge "contentflow_source_queue_records" [] "records": "Records that the Kafka client has fetched ahead.";
     KAFKA_ERRORS = Counter "contentflow_kafka_errors_total" [] "": "Errors that the Kafka client has reported.";
     COMMITS = Counter "contentflow_commits_total" ["result"] "": "Commits that the group has answered.";
-    IN_FLIGHT = Gauge "contentflow_epochs_in_flight" [] "epochs": "Epochs that are closed and not through.";
-    IN_FLIGHT_MAX = Gauge "contentflow_epochs_in_flight_limit" [] "epochs": "How many of those there may be: run.epochs_in_flight.";
+    IN_FLIGHT = Gauge "contentflow_epochs_in_flight" [] "epochs": "Epochs that are closed and of which something has no outcome yet.";
+    IN_FLIGHT_MAX = Gauge "contentflow_epochs_in_flight_limit" [] "epochs": "How many of those there may be, besides the ones in which an event is held, to be tried again: run.epochs_in_flight.";
     CLOSED = Counter "contentflow_epochs_closed_total" [] "epochs": "Epochs that were closed.";
     OLDEST = Gauge "contentflow_epoch_oldest_age_seconds" [] "seconds": "How long ago the oldest epoch that is not through was begun, 0 where there is none.";
     RECORDS_IN_FLIGHT = Gauge "contentflow_records_in_flight" [] "records": "Records read that have no outcome yet.";

@@ -23,7 +23,7 @@ const LOOKS: usize = 8;
 const BACKLOG: i64 = 1_000;
 
 /// How long an epoch may take that is closed: with every retry that there is, it takes seconds. A row that another transaction keeps
-/// locked is an outage of nobody, but nothing gets past it.
+/// locked is an outage of nobody, but no commit gets past it.
 const STUCK: Duration = Duration::from_secs(30);
 
 /// What is known about the process besides its figures.

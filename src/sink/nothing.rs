@@ -36,8 +36,9 @@ impl MakeEffects for Nothing {
 
 /// Says of every event that it is applied.
 pub fn applied(groups: Vec<Group>) -> Vec<Written> {
-    let applied = |group| Written::Settled(Settled::all(group, Outcome::Applied));
-    groups.into_iter().map(applied).collect()
+    let applied = |group| Settled::all(group, Outcome::Applied);
+    let settled = groups.into_iter().map(applied).collect();
+    vec![Written { settled, ..Written::default() }]
 }
 
 /// An effect that is a function: it answers each batch as soon as it comes.

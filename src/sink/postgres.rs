@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use dataflows::change::Rejected;
 use dataflows::effect::Ticket;
 use dataflows::graph::Written;
 use dataflows::latest::Group;
@@ -160,6 +161,7 @@ impl<T: Table> Writer<T> {
             let tickets = smallvec![ticket; group.events.len()];
             // Not past a group that is held: its draft's events are judged in the order in which they came.
             if let Some((_, held)) = self.held.get_mut(group.draft_id()) {
+                self.book.set_aside(&tickets);
                 held.group.events.extend(group.events);
                 held.tickets.extend(tickets);
                 held.attempts = 1;
@@ -173,6 +175,8 @@ impl<T: Table> Writer<T> {
         let path = if guesses { Path::Guessed } else { Path::Judged };
         let parts = [Part { path, groups: several }, Part { path: Path::Fast, groups: alone }];
         self.settle(parts.into()).await;
+        // All of it may have joined what is held.
+        self.book.flush();
     }
 
     async fn retry_due(&mut self) {
@@ -334,8 +338,7 @@ impl<T: Table> Writer<T> {
         let culprit = culprit.unwrap_or_else(|| pending.group.newest());
         let change = pending.group.events.swap_remove(culprit);
         let ticket = pending.tickets.swap_remove(culprit);
-        let refused = Written::Refused { change, fault: fault.clone(), attempts: pending.attempts };
-        self.book.enter(ticket, refused);
+        self.book.refuse(ticket, change.refuse(fault.clone(), pending.attempts));
         (!pending.group.events.is_empty()).then_some(pending)
     }
 
@@ -351,7 +354,7 @@ impl<T: Table> Writer<T> {
     /// Rejects all events of a group.
     fn reject(&mut self, Pending { group, tickets, attempts, .. }: Pending, fault: &Fault) {
         for (change, ticket) in group.events.into_iter().zip(tickets) {
-            self.book.enter(ticket, Written::Refused { change, fault: fault.clone(), attempts });
+            self.book.refuse(ticket, change.refuse(fault.clone(), attempts));
         }
     }
 
@@ -359,6 +362,7 @@ impl<T: Table> Writer<T> {
     fn try_later(&mut self, mut pending: Pending) {
         let lanes = self.policy.lanes(Server::Database);
         lanes.into_iter().for_each(|lanes| lanes.note_again(Again::Row));
+        self.book.set_aside(&pending.tickets);
         let due = Instant::now() + pending.backoff.next_wait();
         self.held.insert(pending.group.draft_id().to_owned(), (due, pending));
     }
@@ -375,7 +379,7 @@ struct OpenBatch {
     ticket: Ticket,
     /// How many of its events have no outcome yet.
     events: usize,
-    answers: Vec<Written>,
+    answer: Written,
 }
 
 impl Book {
@@ -385,41 +389,57 @@ impl Book {
 
     fn open(&mut self, ticket: Ticket, batch: &[Group]) {
         let events = batch.iter().map(|group| group.events.len()).sum();
-        self.open.push(OpenBatch { ticket, events, answers: Vec::with_capacity(batch.len()) });
+        let answer = Written { settled: Vec::with_capacity(batch.len()), ..Written::default() };
+        self.open.push(OpenBatch { ticket, events, answer });
+    }
+
+    fn batch(&mut self, ticket: Ticket) -> &mut OpenBatch {
+        // The last one nearly always.
+        let batch = self.open.iter_mut().rfind(|batch| batch.ticket == ticket);
+        batch.expect("an event belongs to an open batch")
     }
 
     /// Enters the outcomes of a group.
     fn settle(&mut self, Pending { group, tickets, .. }: Pending, outcomes: Outcomes) {
         if tickets.iter().all(|ticket| *ticket == tickets[0]) {
-            return self.enter(tickets[0], Written::Settled(Settled { group, outcomes }));
+            return self.enter(tickets[0], Settled { group, outcomes });
         }
         for ((change, outcome), ticket) in group.events.into_iter().zip(outcomes).zip(tickets) {
-            self.enter(ticket, Written::Settled(Settled::one(change, outcome)));
+            self.enter(ticket, Settled::one(change, outcome));
         }
     }
 
-    /// Enters an answer.
-    fn enter(&mut self, ticket: Ticket, answer: Written) {
-        // The last one nearly always.
-        let batch = self.open.iter_mut().rfind(|batch| batch.ticket == ticket);
-        let batch = batch.expect("an event belongs to an open batch");
-        batch.events -= answer.events();
-        batch.answers.push(answer);
+    fn enter(&mut self, ticket: Ticket, settled: Settled) {
+        let batch = self.batch(ticket);
+        batch.events -= settled.outcomes.len();
+        batch.answer.settled.push(settled);
+    }
+
+    /// Enters an event that can't be written.
+    fn refuse(&mut self, ticket: Ticket, rejected: Rejected) {
+        let batch = self.batch(ticket);
+        batch.events -= 1;
+        batch.answer.refused.push(rejected);
+    }
+
+    /// Enters that an event of each of these batches is tried again later.
+    fn set_aside(&mut self, tickets: &[Ticket]) {
+        tickets.iter().for_each(|ticket| self.batch(*ticket).answer.set_aside += 1);
     }
 
     /// Says that all is written before it is.
     fn boast(&self, ticket: Ticket, batch: &[Group]) {
-        let applied = |group| Written::Settled(Settled::all(group, Outcome::Applied));
-        let answers = batch.iter().cloned().map(applied).collect();
-        self.replies.answer(ticket, answers, false);
+        let applied = |group| Settled::all(group, Outcome::Applied);
+        let settled = batch.iter().cloned().map(applied).collect();
+        self.replies.answer(ticket, vec![Written { settled, ..Written::default() }], false);
     }
 
     fn flush(&mut self) {
-        for OpenBatch { ticket, events, answers } in &mut self.open {
+        for OpenBatch { ticket, events, answer } in &mut self.open {
             let is_boasted = is_planted(Bug::DeleteBeforeCommit);
-            let answers = std::mem::take(answers);
-            if !answers.is_empty() {
-                let answers = if is_boasted { Vec::new() } else { answers };
+            let answer = std::mem::take(answer);
+            if answer.events() > 0 || answer.set_aside > 0 {
+                let answers = if is_boasted { Vec::new() } else { vec![answer] };
                 self.replies.answer(*ticket, answers, *events == 0);
             }
         }

@@ -136,7 +136,7 @@ fn a_process_for_which_the_group_has_no_partition_is_ready_all_the_same() {
 }
 
 #[test]
-fn a_row_that_stays_locked_makes_it_not_ready_once_nothing_gets_past_it() {
+fn a_row_that_stays_locked_makes_it_not_ready_since_no_commit_gets_past_it() {
     let world = World::new("stuck");
     world.drafts(["d1", "d2"]);
     let (running, page) = world.start_watched();
