@@ -24,6 +24,10 @@ use crate::progress::Progress;
 /// How long a worker may sleep when nothing wakes it.
 const NAP: Duration = Duration::from_millis(100);
 
+/// How long an idle worker looks for work before it sleeps. Timely's own ten microseconds are for workers that wait for each other; ours wait for
+/// servers, a hundred times as long.
+const SPIN: Duration = Duration::from_micros(1);
+
 /// Makes the effects of one worker. Called once on each.
 pub trait MakeEffects: Send + Sync + 'static {
     /// Writes to the database.
@@ -79,7 +83,9 @@ pub fn start_measured(
         receivers.into_iter().map(|receiver| Mutex::new(Some(receiver))).collect();
     let (activators_in, activators) = unbounded();
     let progress = Arc::clone(progress);
-    let guards = timely::execute(timely::Config::process(workers), move |worker| {
+    let mut config = timely::Config::process(workers);
+    config.worker = config.worker.idle_spin(SPIN);
+    let guards = timely::execute(config, move |worker| {
         let index = worker.index();
         if let Some(figures) = &figures {
             figures.watch(worker);
