@@ -145,7 +145,7 @@ async fn apply(config: &Config) -> Result<Vec<Migration>, MigrateError> {
             "SET lock_timeout = 0; SET statement_timeout = 0; SELECT pg_advisory_lock({LOCK})"
         ))
         .await?;
-    let lock_timeout = config.database.lock_timeout.max(postgres::PATIENCE).as_millis();
+    let lock_timeout = postgres::lock_patience(&config.database).as_millis();
     client.batch_execute(&format!("SET lock_timeout = {lock_timeout}")).await?;
     let place = Place::find(&client, &config.database.table).await?;
     let report = runner(&place)?.run_async(&mut client).await?;

@@ -28,9 +28,11 @@ pub fn deadline(config: &Database) -> Duration {
     config.statement_timeout + GRACE
 }
 
-/// How long a command that keeps nobody waiting waits for a lock, at least: longer than the server's usual `deadlock_timeout`, after which an
-/// autovacuum gives way.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a session waits for a lock that keeps nobody else waiting meanwhile: at least longer than the server's usual `deadlock_timeout`,
+/// after which an autovacuum gives way.
+pub fn lock_patience(config: &Database) -> Duration {
+    config.lock_timeout.max(Duration::from_secs(2))
+}
 
 /// For a session that looks for many rows by their ids: thousands of ids make the planner prefer reading the whole table. Through the
 /// index the rows are also locked in the order in which they are given, so that two writers cannot deadlock.
@@ -46,6 +48,11 @@ pub(crate) async fn find_table(
                JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE pg_class.oid = to_regclass($1)";
     let found = client.query_opt(sql, &[&table.sql()]).await?;
     found.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
+}
+
+/// For a session whose waiting for a row keeps others waiting: `database.lock_timeout_ms` as it is.
+pub fn impatient(config: &Database) -> String {
+    format!("SET lock_timeout = {}", config.lock_timeout.as_millis())
 }
 
 /// Connects, and leaves the connection to a task of its own, which ends with the returned client.
@@ -82,7 +89,7 @@ async fn session(target: &Target, config: &Database) -> Result<Client, ConnectEr
     // Set in the session and not as start-up options, which connection poolers refuse.
     let timeouts = format!(
         "SET lock_timeout = {}; SET statement_timeout = {}",
-        config.lock_timeout.as_millis(),
+        lock_patience(config).as_millis(),
         config.statement_timeout.as_millis()
     );
     client.batch_execute(&timeouts).await.map_err(classify)?;

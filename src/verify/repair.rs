@@ -14,7 +14,6 @@ use super::look::{Difference, Remedy};
 use super::table::within;
 use super::topic::Topic;
 use super::{Verify, VerifyError};
-use crate::config::Database;
 use crate::postgres;
 use crate::sink::postgres::failure::Failure;
 use crate::sink::postgres::session::{self, jobs_literal, positions_literal};
@@ -76,9 +75,7 @@ impl Verify<'_> {
             .collect();
         // In the order in which the pipeline locks rows: in another one the two could wait for each other.
         rewrites.sort_by_key(|rewrite| rewrite.draft);
-        let lock_timeout = self.config.database.lock_timeout.max(postgres::PATIENCE);
-        let patient = Database { lock_timeout, ..self.config.database.clone() };
-        let client = postgres::connect(&patient).await?;
+        let client = postgres::connect(&self.config.database).await?;
         let deadline = postgres::deadline(&self.config.database);
         within(deadline, WRITE, client.batch_execute(postgres::BY_INDEX)).await?;
         let (whole, memory): (Vec<_>, Vec<_>) =

@@ -125,7 +125,8 @@ impl Open {
     async fn connect(config: &Database, id_type: &str) -> Result<Open, Failure> {
         let client = postgres::connect(config).await.map_err(|error| Failure::Out(error.into()))?;
         let setup = async {
-            client.batch_execute(postgres::BY_INDEX).await?;
+            let settings = [postgres::BY_INDEX, &postgres::impatient(config)].join("; ");
+            client.batch_execute(&settings).await?;
             let table = config.table.sql();
             Ok((
                 client.prepare(&update_sql(table, id_type)).await?,
