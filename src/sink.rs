@@ -95,6 +95,11 @@ impl<R> Jobs<R> {
         job
     }
 
+    /// Whether no batch waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Notes from now on how long the lane is at work, and with how much.
     pub fn watch(&mut self, figures: Option<&Arc<Figures>>, server: Server) {
         self.watched = figures.map(|figures| {

@@ -58,6 +58,8 @@ struct Pending {
     /// How often the row was not as it had been read when it was to be amended.
     comparisons_lost: u32,
     backoff: Backoff,
+    /// Whether it has been said that its events are tried again later.
+    is_set_aside: bool,
 }
 
 /// Groups that share one statement.
@@ -91,12 +93,18 @@ pub async fn serve(
         incomplete: Vec::new(),
         guesses: Guesses::default(),
     };
-    let mut jobs_end = false;
+    let (mut jobs_end, mut has_retried) = (false, false);
     while !(jobs_end && writer.held.is_empty()) {
         let due = writer.held.values().map(|(due, _)| *due).min();
+        // In turns: tries at many rows that stay locked may take as long as the waits between them.
+        let due = due.filter(|_| !has_retried || lane.jobs.is_empty());
+        has_retried = false;
         tokio::select! {
             biased;
-            () = sleep_until(due) => writer.retry_due().await,
+            () = sleep_until(due) => {
+                writer.retry_due().await;
+                has_retried = true;
+            }
             job = lane.jobs.recv(), if !jobs_end => match job {
                 Some(job) => writer.write(job).await,
                 None => jobs_end = true,
@@ -169,7 +177,14 @@ impl<T: Table> Writer<T> {
             }
             let backoff = Backoff::new(self.retry.backoff);
             let part = if group.events.len() == 1 { &mut alone } else { &mut several };
-            part.push(Pending { group, tickets, attempts: 1, comparisons_lost: 0, backoff });
+            part.push(Pending {
+                group,
+                tickets,
+                attempts: 1,
+                comparisons_lost: 0,
+                backoff,
+                is_set_aside: false,
+            });
         }
         let guesses = !several.is_empty() && self.table.may_guess() && self.guesses.is_due();
         let path = if guesses { Path::Guessed } else { Path::Judged };
@@ -362,7 +377,10 @@ impl<T: Table> Writer<T> {
     fn try_later(&mut self, mut pending: Pending) {
         let lanes = self.policy.lanes(Server::Database);
         lanes.into_iter().for_each(|lanes| lanes.note_again(Again::Row));
-        self.book.set_aside(&pending.tickets);
+        if !pending.is_set_aside {
+            self.book.set_aside(&pending.tickets);
+            pending.is_set_aside = true;
+        }
         let due = Instant::now() + pending.backoff.next_wait();
         self.held.insert(pending.group.draft_id().to_owned(), (due, pending));
     }
@@ -371,8 +389,10 @@ impl<T: Table> Writer<T> {
 /// The answers of a lane's open batches, collected so that one wake-up carries what one statement settled.
 struct Book {
     replies: Replies<Written>,
-    /// Few: one, and those of which something is held.
+    /// In the order of their tickets: one, and those of which something is held, which may be thousands.
     open: Vec<OpenBatch>,
+    /// Those with an answer that has not been given.
+    answered: Vec<Ticket>,
 }
 
 struct OpenBatch {
@@ -380,23 +400,39 @@ struct OpenBatch {
     /// How many of its events have no outcome yet.
     events: usize,
     answer: Written,
+    has_answer: bool,
 }
 
 impl Book {
     fn new(replies: Replies<Written>) -> Book {
-        Book { replies, open: Vec::new() }
+        Book { replies, open: Vec::new(), answered: Vec::new() }
     }
 
     fn open(&mut self, ticket: Ticket, batch: &[Group]) {
         let events = batch.iter().map(|group| group.events.len()).sum();
         let answer = Written { settled: Vec::with_capacity(batch.len()), ..Written::default() };
-        self.open.push(OpenBatch { ticket, events, answer });
+        self.open.push(OpenBatch { ticket, events, answer, has_answer: false });
     }
 
-    fn batch(&mut self, ticket: Ticket) -> &mut OpenBatch {
+    fn place(&self, ticket: Ticket) -> usize {
         // The last one nearly always.
-        let batch = self.open.iter_mut().rfind(|batch| batch.ticket == ticket);
-        batch.expect("an event belongs to an open batch")
+        let last = self.open.len().saturating_sub(1);
+        match self.open.get(last) {
+            Some(batch) if batch.ticket == ticket => last,
+            _ => self.open.partition_point(|batch| batch.ticket < ticket),
+        }
+    }
+
+    /// The batch, to enter an answer to it.
+    fn batch(&mut self, ticket: Ticket) -> &mut OpenBatch {
+        let place = self.place(ticket);
+        let batch = self.open.get_mut(place).filter(|batch| batch.ticket == ticket);
+        let batch = batch.expect("an event belongs to an open batch");
+        if !batch.has_answer {
+            batch.has_answer = true;
+            self.answered.push(ticket);
+        }
+        batch
     }
 
     /// Enters the outcomes of a group.
@@ -435,15 +471,25 @@ impl Book {
     }
 
     fn flush(&mut self) {
-        for OpenBatch { ticket, events, answer } in &mut self.open {
-            let is_boasted = is_planted(Bug::DeleteBeforeCommit);
+        let mut ended = 0;
+        for ticket in std::mem::take(&mut self.answered) {
+            let place = self.place(ticket);
+            let OpenBatch { events, answer, has_answer, .. } = &mut self.open[place];
+            *has_answer = false;
             let answer = std::mem::take(answer);
-            if answer.events() > 0 || answer.set_aside > 0 {
-                let answers = if is_boasted { Vec::new() } else { vec![answer] };
-                self.replies.answer(*ticket, answers, *events == 0);
-            }
+            let is_boasted = is_planted(Bug::DeleteBeforeCommit);
+            let answers = if is_boasted { Vec::new() } else { vec![answer] };
+            self.replies.answer(ticket, answers, *events == 0);
+            ended += usize::from(*events == 0);
         }
-        self.open.retain(|batch| batch.events > 0);
+        // Mostly the last one alone: those that are held are looked at when they end.
+        while self.open.last().is_some_and(|batch| batch.events == 0) {
+            self.open.pop();
+            ended -= 1;
+        }
+        if ended > 0 {
+            self.open.retain(|batch| batch.events > 0);
+        }
     }
 }
 
