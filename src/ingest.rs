@@ -135,7 +135,7 @@ impl Ingest {
             return;
         }
         // As much as comes now will come again: a full chunk in bulk, a record when it is quiet.
-        let next = Chunk::with_capacity(self.chunk.len(), self.chunk.bytes());
+        let next = self.chunk.another();
         let mut chunk = std::mem::replace(&mut self.chunk, next);
         if let Some((held, _)) = &self.memory {
             chunk.count(held);

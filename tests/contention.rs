@@ -32,6 +32,31 @@ fn e10_a_row_that_somebody_keeps_locked_is_waited_for_alone() {
     assert_eq!(world.committed(), world.ends());
 }
 
+/// With one wait for each of them, the others would have their turn after some minutes.
+#[test]
+fn e10_among_thousands_of_locked_rows_the_others_go_on() {
+    let world = World::new("locked-many");
+    let drafts: Vec<String> = (0..4_000).map(|number| format!("d{number:04}")).collect();
+    world.drafts(&drafts);
+    let blocker = world.database.session();
+    blocker.sql("BEGIN; SELECT FROM event_drafts WHERE event_draft_id ~ '[02468]$' FOR UPDATE");
+    world.publish(drafts.iter().map(|draft| event(draft, &format!("job-of-{draft}")).on(0)));
+    let running = world.start_run();
+
+    eventually("the others are through", || world.rows_with_images() == 2_000);
+    world.publish([event("d0001", "later").at(9).on(1)]);
+    eventually("so is what comes while the locked ones are tried again", || {
+        world.row("d0001").images() == &images("later")
+    });
+    assert_eq!(world.committed().get(&0), None);
+    blocker.sql("COMMIT");
+
+    eventually("all of it is committed", || world.committed() == [(0, 4_000), (1, 1)].into());
+    assert_eq!(running.stop().report().outcomes(), [4_001, 4_001, 0, 0, 0, 0]);
+    assert_eq!(world.rows_with_images(), 4_000);
+    assert!(world.dead_letters().is_empty(), "no valid event is given up for a lock");
+}
+
 /// As configured by nobody: each of the events is an epoch of its own, and far more of them pass than may be under way.
 #[test]
 fn e10_what_comes_behind_a_locked_row_goes_on_however_many_epochs_it_takes() {

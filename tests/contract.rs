@@ -3,7 +3,6 @@
 //!
 //! What differs is left to the tests of faults: the simulation's errors are drawn, the real ones have to be caused.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use contentflow::config::{Config, Overrides};
@@ -109,6 +108,32 @@ impl Twin {
         })
     }
 
+    fn locked(&mut self, drafts: &[&str]) -> Vec<usize> {
+        match self {
+            Twin::Real { table, .. } => block_on(table.locked(drafts)),
+            Twin::Simulated { wire, .. } => block_on(wire.locked(drafts)),
+        }
+        .unwrap()
+    }
+
+    /// What `ask` learns while somebody keeps these rows locked.
+    fn while_locked<T>(&mut self, drafts: &[&str], ask: impl Fn(&mut Twin) -> T) -> T {
+        let blocker = match self {
+            Twin::Real { world, .. } => Some(world.database.session()),
+            Twin::Simulated { world, .. } => {
+                lock(world).locked = drafts.iter().map(ToString::to_string).collect();
+                None
+            }
+        };
+        let ids = drafts.join("', '");
+        let select =
+            format!("SELECT FROM event_drafts WHERE event_draft_id IN ('{ids}') FOR UPDATE");
+        blocker.iter().for_each(|blocker| drop(blocker.sql(&format!("BEGIN; {select}"))));
+        let learnt = ask(self);
+        blocker.iter().for_each(|blocker| drop(blocker.sql("COMMIT")));
+        learnt
+    }
+
     /// Empties the list of the older jobs.
     fn forget_jobs(&mut self, draft: &str) {
         match self {
@@ -158,10 +183,9 @@ impl Twin {
     }
 
     fn delete(&mut self, drafts: &[&str]) -> Result<u64, CacheError> {
-        let drafts: BTreeSet<&str> = drafts.iter().copied().collect();
         match self {
-            Twin::Real { cache, .. } => block_on(cache.delete(&drafts)),
-            Twin::Simulated { wire, .. } => block_on(wire.delete(&drafts)),
+            Twin::Real { cache, .. } => block_on(cache.delete(drafts)),
+            Twin::Simulated { wire, .. } => block_on(wire.delete(drafts)),
         }
     }
 }

@@ -1,24 +1,22 @@
 //! The limit of the database: the UPDATE alone, without guard, memory, cache and offsets.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use anyhow::ensure;
 
 use super::events::{Batch, Events};
-use super::results::per_second;
+use super::process::{Stopwatch, Taken};
 use super::servers::Servers;
 use super::settings::WORKERS;
 
 /// [`update_all`] over a table that is as if it were new.
-pub(crate) fn measure(servers: &Servers, events: &Events) -> anyhow::Result<f64> {
+pub(crate) fn measure(servers: &Servers, events: &Events) -> anyhow::Result<Taken> {
     servers.refill(events.len())?;
     update_all(servers, events)
 }
 
-/// Updates every draft once, each batch a transaction, over as many connections as the pipeline has. The result is rows
-/// a second.
-pub(crate) fn update_all(servers: &Servers, events: &Events) -> anyhow::Result<f64> {
+/// Updates every draft once, each batch a transaction, over as many connections as the pipeline has.
+pub(crate) fn update_all(servers: &Servers, events: &Events) -> anyhow::Result<Taken> {
     let batches = events.batches()?;
     let connections: Vec<_> = servers.runtime.block_on(async {
         let mut connections = Vec::new();
@@ -28,7 +26,7 @@ pub(crate) fn update_all(servers: &Servers, events: &Events) -> anyhow::Result<f
         anyhow::Ok(connections)
     })?;
     let next = AtomicUsize::new(0);
-    let began = Instant::now();
+    let watch = Stopwatch::start();
     std::thread::scope(|scope| {
         let (next, batches) = (&next, &batches);
         let threads: Vec<_> = connections
@@ -45,7 +43,7 @@ pub(crate) fn update_all(servers: &Servers, events: &Events) -> anyhow::Result<f
             .collect();
         threads.into_iter().try_for_each(|thread| thread.join().expect("a panic ends the bench"))
     })?;
-    Ok(per_second(events.len(), began.elapsed()))
+    Ok(watch.stop(events.len()))
 }
 
 /// A connection and its statement.

@@ -1,6 +1,6 @@
 //! The limit of the Kafka client: every record is polled, its bytes are counted, and nothing else is done.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{bail, ensure};
 use contentflow::config::Kafka;
@@ -9,14 +9,14 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
-use super::results::per_second;
+use super::process::{Stopwatch, Taken};
 use super::servers::Servers;
 
 /// A broker on the same machine is not silent for so long.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// Reads the whole topic. The result is records a second.
-pub(crate) fn measure(servers: &mut Servers, events: u64) -> anyhow::Result<f64> {
+/// Reads the whole topic.
+pub(crate) fn measure(servers: &mut Servers, events: u64) -> anyhow::Result<Taken> {
     let kafka = Kafka { group: servers.new_group(), ..servers.config.kafka.clone() };
     let consumer: BaseConsumer = consumer_config(&kafka).create()?;
     let metadata = consumer.fetch_metadata(Some(&kafka.topic), SILENCE_MAX)?;
@@ -24,7 +24,7 @@ pub(crate) fn measure(servers: &mut Servers, events: u64) -> anyhow::Result<f64>
     for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
         start.add_partition_offset(&kafka.topic, partition.id(), Offset::Beginning)?;
     }
-    let began = Instant::now();
+    let watch = Stopwatch::start();
     consumer.assign(&start)?;
     let (mut records, mut bytes) = (0, 0);
     while records < events {
@@ -38,7 +38,7 @@ pub(crate) fn measure(servers: &mut Servers, events: u64) -> anyhow::Result<f64>
             None => bail!("only {records} of {events} records can be read"),
         }
     }
-    let elapsed = began.elapsed();
+    let taken = watch.stop(records);
     ensure!(bytes > 0, "the records are empty");
-    Ok(per_second(records, elapsed))
+    Ok(taken)
 }

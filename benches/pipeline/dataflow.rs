@@ -2,7 +2,7 @@
 //! at once and do nothing.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use contentflow::config::Config;
 use contentflow::ingest::Ingest;
@@ -10,26 +10,13 @@ use contentflow::progress::progress;
 use contentflow::run::rules;
 use contentflow::sink::nothing::Nothing;
 use contentflow::worker::{Workers, start};
-use dataflows::record::RawRecord;
 use dataflows::validate::DraftIdType;
 
 use super::events::Events;
-use super::process::own_cpu;
-use super::results::{per_second, us_per_event};
+use super::process::{Stopwatch, Taken};
 
-/// What the graph did.
-pub(crate) struct Dataflow {
-    pub(crate) events_per_s: f64,
-    /// Of all threads, the one that feeds them included.
-    pub(crate) cpu_us_per_event: f64,
-}
-
-/// Feeds the events.
-pub(crate) fn measure(
-    config: &Config,
-    events: &Events,
-    workers: usize,
-) -> anyhow::Result<Dataflow> {
+/// Feeds the events. The CPU is that of all threads, the one that feeds them included.
+pub(crate) fn measure(config: &Config, events: &Events, workers: usize) -> anyhow::Result<Taken> {
     let (progress, watch) = progress();
     let progress = Arc::new(progress);
     let mut config = config.clone();
@@ -38,18 +25,10 @@ pub(crate) fn measure(
     let started = start(workers, rules, Nothing, &progress).map_err(anyhow::Error::msg)?;
     let Workers { entrances, guards } = started;
     let mut ingest = Ingest::new(entrances, config.run, progress, watch);
-    let (began, cpu_before) = (Instant::now(), own_cpu());
+    let watch = Stopwatch::start();
     let mut pushed = 0;
     for record in events.chunks.iter().flat_map(|chunk| chunk.records()) {
-        let raw = RawRecord {
-            partition: record.partition(),
-            offset: record.offset(),
-            timestamp_ms: record.timestamp_ms(),
-            stamped_by_topic: record.stamped_by_topic(),
-            key: record.key(),
-            value: record.value(),
-        };
-        ingest.push(raw, record.headers());
+        ingest.push(record.raw(), record.headers());
         // The poll loop looks around as often.
         pushed += 1;
         if pushed % 64 > 0 && !ingest.epoch_is_full() {
@@ -68,11 +47,8 @@ pub(crate) fn measure(
         ingest.wait(Duration::from_millis(20));
         ingest.collect()?;
     }
-    let (elapsed, cpu) = (began.elapsed(), own_cpu().saturating_sub(cpu_before));
+    let taken = watch.stop(events.len());
     drop(guards);
     anyhow::ensure!(ingest.totals().applied == events.len(), "not every event came through");
-    Ok(Dataflow {
-        events_per_s: per_second(events.len(), elapsed),
-        cpu_us_per_event: us_per_event(cpu, events.len()),
-    })
+    Ok(taken)
 }

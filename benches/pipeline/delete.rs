@@ -1,19 +1,17 @@
 //! The limit of the cache: DELs as the pipeline sends them, of so many leases and of so many keys at once, and by as many tasks.
 
-use std::time::Instant;
-
 use anyhow::Context;
 use contentflow::generate::DraftIds;
 use contentflow::lease::invalidation_together;
 
-use super::results::per_second;
+use super::process::{Stopwatch, Taken};
 use super::servers::Servers;
 use super::settings::WORKERS;
 
-/// Deletes the keys of all drafts, none of which exists, as it is in a cold cache. The result is drafts a second.
-pub(crate) fn measure(servers: &Servers, drafts: u64) -> anyhow::Result<f64> {
+/// Deletes the keys of all drafts, none of which exists, as it is in a cold cache.
+pub(crate) fn measure(servers: &Servers, drafts: u64) -> anyhow::Result<Taken> {
     let workers = u64::try_from(WORKERS).unwrap_or(1);
-    let began = Instant::now();
+    let watch = Stopwatch::start();
     std::thread::scope(|scope| {
         let tasks: Vec<_> = (0..workers)
             .map(|worker| {
@@ -23,7 +21,7 @@ pub(crate) fn measure(servers: &Servers, drafts: u64) -> anyhow::Result<f64> {
             .collect();
         tasks.into_iter().try_for_each(|task| task.join().expect("a panic ends the bench"))
     })?;
-    Ok(per_second(drafts, began.elapsed()))
+    Ok(watch.stop(drafts))
 }
 
 async fn delete(servers: &Servers, mut numbers: impl Iterator<Item = u64>) -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use serde::Deserialize;
 
-use super::process::Usage;
+use super::process::{Stopwatch, Usage};
 use super::program;
 use super::results::{ratio, us_per_event};
 use super::servers::Servers;
@@ -15,6 +15,8 @@ pub(crate) struct EndToEnd {
     pub(crate) events_per_s: f64,
     /// Microseconds of CPU that the process took for each event.
     pub(crate) cpu_us_per_event: f64,
+    /// Microseconds of CPU that the whole machine took for each event.
+    pub(crate) machine_us_per_event: f64,
     /// The most memory that the process had.
     pub(crate) peak_rss_mb: f64,
 }
@@ -68,8 +70,10 @@ fn run(
     let workers = workers.to_string();
     let arguments =
         ["run", "--until-caught-up", "--report", "json", "--group", &group, "--workers", &workers];
+    let watch = Stopwatch::start();
     let (report, Usage { cpu, peak_rss_kb }, logged) =
         program::run(servers, &servers.config.kafka.topic, &[&arguments, flags].concat())?;
+    let machine_us_per_event = watch.stop(events).machine_us;
     let Report { applied, rejected, records_per_s } = report;
     ensure!(
         (applied, rejected) == (events - refused, refused),
@@ -79,6 +83,7 @@ fn run(
     Ok(EndToEnd {
         events_per_s: records_per_s,
         cpu_us_per_event: us_per_event(cpu, events),
+        machine_us_per_event,
         peak_rss_mb: ratio(peak_rss_kb, 1024),
     })
 }

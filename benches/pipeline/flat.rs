@@ -65,7 +65,7 @@ pub(crate) fn measure(
         let start_ms = mix(slice).start_ms + 1_000_000_000 * i64::try_from(number)?;
         let mix = Mix { seed: number, start_ms, ..mix(slice) };
         publish::publish_generated(&kafka, mix, None, &mut |_sent| {})?;
-        let bare_per_s = bare_update::update_all(servers, &drafts)?;
+        let bare_per_s = bare_update::update_all(servers, &drafts)?.per_s;
         let before = snapshot(running.id()).context("the process is gone")?;
         let began = Instant::now();
         signal(&running, "CONT")?;

@@ -42,7 +42,8 @@ mod process;
 mod results;
 
 use events::Events;
-use results::Results;
+use process::Taken;
+use results::{Results, ratio};
 use servers::Servers;
 use settings::Settings;
 
@@ -183,7 +184,8 @@ fn measure(servers: &mut Servers, settings: &Settings) -> anyhow::Result<Results
     for round in 1..=rounds {
         say(&format!("round {round} of {rounds}"));
         let consume = consume::measure(servers, events.len())?;
-        results.note("consume_per_s", consume);
+        results.note("consume_per_s", consume.per_s);
+        results.note("consume_machine_us", consume.machine_us);
         if settings.measures("limits") {
             measure_limits(servers, &events, consume, &mut results)?;
         }
@@ -196,6 +198,7 @@ fn measure(servers: &mut Servers, settings: &Settings) -> anyhow::Result<Results
         if settings.measures("replay") {
             measure_replay(servers, settings, consume, &mut results)?;
         }
+        note_bounds(consume, &mut results);
     }
     Ok(results)
 }
@@ -204,19 +207,22 @@ fn measure(servers: &mut Servers, settings: &Settings) -> anyhow::Result<Results
 fn measure_limits(
     servers: &Servers,
     events: &Events,
-    consume: f64,
+    consume: Taken,
     results: &mut Results,
 ) -> anyhow::Result<()> {
-    results.note("delete_per_s", delete::measure(servers, events.len())?);
-    results.note("parse_per_s", parse::measure(events)?);
+    let (delete, parse) = (delete::measure(servers, events.len())?, parse::measure(events)?);
+    results.note("delete_per_s", delete.per_s);
+    results.note("delete_machine_us", delete.machine_us);
+    results.note("parse_per_s", parse.per_s);
+    results.note("parse_us", parse.own_us);
     let [one, two] = [1, 2].map(|workers| dataflow::measure(&servers.config, events, workers));
     let (one, two) = (one?, two?);
-    results.note("dataflow_per_s_w1", one.events_per_s);
-    results.note("dataflow_per_s_w2", two.events_per_s);
-    results.note("dataflow_scaling", two.events_per_s / one.events_per_s);
-    results.note("dataflow_ratio_w2", two.events_per_s / consume);
-    results.note("dataflow_cpu_us_w1", one.cpu_us_per_event);
-    results.note("dataflow_cpu_us_w2", two.cpu_us_per_event);
+    results.note("dataflow_per_s_w1", one.per_s);
+    results.note("dataflow_per_s_w2", two.per_s);
+    results.note("dataflow_scaling", two.per_s / one.per_s);
+    results.note("dataflow_ratio_w2", two.per_s / consume.per_s);
+    results.note("dataflow_cpu_us_w1", one.own_us);
+    results.note("dataflow_cpu_us_w2", two.own_us);
     Ok(())
 }
 
@@ -238,31 +244,52 @@ fn measure_whole(
     let (Some(bare), Some(whole), Some(rival)) = (bare, whole, loops) else {
         unreachable!("each had its turn")
     };
-    results.note("bare_update_per_s", bare);
-    results.note("rival_per_s", rival.events_per_s);
+    results.note("bare_update_per_s", bare.per_s);
+    results.note("bare_update_machine_us", bare.machine_us);
+    results.note("rival_per_s", rival.per_s);
+    results.note("rival_machine_us", rival.machine_us);
     results.note("end_to_end_per_s", whole.events_per_s);
-    results.note("end_to_end_ratio", whole.events_per_s / bare);
-    results.note("loop_ratio", whole.events_per_s / rival.events_per_s);
-    results.note("rival_cpu_us", rival.cpu_us_per_event);
+    results.note("end_to_end_machine_us", whole.machine_us_per_event);
+    results.note("end_to_end_ratio", whole.events_per_s / bare.per_s);
+    results.note("loop_ratio", whole.events_per_s / rival.per_s);
+    results.note("rival_cpu_us", rival.own_us);
     results.note("cpu_us_per_event", whole.cpu_us_per_event);
-    results.note("cpu_ratio", whole.cpu_us_per_event / rival.cpu_us_per_event);
+    results.note("cpu_ratio", whole.cpu_us_per_event / rival.own_us);
     results.note("peak_rss_mb", whole.peak_rss_mb);
     let one = end_to_end::measure(servers, events.len(), 1)?;
     results.note("end_to_end_per_s_w1", one.events_per_s);
     Ok(())
 }
 
+/// What a program could reach that does what the limits do, for the CPU that each of them takes alone, and nothing else.
+fn note_bounds(consume: Taken, results: &mut Results) {
+    let of_round = ["parse_us", "delete_machine_us", "bare_update_machine_us"];
+    let [Some(parse), Some(delete), Some(update)] = of_round.map(|name| results.last(name)) else {
+        return;
+    };
+    let all = consume.machine_us + parse + delete + update;
+    results.note("limits_machine_us", all);
+    results.note("end_to_end_bound", update / all);
+    if results.last("replay_per_s").is_some() {
+        let by_draft = (delete + update) / ratio(replay::EVENTS_A_DRAFT, 1);
+        let all = consume.machine_us + parse + by_draft;
+        results.note("replay_limits_us", all);
+        results.note("replay_bound", 1e6 * results.cores() / all / consume.per_s);
+    }
+}
+
 fn measure_replay(
     servers: &Servers,
     settings: &Settings,
-    consume: f64,
+    consume: Taken,
     results: &mut Results,
 ) -> anyhow::Result<()> {
     let [first, again] = replay::measure(servers, settings.replay_events)?;
     results.note("replay_per_s", first.events_per_s);
-    results.note("replay_ratio", first.events_per_s / consume);
+    results.note("replay_machine_us", first.machine_us_per_event);
+    results.note("replay_ratio", first.events_per_s / consume.per_s);
     results.note("replay_again_per_s", again.events_per_s);
-    results.note("replay_again_ratio", again.events_per_s / consume);
+    results.note("replay_again_ratio", again.events_per_s / consume.per_s);
     results.note("replay_peak_rss_mb", first.peak_rss_mb.max(again.peak_rss_mb));
     Ok(())
 }

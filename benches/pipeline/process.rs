@@ -1,7 +1,9 @@
 //! What a process has used, as Linux tells it in /proc.
 
 use std::process::{Child, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use super::results::{per_second, us_per_event};
 
 /// The unit of times in /proc: a hundredth of a second on every Linux of today.
 const TICK: Duration = Duration::from_millis(10);
@@ -49,8 +51,52 @@ pub(crate) fn snapshot(id: u32) -> Option<Snapshot> {
 }
 
 /// The CPU time of this process until now.
-pub(crate) fn own_cpu() -> Duration {
+fn own_cpu() -> Duration {
     stat(std::process::id()).map_or(Duration::ZERO, |(_state, cpu)| cpu)
+}
+
+/// The CPU time of all processes and of the system until now: what all cores have not idled away, nor others of the host have taken.
+fn machine_cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let times = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    let times: Vec<u32> = times.map_while(|time| time.parse().ok()).collect();
+    // user, nice, system, idle, iowait, irq, softirq; behind them what others have taken.
+    let busy = [0, 1, 2, 5, 6].into_iter().filter_map(|place| times.get(place));
+    TICK * busy.sum::<u32>()
+}
+
+/// Measures a stretch of work.
+pub(crate) struct Stopwatch {
+    began: Instant,
+    own: Duration,
+    machine: Duration,
+}
+
+/// What a stretch of work took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    /// Events, records, rows a second.
+    pub(crate) per_s: f64,
+    /// Microseconds of CPU of this process for each of them.
+    pub(crate) own_us: f64,
+    /// Microseconds of CPU of the whole machine, the servers with it, for each of them.
+    pub(crate) machine_us: f64,
+}
+
+impl Stopwatch {
+    pub(crate) fn start() -> Stopwatch {
+        Stopwatch { machine: machine_cpu(), own: own_cpu(), began: Instant::now() }
+    }
+
+    /// So many events, records, rows were done.
+    pub(crate) fn stop(self, count: u64) -> Taken {
+        let Stopwatch { began, own, machine } = self;
+        Taken {
+            per_s: per_second(count, began.elapsed()),
+            own_us: us_per_event(own_cpu().saturating_sub(own), count),
+            machine_us: us_per_event(machine_cpu().saturating_sub(machine), count),
+        }
+    }
 }
 
 /// The state of the process and its CPU time.

@@ -7,6 +7,7 @@ use contentflow::generate::Mix;
 use contentflow::publish;
 use serde::Deserialize;
 
+use super::process::Stopwatch;
 use super::program;
 use super::results::{ratio, us_per_event};
 use super::servers::{Servers, mix};
@@ -22,6 +23,8 @@ pub(crate) struct Replayed {
     pub(crate) events_per_s: f64,
     /// Microseconds of CPU that the process took for each event.
     pub(crate) cpu_us_per_event: f64,
+    /// Microseconds of CPU that the whole machine took for each event.
+    pub(crate) machine_us_per_event: f64,
     /// The most memory that the process had.
     pub(crate) peak_rss_mb: f64,
 }
@@ -59,10 +62,18 @@ fn topic(servers: &Servers) -> Kafka {
 fn run(servers: &Servers, events: u64) -> anyhow::Result<(Replayed, u64)> {
     let workers = WORKERS.to_string();
     let arguments = ["replay", "--report", "json", "--workers", &workers];
+    let watch = Stopwatch::start();
     let (report, usage, _log) = program::run(servers, &topic(servers).topic, &arguments)?;
+    let machine_us_per_event = watch.stop(events).machine_us;
     let Report { read, rows_written, records_per_s } = report;
     ensure!(read == events, "{read} of {events} events are read");
     let peak_rss_mb = ratio(usage.peak_rss_kb, 1024);
     let cpu_us_per_event = us_per_event(usage.cpu, events);
-    Ok((Replayed { events_per_s: records_per_s, cpu_us_per_event, peak_rss_mb }, rows_written))
+    let replayed = Replayed {
+        events_per_s: records_per_s,
+        cpu_us_per_event,
+        machine_us_per_event,
+        peak_rss_mb,
+    };
+    Ok((replayed, rows_written))
 }

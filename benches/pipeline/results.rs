@@ -47,7 +47,7 @@ const fn cost(
 }
 
 /// In the order of the table.
-const METRICS: [Metric; 33] = [
+const METRICS: [Metric; 44] = [
     rate("consume_per_s", "Kafka client alone", "records/s"),
     rate("delete_per_s", "DELs alone, lease and key", "drafts/s"),
     rate("parse_per_s", "JSON parser alone, 1 thread", "events/s"),
@@ -66,6 +66,14 @@ const METRICS: [Metric; 33] = [
     cost("rival_cpu_us", "CPU, hand-written loop", "us/event", 2),
     cost("cpu_us_per_event", "CPU, end to end", "us/event", 2),
     cost("cpu_ratio", "CPU, end to end / loop", "", 2),
+    cost("consume_machine_us", "machine, Kafka client alone", "us/record", 2),
+    cost("parse_us", "machine, JSON parser alone", "us/event", 2),
+    cost("delete_machine_us", "machine, DELs alone", "us/draft", 2),
+    cost("bare_update_machine_us", "machine, bare UPDATE alone", "us/row", 2),
+    cost("limits_machine_us", "machine, these four together", "us/event", 2),
+    cost("rival_machine_us", "machine, hand-written loop", "us/event", 2),
+    cost("end_to_end_machine_us", "machine, end to end", "us/event", 2),
+    share("end_to_end_bound", "bare UPDATE / these four"),
     cost("peak_rss_mb", "memory at its peak, end to end", "MiB", 0),
     cost("bare_p50_ms", "one by one, by hand: p50", "ms", 2),
     cost("bare_p99_ms", "one by one, by hand: p99", "ms", 2),
@@ -78,6 +86,9 @@ const METRICS: [Metric; 33] = [
     cost("latency_10000_p99_ms", "10,000 events/s: p99", "ms", 2),
     rate("replay_per_s", "replay, ten events a draft", "events/s"),
     share("replay_ratio", "replay / Kafka client"),
+    cost("replay_machine_us", "machine, replay", "us/event", 2),
+    cost("replay_limits_us", "machine, the four in a replay", "us/event", 2),
+    share("replay_bound", "their rate / Kafka client"),
     rate("replay_again_per_s", "the same, nothing to change", "events/s"),
     share("replay_again_ratio", "the same / Kafka client"),
     cost("replay_peak_rss_mb", "memory at its peak, replay", "MiB", 0),
@@ -117,6 +128,16 @@ impl Results {
         let line = format!("  {about:<31} {:>12} {unit}", shown(value, *digits));
         say(line.trim_end());
         self.rounds.entry(name).or_default().push(value);
+    }
+
+    /// What was noted last under that name.
+    pub(crate) fn last(&self, name: &str) -> Option<f64> {
+        self.rounds.get(name)?.last().copied()
+    }
+
+    /// How many cores there are.
+    pub(crate) fn cores(&self) -> f64 {
+        self.conditions["cores"].as_f64().unwrap_or_default()
     }
 
     /// Writes the table, and the file for machines.

@@ -5,7 +5,7 @@
 //! the pipeline must be worth.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::ensure;
 use contentflow::config::Kafka;
@@ -16,24 +16,16 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::bare_update::Connection;
 use super::events::{BATCH_ROWS, Batch, parse};
-use super::process::own_cpu;
-use super::results::{per_second, us_per_event};
+use super::process::{Stopwatch, Taken};
 use super::servers::{PARTITIONS, Servers};
 use super::settings::WORKERS;
 
-/// What the loop did.
-pub(crate) struct Rival {
-    pub(crate) events_per_s: f64,
-    /// Microseconds of CPU for each event.
-    pub(crate) cpu_us_per_event: f64,
-}
-
 /// Runs the loop over the whole topic and a fresh table.
-pub(crate) fn measure(servers: &mut Servers, events: u64) -> anyhow::Result<Rival> {
+pub(crate) fn measure(servers: &mut Servers, events: u64) -> anyhow::Result<Taken> {
     servers.refill(events)?;
     let kafka = Kafka { group: servers.new_group(), ..servers.config.kafka.clone() };
     let left = AtomicU64::new(events);
-    let (began, cpu_before) = (Instant::now(), own_cpu());
+    let watch = Stopwatch::start();
     let workers = i32::try_from(WORKERS)?;
     std::thread::scope(|scope| {
         let (servers, kafka, left) = (&*servers, &kafka, &left);
@@ -45,11 +37,7 @@ pub(crate) fn measure(servers: &mut Servers, events: u64) -> anyhow::Result<Riva
             .collect();
         threads.into_iter().try_for_each(|thread| thread.join().expect("a panic ends the bench"))
     })?;
-    let (elapsed, cpu) = (began.elapsed(), own_cpu().saturating_sub(cpu_before));
-    Ok(Rival {
-        events_per_s: per_second(events, elapsed),
-        cpu_us_per_event: us_per_event(cpu, events),
-    })
+    Ok(watch.stop(events))
 }
 
 fn work(

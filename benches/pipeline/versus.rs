@@ -67,10 +67,10 @@ pub(crate) fn measure(servers: &mut Servers, settings: &Settings) -> anyhow::Res
 
 fn measure_one(servers: &mut Servers, settings: &Settings) -> anyhow::Result<Vec<f64>> {
     let run = end_to_end::measure(servers, settings.events, WORKERS)?;
-    let EndToEnd { events_per_s, cpu_us_per_event, peak_rss_mb } = run;
+    let EndToEnd { events_per_s, cpu_us_per_event, peak_rss_mb, .. } = run;
     let mut row = vec![events_per_s, cpu_us_per_event, peak_rss_mb];
     for replayed in replay::measure(servers, settings.replay_events)? {
-        let Replayed { events_per_s, cpu_us_per_event, peak_rss_mb } = replayed;
+        let Replayed { events_per_s, cpu_us_per_event, peak_rss_mb, .. } = replayed;
         row.extend([events_per_s, cpu_us_per_event, peak_rss_mb]);
     }
     Ok(row)

@@ -197,6 +197,22 @@ impl Change {
         self.has_record().then(|| self.arena.chunk.record(self.record))
     }
 
+    /// Moves the event out of its chunk, into an arena of its own: one that waits would keep hundreds of others in memory. Returns how many bytes that has.
+    pub fn move_out(&mut self) -> usize {
+        let Some(record) = self.record() else {
+            // What a replay has kept of it is no part of a chunk.
+            return 0;
+        };
+        let (chunk, mut texts) = (Chunk::of(record), String::new());
+        let (job, draft) = (append(&mut texts, self.job_id()), append(&mut texts, self.draft_id()));
+        let urls = self.urls().map(|url| std::str::from_utf8(url).expect("a valid URL is ASCII"));
+        let urls = urls.map(|url| append(&mut texts, url));
+        let bytes = chunk.bytes() + texts.len();
+        self.cuts = Cuts { job, draft, images: ImageCuts::new(urls, false) };
+        (self.arena, self.record) = (Arena::new(chunk, texts), 0);
+        bytes
+    }
+
     /// Hash of the job id. It decides nothing alone: see [`crate::dedupe::Memory`].
     pub fn job_hash(&self) -> u64 {
         self.job_hash
@@ -324,6 +340,42 @@ pub(crate) mod tests {
         chunk.push(record, headers.iter().map(|(name, value)| (*name, Some(*value))));
         let mut sorted = sort(chunk, DraftIdType::Text { max_chars: None });
         sorted.changes.pop().expect("the event is well-formed")
+    }
+
+    #[test]
+    fn an_event_that_is_moved_out_of_its_chunk_is_the_same_and_lets_go_of_it() {
+        let headers: [(&str, &[u8]); 2] = [("eventType", b"ContentCreated"), (REPLAYS, b"1")];
+        let before = change_of((3, 7, 5, true), "job", "draft", &headers);
+        let chunk = Arc::downgrade(&before.arena);
+        let mut after = before.clone();
+        let bytes = after.move_out();
+        let record = |change: &Change| {
+            let record = change.record().unwrap();
+            let [key, value] = [record.key(), record.value()].map(|it| it.map(<[u8]>::to_vec));
+            let headers: Vec<_> = record
+                .headers()
+                .map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)))
+                .collect();
+            (
+                record.partition(),
+                record.offset(),
+                record.timestamp_ms(),
+                record.stamped_by_topic(),
+                key,
+                value,
+                headers,
+            )
+        };
+        let told = |change: &Change| {
+            let ids = [change.job_id(), change.draft_id()].map(str::to_owned);
+            let hashes = [change.job_hash(), change.draft_hash()];
+            (ids, hashes, change.images(), change.position(), change.replayed())
+        };
+        assert_eq!(told(&after), told(&before));
+        assert_eq!(record(&after), record(&before));
+        assert!(bytes > record(&after).5.unwrap().len());
+        drop(before);
+        assert!(chunk.upgrade().is_none(), "nothing keeps the chunk");
     }
 
     #[test]

@@ -5,8 +5,6 @@ use std::rc::Rc;
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::generic::OutputBuilder;
-use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{Concat, Operator, Probe};
 use timely::dataflow::{ProbeHandle, Stream};
@@ -21,6 +19,7 @@ use crate::latest::{Group, latest};
 use crate::outcome::{Settled, Tally};
 use crate::record::Chunk;
 use crate::validate::DraftIdType;
+use crate::written::{Written, part};
 
 /// What the rules need to know about the installation.
 #[derive(Clone, Debug)]
@@ -37,25 +36,6 @@ pub struct Rules {
     pub keys_max: usize,
     /// Whether epochs are so large that their events are compacted as they come.
     pub compaction: Option<Compaction>,
-}
-
-/// The answer of a write: what became of some events.
-#[derive(Debug, Default)]
-pub struct Written {
-    /// Events that are durable in their drafts' rows.
-    pub settled: Vec<Settled>,
-    /// Events that can't be written; their neighbours are unharmed.
-    pub refused: Vec<Rejected>,
-    /// How many events were set aside, to be tried again. They get their answer later.
-    pub set_aside: u64,
-}
-
-impl Written {
-    /// How many events have their answer here.
-    pub fn events(&self) -> usize {
-        let settled: usize = self.settled.iter().map(|settled| settled.outcomes.len()).sum();
-        settled + self.refused.len()
-    }
 }
 
 /// The answer of an invalidation.
@@ -125,42 +105,6 @@ where
         .concat(count_invalidated(invalidated))
         .concat(count_dead(dead));
     account(tallies, settle).probe().0
-}
-
-/// What came of the writes, each to where it goes next.
-struct Parts<'scope> {
-    settled: Stream<'scope, Epoch, Vec<Settled>>,
-    refused: Stream<'scope, Epoch, Vec<Rejected>>,
-    set_aside: Stream<'scope, Epoch, Vec<Tally>>,
-}
-
-fn part<'scope>(written: Stream<'scope, Epoch, Vec<Written>>) -> Parts<'scope> {
-    let mut builder = OperatorBuilder::new("part".to_owned(), written.scope());
-    let mut input = builder.new_input(written, Pipeline);
-    let (settled_port, settled) = builder.new_output::<Vec<Settled>>();
-    let (refused_port, refused) = builder.new_output::<Vec<Rejected>>();
-    let (set_aside_port, set_aside) = builder.new_output::<Vec<Tally>>();
-    let mut settled_port = OutputBuilder::from(settled_port);
-    let mut refused_port = OutputBuilder::from(refused_port);
-    let mut set_aside_port = OutputBuilder::from(set_aside_port);
-    builder.build(move |initial| {
-        drop(initial);
-        move |_frontiers| {
-            let (mut settled, mut refused, mut set_aside) =
-                (settled_port.activate(), refused_port.activate(), set_aside_port.activate());
-            input.for_each_stamp(|capability, batches| {
-                for mut written in batches.flat_map(|batch| batch.drain(..)) {
-                    settled.session(&capability).give_container(&mut written.settled);
-                    refused.session(&capability).give_container(&mut written.refused);
-                    if written.set_aside > 0 {
-                        let tally = Tally { set_aside: written.set_aside, ..Tally::default() };
-                        set_aside.session(&capability).give(tally);
-                    }
-                }
-            });
-        }
-    });
-    Parts { settled, refused, set_aside }
 }
 
 fn count_invalidated<'scope>(

@@ -45,10 +45,13 @@ pub fn latest<'scope>(
     changes.unary_frontier(Pipeline, "latest", |initial, _info| {
         drop(initial);
         let mut open = BTreeMap::new();
+        // What an epoch has, the next one will have about as much of.
+        let mut room = 0;
         move |(input, frontier), output| {
             input.for_each_stamp(|capability, batches| {
                 let Some(kept) = capability.retain_least(0) else { return };
-                let (_, changes) = open.entry(*kept.time()).or_insert_with(|| (kept, Vec::new()));
+                let (_, changes) =
+                    open.entry(*kept.time()).or_insert_with(|| (kept, Vec::with_capacity(room)));
                 batches.for_each(|batch| changes.append(batch));
             });
             while let Some(entry) = open.first_entry() {
@@ -56,6 +59,7 @@ pub fn latest<'scope>(
                     break;
                 }
                 let (capability, changes) = entry.remove();
+                room = changes.len() + changes.len() / 16;
                 output.session(&capability).give_container(&mut group(changes));
             }
         }
@@ -70,7 +74,13 @@ pub fn group(changes: Vec<Change>) -> Vec<Group> {
     for place in order {
         let change = changes[place].take().expect("each place comes once");
         match groups.last_mut() {
-            Some(group) if group.draft_id() == change.draft_id() => group.events.push(change),
+            // Their hashes are at hand; their texts are far away by now.
+            Some(group)
+                if group.draft_hash() == change.draft_hash()
+                    && group.draft_id() == change.draft_id() =>
+            {
+                group.events.push(change);
+            }
             _ => groups.push(Group { events: smallvec![change] }),
         }
     }

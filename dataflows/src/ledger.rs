@@ -18,8 +18,10 @@ struct Page {
     bytes: usize,
     /// By partition. There are few, and one after the other has many records in a row.
     next: Vec<NextOffset>,
-    /// Whether something of it has been set aside.
-    is_held: bool,
+    /// How many of them have been set aside.
+    set_aside: u64,
+    /// And how many bytes those take.
+    set_aside_bytes: usize,
 }
 
 impl Page {
@@ -36,7 +38,8 @@ impl Page {
 
     fn settle(&mut self, tally: &Tally) {
         self.outcomes += tally.records();
-        self.is_held |= tally.set_aside > 0;
+        self.set_aside += tally.set_aside;
+        self.set_aside_bytes += usize::try_from(tally.set_aside_bytes).unwrap_or(usize::MAX);
     }
 
     fn is_whole(&self) -> bool {
@@ -48,7 +51,8 @@ impl Page {
         self.records += later.records;
         self.outcomes += later.outcomes;
         self.bytes += later.bytes;
-        self.is_held |= later.is_held;
+        self.set_aside += later.set_aside;
+        self.set_aside_bytes += later.set_aside_bytes;
         later.next.into_iter().for_each(|next| self.enter(next));
     }
 
@@ -56,10 +60,10 @@ impl Page {
         match self.records.saturating_sub(self.outcomes) {
             0 => UnderWay::default(),
             records => UnderWay {
-                busy: usize::from(!self.is_held),
-                held: usize::from(self.is_held),
+                busy: usize::from(self.set_aside == 0),
+                held: usize::from(self.set_aside > 0),
                 records,
-                bytes: self.bytes,
+                bytes: if records > self.set_aside { self.bytes } else { self.set_aside_bytes },
             },
         }
     }
@@ -74,7 +78,8 @@ pub struct UnderWay {
     pub held: usize,
     /// How many records of all of these have no outcome yet.
     pub records: u64,
-    /// How many bytes all of these have: each as many as it had at first, since a record that is left may keep its neighbours in memory.
+    /// How many bytes all of these have: as many as the epoch had at first, since a record that is left may keep its neighbours in memory,
+    /// until all that are left have been set aside.
     pub bytes: usize,
 }
 
@@ -288,7 +293,7 @@ mod tests {
     }
 
     fn set_aside(records: u64) -> Tally {
-        Tally { set_aside: records, ..Tally::default() }
+        Tally { set_aside: records, set_aside_bytes: 7 * records, ..Tally::default() }
     }
 
     #[test]
@@ -302,12 +307,26 @@ mod tests {
         let half = UnderWay { busy: 1, held: 0, records: 1, bytes: 30 };
         assert_eq!(ledger.under_way(), half);
         ledger.settle(0, &set_aside(1));
-        assert_eq!(ledger.under_way(), UnderWay { busy: 0, held: 1, ..half });
+        assert_eq!(ledger.under_way(), UnderWay { busy: 0, held: 1, bytes: 7, ..half });
         ledger.settle(0, &applied(1));
         assert_eq!(ledger.under_way(), UnderWay::default());
         assert!(!ledger.is_empty(), "the frontier has not passed it");
         assert_eq!(ledger.pass(1), Ok(vec![(0, 2)]));
         assert!(ledger.is_empty());
+    }
+
+    #[test]
+    fn an_epoch_keeps_its_bytes_while_something_of_it_is_neither_settled_nor_set_aside() {
+        let mut ledger = Ledger::default();
+        (0..3).for_each(|offset| ledger.enter(0, 0, offset, 10));
+        ledger.close();
+        ledger.settle(0, &set_aside(1));
+        ledger.settle(0, &applied(1));
+        assert_eq!(ledger.under_way(), UnderWay { busy: 0, held: 1, records: 2, bytes: 30 });
+        ledger.settle(0, &set_aside(1));
+        assert_eq!(ledger.under_way(), UnderWay { busy: 0, held: 1, records: 2, bytes: 14 });
+        ledger.settle(0, &applied(2));
+        assert_eq!(ledger.under_way(), UnderWay::default());
     }
 
     #[test]
@@ -325,7 +344,7 @@ mod tests {
             }
         }
         assert_eq!(ledger.closed.len(), 2);
-        assert_eq!(ledger.under_way(), UnderWay { busy: 0, held: 1, records: 1, bytes: 1 });
+        assert_eq!(ledger.under_way(), UnderWay { busy: 0, held: 1, records: 1, bytes: 7 });
         assert_eq!(ledger.pass(0), Ok(vec![]), "nothing is committed past the first");
         ledger.settle(0, &applied(1));
         assert_eq!(ledger.pass(1_000), Ok(vec![(0, 1_000)]));

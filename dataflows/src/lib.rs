@@ -30,6 +30,7 @@ pub mod compact;
 pub mod held;
 pub mod row;
 pub mod effect;
+pub mod written;
 pub mod outcome;
 pub mod graph;
 pub mod ledger;

@@ -71,6 +71,8 @@ pub struct Tally {
     pub job_reused: u64,
     /// How often an event was set aside, to be tried again while others go on. Not an outcome.
     pub set_aside: u64,
+    /// What those take in memory while they wait, bytes. Not an outcome.
+    pub set_aside_bytes: u64,
 }
 
 impl Tally {
@@ -121,6 +123,7 @@ impl AddAssign<&Tally> for Tally {
             keys_deleted,
             job_reused,
             set_aside,
+            set_aside_bytes,
         } = other;
         self.applied += applied;
         self.duplicate += duplicate;
@@ -133,5 +136,6 @@ impl AddAssign<&Tally> for Tally {
         self.keys_deleted += keys_deleted;
         self.job_reused += job_reused;
         self.set_aside += set_aside;
+        self.set_aside_bytes += set_aside_bytes;
     }
 }

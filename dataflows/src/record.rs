@@ -98,6 +98,21 @@ impl Chunk {
         }
     }
 
+    /// An empty chunk with room for as much as this one has, and a little more: records are never quite as long as those before.
+    pub fn another(&self) -> Chunk {
+        Chunk {
+            headers: Vec::with_capacity(self.headers.len()),
+            ..Chunk::with_capacity(self.len(), self.bytes() + self.bytes() / 16)
+        }
+    }
+
+    /// A chunk of this record alone.
+    pub fn of(record: RecordView<'_>) -> Chunk {
+        let mut chunk = Chunk::default();
+        chunk.push_named(record.raw(), record.named_headers());
+        chunk
+    }
+
     /// Copies a record and its headers to the end of the chunk.
     ///
     /// # Panics
@@ -198,6 +213,18 @@ pub struct RecordView<'a> {
 }
 
 impl<'a> RecordView<'a> {
+    /// The record without its headers, as it was copied.
+    pub fn raw(&self) -> RawRecord<'a> {
+        RawRecord {
+            partition: self.partition(),
+            offset: self.offset(),
+            timestamp_ms: self.timestamp_ms(),
+            stamped_by_topic: self.stamped_by_topic(),
+            key: self.key(),
+            value: self.value(),
+        }
+    }
+
     /// The partition that the record was read from.
     pub fn partition(&self) -> i32 {
         self.entry.partition

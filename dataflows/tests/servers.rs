@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dataflows::change::Rejected;
 use dataflows::effect::{Answered, Effect, Ticket, Waker};
-use dataflows::graph::{Invalidated, Written};
+use dataflows::graph::Invalidated;
 use dataflows::latest::Group;
 use dataflows::outcome::Settled;
+use dataflows::written::Written;
 
 use crate::world::{World, at, job_key, times};
 

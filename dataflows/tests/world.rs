@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dataflows::accept::sort;
 use dataflows::change::{Change, Rejected};
-use dataflows::graph::{Invalidated, Written};
+use dataflows::graph::Invalidated;
 use dataflows::latest::Group;
 use dataflows::outcome::{Outcome, Outcomes, Settled};
 use dataflows::reject::{Fault, Reason};
 use dataflows::row::{RowMemory, judge};
 use dataflows::validate::DraftIdType;
+use dataflows::written::Written;
 
 use crate::model::{Fate, Row};
 use crate::topic::{At, Sent, is_refused};

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dataflows::change::{Change, Rejected};
 use dataflows::effect::{Effect, Waker};
-use dataflows::graph::{Invalidated, Written};
+use dataflows::graph::Invalidated;
 use dataflows::latest::Group;
 use dataflows::outcome::Settled;
 use dataflows::record::Position;
 use dataflows::row::{Judgement, RowMemory, judge, judge_anew};
+use dataflows::written::Written;
 
 use super::Options;
 use super::recall::Recall;
@@ -135,6 +136,10 @@ impl<T: Table> Table for Rows<T> {
         let amended = self.table.amend(amendments).await?;
         self.count(amended.len());
         Ok(amended)
+    }
+
+    async fn locked(&mut self, drafts: &[&str]) -> Result<Vec<usize>, Failure> {
+        self.table.locked(drafts).await
     }
 
     fn disconnect(&mut self) {

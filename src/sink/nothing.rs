@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 
 use dataflows::change::Rejected;
 use dataflows::effect::{Answered, Effect, Ticket, Waker};
-use dataflows::graph::{Invalidated, Written};
+use dataflows::graph::Invalidated;
 use dataflows::latest::Group;
 use dataflows::outcome::{Outcome, Settled};
+use dataflows::written::Written;
 
 use crate::worker::MakeEffects;
 

@@ -11,24 +11,27 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dataflows::change::Rejected;
 use dataflows::effect::Ticket;
-use dataflows::graph::Written;
 use dataflows::latest::Group;
-use dataflows::outcome::{Outcome, Outcomes, Settled};
+use dataflows::outcome::Settled;
 use dataflows::planted::{Bug, is_planted};
 use dataflows::reject::{Fault, Reason};
+use dataflows::written::Written;
 use smallvec::{SmallVec, smallvec};
 use tokio::time::Instant;
 
+use self::book::Book;
 use self::failure::Failure;
+use self::guesses::Guesses;
 use self::table::{Path, Table, Verdict, write};
 use super::outage::{Outage, OutagePolicy};
-use super::{Job, Lane, Replies};
+use super::{Job, Lane};
 use crate::figures::Server;
 use crate::figures::lanes::Again;
 use crate::retry::Backoff;
 
+mod book;
+mod guesses;
 pub mod table;
 pub mod session;
 pub mod failure;
@@ -37,6 +40,9 @@ pub mod failure;
 /// leaves the row alone.
 const COMPARISONS_LOST_MAX: u32 = 10;
 const UNCHANGED: &str = "the UPDATE leaves the row unchanged, time and again: a trigger or a row security policy is in the way";
+
+/// While batches wait, retries rest so many times as long as they took: a tenth of the time is theirs.
+const RETRY_REST: u32 = 9;
 
 /// How often and how patiently a lane tries again.
 #[derive(Clone, Copy, Debug)]
@@ -62,10 +68,39 @@ struct Pending {
     is_set_aside: bool,
 }
 
+impl Pending {
+    /// A group of that batch, for the first time.
+    fn new(group: Group, ticket: Ticket, backoff: Duration) -> Pending {
+        let tickets = smallvec![ticket; group.events.len()];
+        let backoff = Backoff::new(backoff);
+        Pending { group, tickets, attempts: 1, comparisons_lost: 0, backoff, is_set_aside: false }
+    }
+}
+
 /// Groups that share one statement.
 struct Part {
     path: Path,
     groups: Vec<Pending>,
+}
+
+impl Part {
+    /// Cut in the middle.
+    fn halves(mut self) -> [Part; 2] {
+        let right = self.groups.split_off(self.groups.len() / 2);
+        // What is taken from the end is the left one first.
+        [Part { path: self.path, groups: right }, self]
+    }
+}
+
+/// Parts what stands at these places, which rise, from the rest.
+fn part<T>(all: Vec<T>, places: &[usize]) -> (Vec<T>, Vec<T>) {
+    let mut places = places.iter().copied().peekable();
+    let mut rest = Vec::with_capacity(all.len());
+    let mut parted = Vec::new();
+    for (place, it) in all.into_iter().enumerate() {
+        if places.next_if_eq(&place).is_some() { parted.push(it) } else { rest.push(it) }
+    }
+    (parted, rest)
 }
 
 /// Why a part was not written.
@@ -74,6 +109,8 @@ enum NotWritten {
     Refused { fault: Fault, culprit: Option<usize> },
     /// Other transactions are in the way, also after the retries.
     Contended,
+    /// Another transaction keeps a row of it locked.
+    Locked,
 }
 
 /// Serves a write lane until its worker has no more and everything is answered.
@@ -92,18 +129,19 @@ pub async fn serve(
         held: BTreeMap::new(),
         incomplete: Vec::new(),
         guesses: Guesses::default(),
+        meets_locks: false,
     };
-    let (mut jobs_end, mut has_retried) = (false, false);
+    let (mut jobs_end, mut rest_until) = (false, Instant::now());
     while !(jobs_end && writer.held.is_empty()) {
         let due = writer.held.values().map(|(due, _)| *due).min();
-        // In turns: tries at many rows that stay locked may take as long as the waits between them.
-        let due = due.filter(|_| !has_retried || lane.jobs.is_empty());
-        has_retried = false;
+        // Tries at many rows that stay locked may take as long as the waits between them.
+        let due = due.filter(|_| lane.jobs.is_empty() || rest_until <= Instant::now());
         tokio::select! {
             biased;
             () = sleep_until(due) => {
+                let since = Instant::now();
                 writer.retry_due().await;
-                has_retried = true;
+                rest_until = Instant::now() + RETRY_REST * since.elapsed();
             }
             job = lane.jobs.recv(), if !jobs_end => match job {
                 Some(job) => writer.write(job).await,
@@ -130,68 +168,84 @@ struct Writer<T> {
     /// Groups of a replay that have to be read again, and the fault of those that are to be rejected then.
     incomplete: Vec<(Pending, Option<Fault>)>,
     guesses: Guesses,
-}
-
-/// Whether it is worth it to guess that rows are new. A guess that is wrong costs a statement for nothing: after one, so many batches
-/// are judged, twice as many each time, before there is another.
-#[derive(Debug, Default)]
-struct Guesses {
-    pause: u32,
-    left: u32,
-}
-
-impl Guesses {
-    const PAUSE_MAX: u32 = 256;
-
-    fn is_due(&mut self) -> bool {
-        let is_due = self.left == 0;
-        self.left = self.left.saturating_sub(1);
-        is_due
-    }
-
-    /// Notes how many of some groups were guessed right.
-    fn note(&mut self, right: usize, of: usize) {
-        self.pause =
-            if 2 * right >= of { 0 } else { (2 * self.pause).clamp(1, Guesses::PAUSE_MAX) };
-        self.left = self.pause;
-    }
+    /// Whether some rows were locked when that was last asked. Then it is asked before the next batch is written, not after a wait in vain.
+    meets_locks: bool,
 }
 
 impl<T: Table> Writer<T> {
-    async fn write(&mut self, Job { ticket, batch }: Job<Group>) {
+    async fn write(&mut self, Job { ticket, mut batch }: Job<Group>) {
         self.book.open(ticket, &batch);
         if is_planted(Bug::DeleteBeforeCommit) {
             self.book.boast(ticket, &batch);
         }
-        // Mostly all of them.
-        let (mut alone, mut several) = (Vec::with_capacity(batch.len()), Vec::new());
-        for group in batch {
-            let tickets = smallvec![ticket; group.events.len()];
-            // Not past a group that is held: its draft's events are judged in the order in which they came.
-            if let Some((_, held)) = self.held.get_mut(group.draft_id()) {
-                self.book.set_aside(&tickets);
-                held.group.events.extend(group.events);
-                held.tickets.extend(tickets);
-                held.attempts = 1;
-                continue;
-            }
-            let backoff = Backoff::new(self.retry.backoff);
-            let part = if group.events.len() == 1 { &mut alone } else { &mut several };
-            part.push(Pending {
-                group,
-                tickets,
-                attempts: 1,
-                comparisons_lost: 0,
-                backoff,
-                is_set_aside: false,
-            });
+        self.join_held(ticket, &mut batch);
+        if self.meets_locks {
+            batch = self.hold_locked(ticket, batch).await;
         }
+        let several: Vec<Group> = batch.extract_if(.., |group| group.events.len() > 1).collect();
+        self.write_first(Path::Fast, ticket, batch).await;
         let guesses = !several.is_empty() && self.table.may_guess() && self.guesses.is_due();
         let path = if guesses { Path::Guessed } else { Path::Judged };
-        let parts = [Part { path, groups: several }, Part { path: Path::Fast, groups: alone }];
-        self.settle(parts.into()).await;
+        self.write_first(path, ticket, several).await;
         // All of it may have joined what is held.
         self.book.flush();
+    }
+
+    /// Takes out what may not go past a group that is held: its draft's events are judged in the order in which they came.
+    fn join_held(&mut self, ticket: Ticket, batch: &mut Vec<Group>) {
+        if self.held.is_empty() {
+            return;
+        }
+        let is_held = |group: &mut Group| self.held.contains_key(group.draft_id());
+        let joining: Vec<Group> = batch.extract_if(.., is_held).collect();
+        for Group { mut events } in joining {
+            let (_due, held) = self.held.get_mut(events[0].draft_id()).expect("it is held");
+            let tickets: SmallVec<[Ticket; 1]> = smallvec![ticket; events.len()];
+            self.book.set_aside(&mut events, &tickets);
+            held.group.events.extend(events);
+            held.tickets.extend(tickets);
+            held.attempts = 1;
+        }
+    }
+
+    /// Holds what is locked of a batch that has not been written yet. Returns the rest.
+    async fn hold_locked(&mut self, ticket: Ticket, batch: Vec<Group>) -> Vec<Group> {
+        let locked = self.locked(batch.iter()).await;
+        let (held, free) = part(batch, &locked);
+        for group in held {
+            self.try_later(Pending::new(group, ticket, self.retry.backoff));
+        }
+        self.book.flush();
+        free
+    }
+
+    /// Writes groups for the first time. Mostly that settles all of them: what has to be known of a group that is tried again is noted
+    /// only where one is.
+    async fn write_first(&mut self, path: Path, ticket: Ticket, groups: Vec<Group>) {
+        if groups.is_empty() {
+            return;
+        }
+        let tried = self.attempt(path, &groups.iter().collect::<Vec<_>>()).await;
+        match tried {
+            Ok(verdicts)
+                if verdicts.iter().all(|verdict| matches!(verdict, Verdict::Settled(_))) =>
+            {
+                self.note_guesses(path, groups.len(), groups.len());
+                let settled = groups.into_iter().zip(verdicts).map(|(group, verdict)| {
+                    let outcomes = verdict.settled().expect("all of them are");
+                    Settled { group, outcomes }
+                });
+                self.book.settle_all(ticket, settled);
+                self.book.flush();
+            }
+            tried => {
+                let pending = |group| Pending::new(group, ticket, self.retry.backoff);
+                let groups = groups.into_iter().map(pending).collect();
+                let mut parts = Vec::new();
+                self.follow(tried, Part { path, groups }, &mut parts).await;
+                self.settle(parts).await;
+            }
+        }
     }
 
     async fn retry_due(&mut self) {
@@ -205,41 +259,81 @@ impl<T: Table> Writer<T> {
 
     /// Writes parts, cutting around what the database refuses.
     async fn settle(&mut self, mut parts: Vec<Part>) {
-        while let Some(Part { path, mut groups }) = parts.pop() {
-            if groups.is_empty() {
+        while let Some(part) = parts.pop() {
+            if part.groups.is_empty() {
                 continue;
             }
-            match self.attempt(path, &groups).await {
-                Ok(verdicts) => parts.push(self.conclude(path, groups, verdicts)),
-                Err(NotWritten::Refused { fault, .. }) if is_planted(Bug::BatchIsRejected) => {
-                    groups.into_iter().for_each(|pending| self.reject(pending, &fault));
-                }
-                // A statement that failed says nothing about any single row of it.
-                Err(_) if groups.len() > 1 => {
-                    let right = groups.split_off(groups.len() / 2);
-                    parts.extend([right, groups].map(|groups| Part { path, groups }));
-                }
-                Err(NotWritten::Refused { .. }) if groups.iter().any(|it| self.lacks(it)) => {
-                    self.incomplete.extend(groups.into_iter().map(|pending| (pending, None)));
-                }
-                Err(NotWritten::Refused { fault, culprit }) => {
-                    let rest = groups
-                        .into_iter()
-                        .filter_map(|pending| self.refuse(pending, &fault, culprit))
-                        .collect();
-                    parts.push(Part { path: Path::Judged, groups: rest });
-                }
-                // A row that another transaction keeps locked is held, that row alone: no valid event is given up for it.
-                Err(NotWritten::Contended) => {
-                    groups.into_iter().for_each(|pending| self.try_later(pending))
-                }
-            }
-            let groups = self.complete().await;
-            if !groups.is_empty() {
-                parts.push(Part { path: Path::Judged, groups });
-            }
-            self.book.flush();
+            let groups: Vec<&Group> = part.groups.iter().map(|pending| &pending.group).collect();
+            let tried = self.attempt(part.path, &groups).await;
+            self.follow(tried, part, &mut parts).await;
         }
+    }
+
+    /// Draws the conclusions from a try: what is to be done next goes to the `parts`.
+    async fn follow(
+        &mut self,
+        tried: Result<Vec<Verdict>, NotWritten>,
+        Part { path, groups }: Part,
+        parts: &mut Vec<Part>,
+    ) {
+        match tried {
+            Ok(verdicts) => parts.push(self.conclude(path, groups, verdicts)),
+            Err(NotWritten::Refused { fault, .. }) if is_planted(Bug::BatchIsRejected) => {
+                groups.into_iter().for_each(|pending| self.reject(pending, &fault));
+            }
+            // Who waits for one locked row keeps all others waiting.
+            Err(NotWritten::Locked) if groups.len() > 1 => {
+                self.part_locked(path, groups, parts).await
+            }
+            // A statement that failed says nothing about any single row of it.
+            Err(_) if groups.len() > 1 => {
+                parts.extend(Part { path, groups }.halves());
+            }
+            Err(NotWritten::Refused { .. }) if groups.iter().any(|it| self.lacks(it)) => {
+                self.incomplete.extend(groups.into_iter().map(|pending| (pending, None)));
+            }
+            Err(NotWritten::Refused { fault, culprit }) => {
+                let rest = groups
+                    .into_iter()
+                    .filter_map(|pending| self.refuse(pending, &fault, culprit))
+                    .collect();
+                parts.push(Part { path: Path::Judged, groups: rest });
+            }
+            // A row that another transaction keeps locked is held, that row alone: no valid event is given up for it.
+            Err(NotWritten::Contended | NotWritten::Locked) => {
+                groups.into_iter().for_each(|pending| self.try_later(pending))
+            }
+        }
+        let groups = self.complete().await;
+        if !groups.is_empty() {
+            parts.push(Part { path: Path::Judged, groups });
+        }
+        self.book.flush();
+    }
+
+    /// Holds the groups whose rows are locked; the others go on.
+    async fn part_locked(&mut self, path: Path, groups: Vec<Pending>, parts: &mut Vec<Part>) {
+        let locked = self.locked(groups.iter().map(|pending| &pending.group)).await;
+        if locked.is_empty() {
+            // Not any more, or it is no row that is locked.
+            parts.extend(Part { path, groups }.halves());
+            return;
+        }
+        let (held, groups) = part(groups, &locked);
+        held.into_iter().for_each(|pending| self.try_later(pending));
+        parts.push(Part { path, groups });
+    }
+
+    /// Which of these groups' rows are locked.
+    async fn locked(&mut self, groups: impl Iterator<Item = &Group>) -> Vec<usize> {
+        let drafts: Vec<&str> = groups.map(Group::draft_id).collect();
+        let locked = self.table.locked(&drafts).await.unwrap_or_else(|_failure| {
+            // Whatever is the matter, the next statement meets it, too.
+            self.table.disconnect();
+            Vec::new()
+        });
+        self.meets_locks = !locked.is_empty();
+        locked
     }
 
     /// Whether a group that the database refuses has to be read again: because the next event gets its turn, or for its dead letter.
@@ -262,12 +356,11 @@ impl<T: Table> Writer<T> {
     }
 
     /// Writes a part, holding through outages and retrying a few times when other transactions are in the way.
-    async fn attempt(&mut self, path: Path, part: &[Pending]) -> Result<Vec<Verdict>, NotWritten> {
-        let groups: Vec<&Group> = part.iter().map(|pending| &pending.group).collect();
+    async fn attempt(&mut self, path: Path, groups: &[&Group]) -> Result<Vec<Verdict>, NotWritten> {
         let mut outage = Outage::none(Server::Database, &self.policy);
         let mut contention = Backoff::new(self.retry.backoff);
         loop {
-            let written = write(&mut self.table, path, &groups).await;
+            let written = write(&mut self.table, path, groups).await;
             // Whatever the server says, it is back: also where an earlier statement of ours still holds the rows.
             if !matches!(written, Err(Failure::Out(_))) {
                 outage.over();
@@ -282,10 +375,8 @@ impl<T: Table> Writer<T> {
                     tracing::debug!(%error, rows = groups.len(), "contention, trying again");
                     outage.pause(contention.next_wait(), Again::Contention).await;
                 }
-                // Waiting for one locked row keeps all others waiting: they are parted at once.
-                Err(Failure::Contended(_) | Failure::Locked(_)) => {
-                    return Err(NotWritten::Contended);
-                }
+                Err(Failure::Contended(_)) => return Err(NotWritten::Contended),
+                Err(Failure::Locked(_)) => return Err(NotWritten::Locked),
                 // The same: an outcome that is unknown is found out by doing it again.
                 Err(Failure::Out(error))
                     if is_planted(Bug::LostAnswerIsRefusal)
@@ -308,8 +399,9 @@ impl<T: Table> Writer<T> {
         let count = groups.len();
         for (pending, verdict) in groups.into_iter().zip(verdicts) {
             match verdict {
-                Verdict::Applied => self.book.settle(pending, smallvec![Outcome::Applied]),
-                Verdict::Settled(outcomes) => self.book.settle(pending, outcomes),
+                Verdict::Settled(outcomes) => {
+                    self.book.settle(pending.group, &pending.tickets, outcomes)
+                }
                 Verdict::Undecided if path != Path::Judged => undecided.push(pending),
                 Verdict::Incomplete => self.incomplete.push((pending, None)),
                 Verdict::Undecided if pending.comparisons_lost >= COMPARISONS_LOST_MAX => {
@@ -337,10 +429,15 @@ impl<T: Table> Writer<T> {
                 }
             }
         }
-        if path == Path::Guessed {
-            self.guesses.note(count - undecided.len(), count);
-        }
+        self.note_guesses(path, count - undecided.len(), count);
         Part { path: Path::Judged, groups: undecided }
+    }
+
+    /// Notes how many of some groups were guessed right, if they were guessed.
+    fn note_guesses(&mut self, path: Path, right: usize, of: usize) {
+        if path == Path::Guessed {
+            self.guesses.note(right, of);
+        }
     }
 
     /// Takes the culprit out of a group that stands alone; what is left of the group gets its turn.
@@ -378,133 +475,10 @@ impl<T: Table> Writer<T> {
         let lanes = self.policy.lanes(Server::Database);
         lanes.into_iter().for_each(|lanes| lanes.note_again(Again::Row));
         if !pending.is_set_aside {
-            self.book.set_aside(&pending.tickets);
+            self.book.set_aside(&mut pending.group.events, &pending.tickets);
             pending.is_set_aside = true;
         }
         let due = Instant::now() + pending.backoff.next_wait();
         self.held.insert(pending.group.draft_id().to_owned(), (due, pending));
-    }
-}
-
-/// The answers of a lane's open batches, collected so that one wake-up carries what one statement settled.
-struct Book {
-    replies: Replies<Written>,
-    /// In the order of their tickets: one, and those of which something is held, which may be thousands.
-    open: Vec<OpenBatch>,
-    /// Those with an answer that has not been given.
-    answered: Vec<Ticket>,
-}
-
-struct OpenBatch {
-    ticket: Ticket,
-    /// How many of its events have no outcome yet.
-    events: usize,
-    answer: Written,
-    has_answer: bool,
-}
-
-impl Book {
-    fn new(replies: Replies<Written>) -> Book {
-        Book { replies, open: Vec::new(), answered: Vec::new() }
-    }
-
-    fn open(&mut self, ticket: Ticket, batch: &[Group]) {
-        let events = batch.iter().map(|group| group.events.len()).sum();
-        let answer = Written { settled: Vec::with_capacity(batch.len()), ..Written::default() };
-        self.open.push(OpenBatch { ticket, events, answer, has_answer: false });
-    }
-
-    fn place(&self, ticket: Ticket) -> usize {
-        // The last one nearly always.
-        let last = self.open.len().saturating_sub(1);
-        match self.open.get(last) {
-            Some(batch) if batch.ticket == ticket => last,
-            _ => self.open.partition_point(|batch| batch.ticket < ticket),
-        }
-    }
-
-    /// The batch, to enter an answer to it.
-    fn batch(&mut self, ticket: Ticket) -> &mut OpenBatch {
-        let place = self.place(ticket);
-        let batch = self.open.get_mut(place).filter(|batch| batch.ticket == ticket);
-        let batch = batch.expect("an event belongs to an open batch");
-        if !batch.has_answer {
-            batch.has_answer = true;
-            self.answered.push(ticket);
-        }
-        batch
-    }
-
-    /// Enters the outcomes of a group.
-    fn settle(&mut self, Pending { group, tickets, .. }: Pending, outcomes: Outcomes) {
-        if tickets.iter().all(|ticket| *ticket == tickets[0]) {
-            return self.enter(tickets[0], Settled { group, outcomes });
-        }
-        for ((change, outcome), ticket) in group.events.into_iter().zip(outcomes).zip(tickets) {
-            self.enter(ticket, Settled::one(change, outcome));
-        }
-    }
-
-    fn enter(&mut self, ticket: Ticket, settled: Settled) {
-        let batch = self.batch(ticket);
-        batch.events -= settled.outcomes.len();
-        batch.answer.settled.push(settled);
-    }
-
-    /// Enters an event that can't be written.
-    fn refuse(&mut self, ticket: Ticket, rejected: Rejected) {
-        let batch = self.batch(ticket);
-        batch.events -= 1;
-        batch.answer.refused.push(rejected);
-    }
-
-    /// Enters that an event of each of these batches is tried again later.
-    fn set_aside(&mut self, tickets: &[Ticket]) {
-        tickets.iter().for_each(|ticket| self.batch(*ticket).answer.set_aside += 1);
-    }
-
-    /// Says that all is written before it is.
-    fn boast(&self, ticket: Ticket, batch: &[Group]) {
-        let applied = |group| Settled::all(group, Outcome::Applied);
-        let settled = batch.iter().cloned().map(applied).collect();
-        self.replies.answer(ticket, vec![Written { settled, ..Written::default() }], false);
-    }
-
-    fn flush(&mut self) {
-        let mut ended = 0;
-        for ticket in std::mem::take(&mut self.answered) {
-            let place = self.place(ticket);
-            let OpenBatch { events, answer, has_answer, .. } = &mut self.open[place];
-            *has_answer = false;
-            let answer = std::mem::take(answer);
-            let is_boasted = is_planted(Bug::DeleteBeforeCommit);
-            let answers = if is_boasted { Vec::new() } else { vec![answer] };
-            self.replies.answer(ticket, answers, *events == 0);
-            ended += usize::from(*events == 0);
-        }
-        // Mostly the last one alone: those that are held are looked at when they end.
-        while self.open.last().is_some_and(|batch| batch.events == 0) {
-            self.open.pop();
-            ended -= 1;
-        }
-        if ended > 0 {
-            self.open.retain(|batch| batch.events > 0);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn after_a_wrong_guess_there_is_a_pause_that_doubles_until_one_is_right() {
-        let mut guesses = Guesses::default();
-        let mut pause = |right| {
-            guesses.note(right, 10);
-            (0..1_000).take_while(|_| !guesses.is_due()).count()
-        };
-        assert_eq!([10, 5, 4, 0, 0, 9, 0].map(&mut pause), [0, 0, 1, 2, 4, 0, 1]);
-        assert_eq!((0..20).map(|_| pause(0)).max(), Some(256), "and is bounded");
     }
 }

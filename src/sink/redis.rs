@@ -4,7 +4,6 @@
 //! DEL of its own: one forbidden key in a DEL of many spares them all, and in a cluster they live in different slots. Every reply is
 //! looked at.
 
-use std::collections::BTreeSet;
 use std::future::Future;
 
 use dataflows::graph::Invalidated;
@@ -26,15 +25,12 @@ pub mod second_delete;
 
 /// The cache as a lane meets it.
 pub trait Keys: Send {
-    /// Deletes the keys and leases of these drafts and returns how many keys existed.
+    /// Deletes the keys and leases of these drafts, each of them named once, and returns how many keys existed.
     ///
     /// # Errors
     ///
     /// [`CacheError`]; some may be deleted all the same.
-    fn delete(
-        &mut self,
-        drafts: &BTreeSet<&str>,
-    ) -> impl Future<Output = Result<u64, CacheError>> + Send;
+    fn delete(&mut self, drafts: &[&str]) -> impl Future<Output = Result<u64, CacheError>> + Send;
 }
 
 /// Serves an invalidation lane until its worker has no more.
@@ -47,11 +43,13 @@ pub async fn serve(
     while let Some(Job { ticket, batch }) = lane.jobs.recv().await {
         let skips =
             |outcome| outcome == Outcome::Duplicate && is_planted(Bug::DuplicateSkipsDelete);
-        let drafts: BTreeSet<&str> = batch
+        let mut drafts: Vec<&str> = batch
             .iter()
             .filter(|settled| !settled.outcomes.iter().all(|outcome| skips(*outcome)))
             .map(|settled| settled.group.draft_id())
             .collect();
+        drafts.sort_unstable();
+        drafts.dedup();
         let keys_deleted = delete(&mut keys, &drafts, &policy).await;
         policy.figures.iter().for_each(|figures| note_latencies(figures, &batch));
         let deletes = u64::try_from(drafts.len()).expect("a batch is small");
@@ -81,7 +79,7 @@ fn note_latencies(figures: &Figures, batch: &[Settled]) {
 /// Deletes the keys of these drafts and returns how many existed, holding for as long as the cache is away.
 ///
 /// Asked again after a failure, a DEL that had succeeded finds nothing, and one that had failed succeeds: both end well.
-async fn delete(keys: &mut impl Keys, drafts: &BTreeSet<&str>, policy: &OutagePolicy) -> u64 {
+async fn delete(keys: &mut impl Keys, drafts: &[&str], policy: &OutagePolicy) -> u64 {
     let mut outage = Outage::none(Server::Cache, policy);
     loop {
         match keys.delete(drafts).await {
@@ -108,7 +106,7 @@ impl Connection {
         Connection { config, open: None, one_by_one: false }
     }
 
-    async fn try_delete(&mut self, drafts: &BTreeSet<&str>) -> Result<u64, CacheError> {
+    async fn try_delete(&mut self, drafts: &[&str]) -> Result<u64, CacheError> {
         let keys: Vec<String> = drafts.iter().map(|draft| self.config.key.key(draft)).collect();
         let mut existed = 0;
         for keys in keys.chunks(self.config.batch_keys) {
@@ -153,7 +151,7 @@ impl Connection {
 }
 
 impl Keys for Connection {
-    async fn delete(&mut self, drafts: &BTreeSet<&str>) -> Result<u64, CacheError> {
+    async fn delete(&mut self, drafts: &[&str]) -> Result<u64, CacheError> {
         let deleted = self.try_delete(drafts).await;
         if deleted.is_err() {
             (self.open, self.one_by_one) = (None, false);

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dataflows::change::Rejected;
 use dataflows::effect::{Effect, Waker};
-use dataflows::graph::{Invalidated, Written};
+use dataflows::graph::Invalidated;
 use dataflows::latest::Group;
 use dataflows::outcome::Settled;
+use dataflows::written::Written;
 
 use crate::config::KeyTemplate;
 use crate::run::Servers;

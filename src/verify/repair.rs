@@ -90,7 +90,7 @@ impl Verify<'_> {
         let mut keys = Connection::new(self.config.cache.clone());
         let drafts: Vec<&str> = drafts.into_iter().collect();
         for drafts in drafts.chunks(self.config.cache.batch_keys) {
-            keys.delete(&drafts.iter().copied().collect()).await?;
+            keys.delete(drafts).await?;
         }
         Ok(())
     }

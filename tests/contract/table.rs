@@ -1,4 +1,4 @@
-//! The three statements.
+//! The statements.
 
 use super::*;
 
@@ -261,4 +261,19 @@ fn a_time_that_the_server_does_not_know_refuses_the_row() {
         assert!(matches!(failure, Failure::Refused { .. }), "{failure:?}");
     }
     assert_eq!(twin.memory("d1"), RowMemory::default());
+}
+
+#[test]
+fn rows_that_others_keep_locked_are_named_without_waiting_for_them() {
+    on_both(|twin| {
+        let drafts = ["d3", "nobody", "d2", "d1"];
+        let locked = twin.while_locked(&["d1", "d3"], |twin| twin.locked(&drafts));
+        assert_eq!(locked, [0, 3]);
+        assert_eq!(
+            twin.locked(&drafts),
+            NONE,
+            "and what was asked about is not locked by the question"
+        );
+        assert_eq!(twin.update(&[event((0, 1), 5, "a", "d1")]).unwrap(), [0]);
+    });
 }

@@ -1,6 +1,5 @@
 //! The table, the cache and the dead-letter topic, as the program's lanes meet them.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use contentflow::redis::CacheError;
@@ -104,6 +103,15 @@ impl Table for Wire {
         self.statement(Stage::Amend, move |world| amend(world, &amendments)).await
     }
 
+    async fn locked(&mut self, drafts: &[&str]) -> Result<Vec<usize>, Failure> {
+        let drafts: Vec<String> = drafts.iter().map(ToString::to_string).collect();
+        let locked = move |world: &mut World| {
+            let locked = std::mem::take(&mut world.locked);
+            Ok((0..drafts.len()).filter(|&index| locked.contains(&drafts[index])).collect())
+        };
+        self.statement(Stage::Read, locked).await
+    }
+
     fn disconnect(&mut self) {}
 }
 
@@ -203,7 +211,7 @@ fn amend(world: &mut World, amendments: &[Amended]) -> Result<Vec<usize>, Fault>
 }
 
 impl Keys for Wire {
-    async fn delete(&mut self, drafts: &BTreeSet<&str>) -> Result<u64, CacheError> {
+    async fn delete(&mut self, drafts: &[&str]) -> Result<u64, CacheError> {
         let away = || Err(CacheError::NoAnswer(DEADLINE));
         let drafts: Vec<String> = drafts.iter().map(ToString::to_string).collect();
         match self.send(Stage::Delete, Server::Cache).await {

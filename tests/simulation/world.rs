@@ -122,6 +122,8 @@ pub(crate) struct World {
     pub doomed: BTreeSet<usize>,
     pub group: Group,
     pub rows: BTreeMap<String, Row>,
+    /// Drafts whose rows somebody keeps locked, until it is asked which they are.
+    pub locked: BTreeSet<String>,
     pub cache: BTreeMap<String, String>,
     pub leases: BTreeMap<String, u64>,
     pub deleted_at: BTreeMap<String, u64>,
@@ -158,6 +160,7 @@ impl World {
             doomed: BTreeSet::new(),
             group: Group::new(history.partitions),
             rows: rows.collect(),
+            locked: BTreeSet::new(),
             cache: BTreeMap::new(),
             leases: BTreeMap::new(),
             deleted_at: BTreeMap::new(),
@@ -182,6 +185,10 @@ impl World {
         let is_out = self.outages.get(&server).is_some_and(|until| Instant::now() < *until);
         let reply = if is_out { Reply::Before } else { self.draw(stage, instance) };
         self.requests += 1;
+        if reply == Reply::Locked {
+            let World { chance, rows, .. } = self;
+            self.locked = rows.keys().filter(|_| chance.bool()).cloned().collect();
+        }
         self.meet(if is_out { "outage" } else { reply.name() }, stage);
         reply
     }

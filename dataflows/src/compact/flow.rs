@@ -8,7 +8,7 @@ use timely::dataflow::operators::Inspect;
 use timely::scheduling::Activator;
 
 use crate::Epoch;
-use crate::graph::Written;
+use crate::written::Written;
 
 /// How much is between `latest` and the answers of its writes, on one worker.
 #[derive(Clone, Default)]

@@ -1,4 +1,4 @@
-//! One connection to PostgreSQL and its three statements.
+//! One connection to PostgreSQL and its statements.
 
 use std::error::Error;
 use std::future::Future;
@@ -28,6 +28,7 @@ struct Open {
     update: Statement,
     read: Statement,
     amend: Statement,
+    locked: Statement,
 }
 
 impl Session {
@@ -106,6 +107,12 @@ impl Table for Session {
         Ok(rows.iter().map(ordinal).collect())
     }
 
+    async fn locked(&mut self, drafts: &[&str]) -> Result<Vec<usize>, Failure> {
+        let ordinals: Vec<i32> = (0..).take(drafts.len()).collect();
+        let rows = self.query(|open| &open.locked, &[&ordinals, &drafts]).await?;
+        Ok(rows.iter().map(ordinal).collect())
+    }
+
     fn disconnect(&mut self) {
         self.open = None;
     }
@@ -132,11 +139,12 @@ impl Open {
                 client.prepare(&update_sql(table, id_type)).await?,
                 client.prepare(&read_sql(table, id_type)).await?,
                 client.prepare(&amend_sql(table, id_type)).await?,
+                client.prepare(&locked_sql(table, id_type)).await?,
             ))
         };
-        let (update, read, amend) =
+        let (update, read, amend, locked) =
             setup.await.map_err(|error: tokio_postgres::Error| Failure::Out(error.into()))?;
-        Ok(Open { client, update, read, amend })
+        Ok(Open { client, update, read, amend, locked })
     }
 }
 
@@ -362,6 +370,17 @@ fn amend_sql(table: &str, id_type: &str) -> String {
                 OR (d.content_event_offset, d.content_event_partition) = (b.applied_offset, b.applied_partition))
            AND d.content_older_positions IS NOT DISTINCT FROM nullif(($18::int8[])[b.seen + 1 : b.new], '{{}}')
          RETURNING b.n"
+    )
+}
+
+/// What can be locked at once, as an UPDATE would, is locked until the end of the statement; told is the rest. The ordinals in their order.
+fn locked_sql(table: &str, id_type: &str) -> String {
+    let rows = format!(
+        "FROM unnest($1::int4[], $2::text[]::{id_type}[]) AS b (n, draft) JOIN {table} AS d ON d.event_draft_id = b.draft"
+    );
+    format!(
+        "WITH free AS (SELECT b.n {rows} FOR NO KEY UPDATE OF d SKIP LOCKED)
+         SELECT b.n {rows} WHERE b.n NOT IN (SELECT n FROM free) ORDER BY b.n"
     )
 }
 

@@ -1,16 +1,17 @@
-//! The draft table as a lane meets it: three statements, and the two paths that are made of them.
+//! The draft table as a lane meets it: its statements, and the two paths that are made of them.
 
 use std::future::Future;
 
 use dataflows::change::Change;
 use dataflows::latest::Group;
-use dataflows::outcome::Outcomes;
+use dataflows::outcome::{Outcome, Outcomes};
 use dataflows::planted::{Bug, is_planted};
 use dataflows::row::{Judgement, RowMemory, judge};
+use smallvec::smallvec;
 
 use super::failure::Failure;
 
-/// The three statements, each a transaction of its own, on a connection that is made when it is needed.
+/// The statements, each a transaction of its own, on a connection that is made when it is needed.
 ///
 /// Rows and events are named by their index in the argument. A [`Failure`] means that nothing of the statement took effect, but
 /// for [`Failure::Out`], which leaves that open. The statements keep the rule of [`dataflows::row`] by themselves, so that one
@@ -34,6 +35,13 @@ pub trait Table: Send {
     fn amend(
         &mut self,
         amendments: &[Amendment<'_>],
+    ) -> impl Future<Output = Result<Vec<usize>, Failure>> + Send;
+
+    /// Which of these drafts' rows other transactions keep locked, found out without waiting for any. What does not let itself be locked for
+    /// another reason may be among them.
+    fn locked(
+        &mut self,
+        drafts: &[&str],
     ) -> impl Future<Output = Result<Vec<usize>, Failure>> + Send;
 
     /// Drops the connection; the next statement makes a new one.
@@ -94,8 +102,6 @@ pub enum Path {
 /// What became of one group.
 #[derive(Debug)]
 pub enum Verdict {
-    /// Its only event is durable, and the row holds its images.
-    Applied,
     /// One durable outcome for each event.
     Settled(Outcomes),
     /// Not settled by this statement; the row must be judged.
@@ -104,6 +110,13 @@ pub enum Verdict {
     Incomplete,
     /// There is no row with that id.
     NoSuchRow,
+}
+
+impl Verdict {
+    /// The outcomes, if there are any.
+    pub fn settled(self) -> Option<Outcomes> {
+        if let Verdict::Settled(outcomes) = self { Some(outcomes) } else { None }
+    }
 }
 
 /// Sends a part down its path. One verdict for each group, in their order.
@@ -125,12 +138,13 @@ pub async fn write(
 
 async fn update(table: &mut impl Table, groups: &[&Group]) -> Result<Vec<Verdict>, Failure> {
     let events: Vec<&Change> = groups.iter().map(|group| &group.events[0]).collect();
+    let applied = || Verdict::Settled(smallvec![Outcome::Applied]);
     let mut verdicts: Vec<Verdict> = groups.iter().map(|_| Verdict::Undecided).collect();
     if is_planted(Bug::ZeroRowsIsApplied) {
-        verdicts.fill_with(|| Verdict::Applied);
+        verdicts.fill_with(applied);
     }
     for written in table.update(&events).await? {
-        verdicts[written] = Verdict::Applied;
+        verdicts[written] = applied();
     }
     Ok(verdicts)
 }

@@ -6,7 +6,7 @@
 //!
 //! One task for the whole process, with a connection of its own.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -67,7 +67,7 @@ impl SecondDeletes {
     }
 
     /// Notes drafts whose first DEL was answered just now.
-    pub async fn note(&self, drafts: &BTreeSet<&str>) {
+    pub async fn note(&self, drafts: &[&str]) {
         let drafts: Vec<String> = drafts.iter().map(|draft| (*draft).to_owned()).collect();
         self.pending.fetch_add(drafts.len(), Ordering::Relaxed);
         let batch = Batch { due: Instant::now() + self.after, drafts };
@@ -130,7 +130,7 @@ impl Eraser {
     }
 
     async fn delete(&self, batch: Batch, connection: &mut Connection) {
-        let drafts = batch.drafts.iter().map(String::as_str).collect();
+        let drafts: Vec<&str> = batch.drafts.iter().map(String::as_str).collect();
         super::delete(connection, &drafts, &self.policy).await;
         self.pending.fetch_sub(batch.drafts.len(), Ordering::Relaxed);
     }
