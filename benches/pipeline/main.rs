@@ -185,6 +185,7 @@ fn measure(servers: &mut Servers, settings: &Settings) -> anyhow::Result<Results
         say(&format!("round {round} of {rounds}"));
         let consume = consume::measure(servers, events.len())?;
         results.note("consume_per_s", consume.per_s);
+        results.note("consume_us", consume.own_us);
         results.note("consume_machine_us", consume.machine_us);
         if settings.measures("limits") {
             measure_limits(servers, &events, consume, &mut results)?;
@@ -212,6 +213,7 @@ fn measure_limits(
 ) -> anyhow::Result<()> {
     let (delete, parse) = (delete::measure(servers, events.len())?, parse::measure(events)?);
     results.note("delete_per_s", delete.per_s);
+    results.note("delete_us", delete.own_us);
     results.note("delete_machine_us", delete.machine_us);
     results.note("parse_per_s", parse.per_s);
     results.note("parse_us", parse.own_us);
@@ -245,6 +247,7 @@ fn measure_whole(
         unreachable!("each had its turn")
     };
     results.note("bare_update_per_s", bare.per_s);
+    results.note("bare_update_us", bare.own_us);
     results.note("bare_update_machine_us", bare.machine_us);
     results.note("rival_per_s", rival.per_s);
     results.note("rival_machine_us", rival.machine_us);
@@ -270,6 +273,14 @@ fn note_bounds(consume: Taken, results: &mut Results) {
     let all = consume.machine_us + parse + delete + update;
     results.note("limits_machine_us", all);
     results.note("end_to_end_bound", update / all);
+    let of_client = ["dataflow_cpu_us_w2", "delete_us", "bare_update_us", "rival_cpu_us"];
+    if let [Some(graph), Some(delete), Some(update), Some(rival)] =
+        of_client.map(|name| results.last(name))
+    {
+        let parts = consume.own_us + graph + delete + update;
+        results.note("parts_us", parts);
+        results.note("parts_ratio", parts / rival);
+    }
     if results.last("replay_per_s").is_some() {
         let by_draft = (delete + update) / ratio(replay::EVENTS_A_DRAFT, 1);
         let all = consume.machine_us + parse + by_draft;

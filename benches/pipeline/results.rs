@@ -47,7 +47,7 @@ const fn cost(
 }
 
 /// In the order of the table.
-const METRICS: [Metric; 44] = [
+const METRICS: [Metric; 49] = [
     rate("consume_per_s", "Kafka client alone", "records/s"),
     rate("delete_per_s", "DELs alone, lease and key", "drafts/s"),
     rate("parse_per_s", "JSON parser alone, 1 thread", "events/s"),
@@ -66,6 +66,11 @@ const METRICS: [Metric; 44] = [
     cost("rival_cpu_us", "CPU, hand-written loop", "us/event", 2),
     cost("cpu_us_per_event", "CPU, end to end", "us/event", 2),
     cost("cpu_ratio", "CPU, end to end / loop", "", 2),
+    cost("consume_us", "CPU, Kafka client alone", "us/record", 2),
+    cost("delete_us", "CPU, client of the DELs alone", "us/draft", 2),
+    cost("bare_update_us", "CPU, client of the bare UPDATE", "us/row", 2),
+    cost("parts_us", "CPU, these and the dataflow", "us/event", 2),
+    cost("parts_ratio", "CPU, these and the dataflow / loop", "", 2),
     cost("consume_machine_us", "machine, Kafka client alone", "us/record", 2),
     cost("parse_us", "machine, JSON parser alone", "us/event", 2),
     cost("delete_machine_us", "machine, DELs alone", "us/draft", 2),
@@ -125,7 +130,7 @@ impl Results {
         let metric = METRICS.iter().find(|metric| metric.name == name);
         let metric = metric.expect("every number is in the table");
         let Metric { about, unit, digits, .. } = metric;
-        let line = format!("  {about:<31} {:>12} {unit}", shown(value, *digits));
+        let line = format!("  {about:<34} {:>12} {unit}", shown(value, *digits));
         say(line.trim_end());
         self.rounds.entry(name).or_default().push(value);
     }
@@ -163,14 +168,14 @@ impl Results {
             text("librdkafka"),
             text("profile"),
         )?;
-        writeln!(out, "  {:<31} {:>12} {:>12}", "", "median", "best")?;
+        writeln!(out, "  {:<34} {:>12} {:>12}", "", "median", "best")?;
         for (Metric { about, unit, better, digits, .. }, values) in self.measured() {
             let (median, best) = (median(values), best(values, *better));
             let (median, best) = (shown(median, *digits), shown(best, *digits));
             writeln!(
                 out,
                 "{}",
-                format!("  {about:<31} {median:>12} {best:>12}  {unit}").trim_end()
+                format!("  {about:<34} {median:>12} {best:>12}  {unit}").trim_end()
             )?;
         }
         let path = path();
