@@ -57,6 +57,24 @@ fn e10_among_thousands_of_locked_rows_the_others_go_on() {
     assert!(world.dead_letters().is_empty(), "no valid event is given up for a lock");
 }
 
+#[test]
+fn a_table_that_somebody_locks_is_waited_for() {
+    let world = World::new("locked-table");
+    let drafts: Vec<String> = (0..500).map(|number| format!("d{number}")).collect();
+    world.drafts(&drafts);
+    let blocker = world.database.session();
+    blocker.sql("BEGIN; LOCK TABLE event_drafts IN EXCLUSIVE MODE");
+    world.publish(drafts.iter().map(|draft| event(draft, &format!("job-of-{draft}")).on(0)));
+    let running = world.start(&["run", "--until-caught-up", "--report", "json"]);
+    eventually("it waits for the table", || world.database.somebody_waits());
+    meanwhile("nothing is given up", || world.committed().is_empty());
+    blocker.sql("COMMIT");
+
+    assert_eq!(running.wait().report().outcomes(), [500, 500, 0, 0, 0, 0]);
+    assert_eq!(world.rows_with_images(), 500);
+    assert!(world.dead_letters().is_empty());
+}
+
 /// As configured by nobody: each of the events is an epoch of its own, and far more of them pass than may be under way.
 #[test]
 fn e10_what_comes_behind_a_locked_row_goes_on_however_many_epochs_it_takes() {

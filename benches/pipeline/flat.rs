@@ -59,6 +59,8 @@ pub(crate) fn measure(
     let drafts = Events::generate(slice)?;
     let running = Running::start(servers, &kafka.topic, &kafka.group)?;
     let offsets = Offsets::new(&kafka)?;
+    // Stopped while it connects, it would find that no broker has answered.
+    offsets.await_member(&running)?;
     for number in 1..=slices {
         // The first slice finds a process that has just begun, the others one that has been idle.
         signal(&running, "STOP")?;
@@ -69,7 +71,7 @@ pub(crate) fn measure(
         let before = snapshot(running.id()).context("the process is gone")?;
         let began = Instant::now();
         signal(&running, "CONT")?;
-        offsets.await_end(began)?;
+        offsets.await_end(&running, began)?;
         let elapsed = began.elapsed();
         let Snapshot { cpu, rss_kb } = snapshot(running.id()).context("the process is gone")?;
         let (table_mb, hot) = table(servers)?;
@@ -130,10 +132,24 @@ impl Offsets {
         Ok(ends)
     }
 
+    /// Waits until the process is a member of its group.
+    fn await_member(&self, running: &Running) -> anyhow::Result<()> {
+        let is_stable = || -> anyhow::Result<bool> {
+            let groups = self.consumer.fetch_group_list(Some(&self.kafka.group), ANSWER)?;
+            Ok(groups.groups().iter().any(|group| group.state() == "Stable"))
+        };
+        while !is_stable()? {
+            snapshot(running.id()).context("the process is gone")?;
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
     /// Waits until everything there is has been committed.
-    fn await_end(&self, since: Instant) -> anyhow::Result<()> {
+    fn await_end(&self, running: &Running, since: Instant) -> anyhow::Result<()> {
         let ends = self.ends()?;
         while self.consumer.committed_offsets(ends.clone(), ANSWER)? != ends {
+            snapshot(running.id()).context("the process is gone")?;
             ensure!(since.elapsed() < OVERDUE, "a slice is not through after {OVERDUE:?}");
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -6,7 +6,8 @@
 //! read, judged, and amended if they are still as they were read. Every statement is a
 //! transaction of its own: nothing ties the rows of a batch together, and the guard makes repeating any of them harmless.
 //!
-//! What the database refuses is bisected until the offending rows stand alone; what it cannot do now is retried or held.
+//! What the database refuses is bisected until the offending rows stand alone. Rows that others keep locked are asked for and held, alone; what
+//! the database cannot do now is retried.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -210,7 +211,8 @@ impl<T: Table> Writer<T> {
 
     /// Holds what is locked of a batch that has not been written yet. Returns the rest.
     async fn hold_locked(&mut self, ticket: Ticket, batch: Vec<Group>) -> Vec<Group> {
-        let locked = self.locked(batch.iter()).await;
+        // Where that cannot be found out, the statement itself will.
+        let locked = self.locked(batch.iter()).await.unwrap_or_default();
         let (held, free) = part(batch, &locked);
         for group in held {
             self.try_later(Pending::new(group, ticket, self.retry.backoff));
@@ -286,9 +288,7 @@ impl<T: Table> Writer<T> {
                 self.part_locked(path, groups, parts).await
             }
             // A statement that failed says nothing about any single row of it.
-            Err(_) if groups.len() > 1 => {
-                parts.extend(Part { path, groups }.halves());
-            }
+            Err(_) if groups.len() > 1 => parts.extend(Part { path, groups }.halves()),
             Err(NotWritten::Refused { .. }) if groups.iter().any(|it| self.lacks(it)) => {
                 self.incomplete.extend(groups.into_iter().map(|pending| (pending, None)));
             }
@@ -313,26 +313,32 @@ impl<T: Table> Writer<T> {
 
     /// Holds the groups whose rows are locked; the others go on.
     async fn part_locked(&mut self, path: Path, groups: Vec<Pending>, parts: &mut Vec<Part>) {
-        let locked = self.locked(groups.iter().map(|pending| &pending.group)).await;
-        if locked.is_empty() {
-            // Not any more, or it is no row that is locked.
-            parts.extend(Part { path, groups }.halves());
-            return;
+        match self.locked(groups.iter().map(|pending| &pending.group)).await {
+            Ok(locked) if !locked.is_empty() => {
+                let (held, groups) = part(groups, &locked);
+                held.into_iter().for_each(|pending| self.try_later(pending));
+                parts.push(Part { path, groups });
+            }
+            // It is the whole table that is locked, and nothing of it can be written.
+            Err(Failure::Locked(_)) => parts.push(Part { path, groups }),
+            // No row is locked any more, or something else is; or the question failed for a reason that the halves will meet, too.
+            _ => parts.extend(Part { path, groups }.halves()),
         }
-        let (held, groups) = part(groups, &locked);
-        held.into_iter().for_each(|pending| self.try_later(pending));
-        parts.push(Part { path, groups });
     }
 
     /// Which of these groups' rows are locked.
-    async fn locked(&mut self, groups: impl Iterator<Item = &Group>) -> Vec<usize> {
+    async fn locked(
+        &mut self,
+        groups: impl Iterator<Item = &Group>,
+    ) -> Result<Vec<usize>, Failure> {
+        // Noted as a question that the database has not answered yet.
+        let _asked = Outage::none(Server::Database, &self.policy);
         let drafts: Vec<&str> = groups.map(Group::draft_id).collect();
-        let locked = self.table.locked(&drafts).await.unwrap_or_else(|_failure| {
-            // Whatever is the matter, the next statement meets it, too.
+        let locked = self.table.locked(&drafts).await;
+        if matches!(locked, Err(Failure::Out(_))) {
             self.table.disconnect();
-            Vec::new()
-        });
-        self.meets_locks = !locked.is_empty();
+        }
+        self.meets_locks = locked.as_ref().is_ok_and(|locked| !locked.is_empty());
         locked
     }
 
