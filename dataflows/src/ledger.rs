@@ -63,6 +63,7 @@ impl Page {
                 busy: usize::from(self.set_aside == 0),
                 held: usize::from(self.set_aside > 0),
                 records,
+                // Those that are left may be others than those that were set aside. Then they are few, and have more than they are counted for.
                 bytes: if records > self.set_aside { self.bytes } else { self.set_aside_bytes },
             },
         }
