@@ -138,7 +138,9 @@ impl Offsets {
             let groups = self.consumer.fetch_group_list(Some(&self.kafka.group), ANSWER)?;
             Ok(groups.groups().iter().any(|group| group.state() == "Stable"))
         };
+        let since = Instant::now();
         while !is_stable()? {
+            ensure!(since.elapsed() < ANSWER, "the process joins no group within {ANSWER:?}");
             snapshot(running.id()).context("the process is gone")?;
             std::thread::sleep(Duration::from_millis(100));
         }

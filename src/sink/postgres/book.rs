@@ -58,11 +58,7 @@ impl Book {
     }
 
     /// Enters the outcomes of groups that are all of one batch.
-    pub(super) fn settle_all(
-        &mut self,
-        ticket: Ticket,
-        settled: impl ExactSizeIterator<Item = Settled>,
-    ) {
+    pub(super) fn settle_all(&mut self, ticket: Ticket, settled: impl Iterator<Item = Settled>) {
         let batch = self.batch(ticket);
         let before = batch.answer.settled.len();
         batch.answer.settled.extend(settled);
