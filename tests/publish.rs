@@ -1,10 +1,10 @@
 //! The reference publisher.
 
 use std::io::Cursor;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use contentflow::generate::{Generator, Mix};
-use contentflow::publish::{self, PublishError};
+use contentflow::publish::{self, PublishError, Publisher};
 
 use crate::support::Corner;
 
@@ -93,6 +93,25 @@ fn a_rate_is_kept() {
     publish::publish_generated(&corner.config.kafka, mix, Some(500), &mut |_| ()).unwrap();
     let seconds = started.elapsed().as_secs_f64();
     assert!((1.9..4.0).contains(&seconds), "{seconds} s for two seconds of events");
+}
+
+/// How long this thread has been on a processor.
+fn on_cpu() -> Duration {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(told.split(' ').next().unwrap().parse().unwrap())
+}
+
+#[test]
+fn who_waits_for_the_next_event_does_not_keep_a_processor_busy() {
+    let corner = Corner::new("idle", 1);
+    let publisher = Publisher::new(&corner.config.kafka).unwrap();
+    let (began, before) = (Instant::now(), on_cpu());
+    // As at a thousand events a second: never a whole millisecond, which is what the client counts in.
+    while began.elapsed() < Duration::from_secs(1) {
+        publisher.idle(Duration::from_micros(900));
+    }
+    let busy = on_cpu() - before;
+    assert!(busy < Duration::from_millis(500), "{busy:?} of a second");
 }
 
 #[test]

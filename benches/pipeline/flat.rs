@@ -19,7 +19,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::bare_update;
 use super::events::Events;
-use super::process::{Snapshot, snapshot};
+use super::process::{Snapshot, Taken, snapshot};
 use super::program::Running;
 use super::results::{per_second, ratio, us_per_event};
 use super::servers::{PARTITIONS, Servers, mix};
@@ -33,8 +33,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 pub(crate) struct Slice {
     /// Events until its end.
     pub(crate) events: u64,
-    /// Rows a second of the bare UPDATE, just before.
-    pub(crate) bare_per_s: f64,
+    /// The bare UPDATE, just before.
+    pub(crate) bare: Taken,
     pub(crate) events_per_s: f64,
     pub(crate) cpu_us_per_event: f64,
     /// The memory of the process at its end.
@@ -67,7 +67,7 @@ pub(crate) fn measure(
         let start_ms = mix(slice).start_ms + 1_000_000_000 * i64::try_from(number)?;
         let mix = Mix { seed: number, start_ms, ..mix(slice) };
         publish::publish_generated(&kafka, mix, None, &mut |_sent| {})?;
-        let bare_per_s = bare_update::update_all(servers, &drafts)?.per_s;
+        let bare = bare_update::update_all(servers, &drafts)?;
         let before = snapshot(running.id()).context("the process is gone")?;
         let began = Instant::now();
         signal(&running, "CONT")?;
@@ -77,7 +77,7 @@ pub(crate) fn measure(
         let (table_mb, hot) = table(servers)?;
         each(Slice {
             events: number * slice,
-            bare_per_s,
+            bare,
             events_per_s: per_second(slice, elapsed),
             cpu_us_per_event: us_per_event(cpu.saturating_sub(before.cpu), slice),
             rss_mb: ratio(rss_kb, 1024),

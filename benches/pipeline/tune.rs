@@ -1,5 +1,8 @@
-//! Does `contentflow tune` find what is best? The whole grid, measured exhaustively, and several searches with their usual budget, in one run: how far
-//! what a search recommends is from the best of the grid, both by the rates of the exhaustive measurement.
+//! Does `contentflow tune` find what is best? After each search, the whole grid is measured exhaustively with what was recommended as what is configured, which is
+//! measured in each round, as the best few are.
+//!
+//! The best of several medians is in part the luckiest. So the rounds are halved: what is the best in one half is compared with what was recommended in the
+//! other, round by round, and the other way round; what a slow quarter of an hour does to a round hits both.
 //!
 //! `TUNE` holds more flags for both, such as `--epoch-records 10000,20000`.
 
@@ -13,12 +16,12 @@ use serde_json::Value;
 use super::program;
 use super::servers::Servers;
 
-/// What was found.
+/// What a search has found, beside the grid.
 pub(crate) struct Found {
+    recommended: Settings,
+    seconds: f64,
     /// Every point of the grid, the fastest first.
     grid: Vec<Point>,
-    /// What each search recommends, with the seconds that it took.
-    searches: Vec<(Settings, f64)>,
 }
 
 /// Settings by their keys.
@@ -26,12 +29,12 @@ type Settings = Vec<(&'static str, u64)>;
 
 struct Point {
     settings: Settings,
-    events_per_s: f64,
-    spread: f64,
+    /// Events a second, round by round.
+    rates: Vec<f64>,
 }
 
-/// Runs so many searches, half of them before the grid is measured and half of them after it.
-pub(crate) fn measure(servers: &Servers, searches: u64) -> anyhow::Result<Found> {
+/// Runs so many searches.
+pub(crate) fn measure(servers: &Servers, searches: u64) -> anyhow::Result<Vec<Found>> {
     let more = std::env::var("TUNE").unwrap_or_default();
     let more: Vec<&str> = more.split_whitespace().collect();
     let topic = &servers.config.kafka.topic;
@@ -40,22 +43,24 @@ pub(crate) fn measure(servers: &Servers, searches: u64) -> anyhow::Result<Found>
         let (report, _usage, _log) = program::run(servers, topic, &arguments)?;
         Ok(report)
     };
-    let (mut grid, mut found) = (None, Vec::new());
-    for turn in 0..=searches {
-        if turn == searches / 2 {
-            super::say("the whole grid");
-            let report = tune(&["--exhaustive"])?;
-            let measured = report["measured"].as_array().context("no table")?;
-            grid = Some(measured.iter().map(point).collect::<anyhow::Result<Vec<_>>>()?);
-        }
-        if turn < searches {
-            super::say(&format!("search {} of {searches}", turn + 1));
-            let report = tune(&[])?;
-            let seconds = report["elapsed_s"].as_f64().context("no time")?;
-            found.push((settings(&report["chosen"])?, seconds));
-        }
-    }
-    Ok(Found { grid: grid.context("the grid was not measured")?, searches: found })
+    let search = |number: u64| {
+        super::say(&format!("search {number} of {searches}"));
+        let report = tune(&[])?;
+        super::say("the whole grid");
+        // As a user would: what is to be pasted is pasted.
+        let mut pasted = tempfile::NamedTempFile::new()?;
+        pasted
+            .write_all(report["configuration"].as_str().context("no configuration")?.as_bytes())?;
+        let pasted = pasted.path().to_str().context("a strange directory for temporary files")?;
+        let grid = tune(&["--exhaustive", "--config", pasted])?;
+        let measured = grid["measured"].as_array().context("no table")?;
+        Ok(Found {
+            recommended: settings(&report["chosen"])?,
+            seconds: report["elapsed_s"].as_f64().context("no time")?,
+            grid: measured.iter().map(point).collect::<anyhow::Result<_>>()?,
+        })
+    };
+    (1..=searches).map(search).collect()
 }
 
 fn settings(object: &Value) -> anyhow::Result<Settings> {
@@ -67,37 +72,58 @@ fn settings(object: &Value) -> anyhow::Result<Settings> {
 }
 
 fn point(object: &Value) -> anyhow::Result<Point> {
-    let number = |key: &str| object[key].as_f64().context("a number is missing");
-    let (events_per_s, spread) = (number("events_per_s")?, number("spread")?);
-    Ok(Point { settings: settings(object)?, events_per_s, spread })
+    let rates = object["rates_per_s"].as_array().context("no rates")?;
+    let rates = rates.iter().map(|rate| rate.as_f64().context("no rate"));
+    Ok(Point { settings: settings(object)?, rates: rates.collect::<anyhow::Result<_>>()? })
 }
 
 impl Found {
-    /// The best of the grid, and what each search recommends as a part of that.
-    pub(crate) fn write(&self, out: &mut impl Write) -> anyhow::Result<()> {
-        let best = self.grid.first().context("the grid is empty")?;
-        let shown = |settings: &Settings| {
-            let parts = settings.iter().map(|(key, value)| format!("{key} {value}"));
-            parts.collect::<Vec<_>>().join(", ")
-        };
-        let spreads: Vec<f64> = self.grid.iter().map(|point| point.spread).collect();
+    /// What the recommended settings reach of the best of the grid, and in how many rounds both were measured.
+    fn reached(&self) -> anyhow::Result<(f64, usize)> {
+        let recommended = self.grid.iter().find(|point| point.settings == self.recommended);
+        let recommended = &recommended.context("what is configured was not measured")?.rates;
+        let rounds = recommended.len();
+        // The others were left behind by more than what counts as close.
+        let in_all: Vec<&Vec<f64>> =
+            self.grid.iter().map(|point| &point.rates).filter(|it| it.len() == rounds).collect();
+        let halves = [0, 1].map(|half| {
+            let skilled = |rates: &[f64]| median(&every_second(rates, half));
+            let best = in_all.iter().max_by(|a, b| skilled(a).total_cmp(&skilled(b)));
+            let pairs = recommended.iter().zip(*best.expect("what is recommended is in it"));
+            let parts: Vec<f64> = pairs.map(|(one, other)| one / other).collect();
+            median(&every_second(&parts, 1 - half))
+        });
+        Ok((halves.iter().sum::<f64>() / 2.0, rounds))
+    }
+}
+
+fn every_second(values: &[f64], from: usize) -> Vec<f64> {
+    values.iter().skip(from).step_by(2).copied().collect()
+}
+
+/// What each search recommends, and what that reaches of the best of the grid.
+pub(crate) fn write(found: &[Found], out: &mut impl Write) -> anyhow::Result<()> {
+    let shown = |settings: &Settings| {
+        let parts = settings.iter().map(|(key, value)| format!("{key} {value}"));
+        parts.collect::<Vec<_>>().join(", ")
+    };
+    writeln!(
+        out,
+        "| of the best | seconds | recommended | points | rounds | fastest median |\n|---:|---:|---|---:|---:|---|"
+    )?;
+    let mut all = Vec::new();
+    for search in found {
+        let (reached, rounds) = search.reached()?;
+        all.push(reached);
         writeln!(
             out,
-            "{} points, {:.0} events/s at best with {}; spread of a point: {:.1} %\n\n| of the best | seconds | recommended |\n|---:|---:|---|",
-            self.grid.len(),
-            best.events_per_s,
-            shown(&best.settings),
-            100.0 * median(&spreads),
+            "| {reached:.3} | {:.0} | {} | {} | {rounds} | {} |",
+            search.seconds,
+            shown(&search.recommended),
+            search.grid.len(),
+            shown(&search.grid.first().context("the grid is empty")?.settings),
         )?;
-        let mut reached = Vec::new();
-        for (settings, seconds) in &self.searches {
-            let point = self.grid.iter().find(|point| point.settings == *settings);
-            let point = point.context("a search recommends what the grid does not have")?;
-            reached.push(point.events_per_s / best.events_per_s);
-            let part = point.events_per_s / best.events_per_s;
-            writeln!(out, "| {part:.3} | {seconds:.0} | {} |", shown(settings))?;
-        }
-        writeln!(out, "\nmedian: {:.3} of the best", median(&reached))?;
-        Ok(())
     }
+    writeln!(out, "\nmedian: {:.3} of the best", median(&all))?;
+    Ok(())
 }
