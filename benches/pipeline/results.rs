@@ -47,7 +47,7 @@ const fn cost(
 }
 
 /// In the order of the table.
-const METRICS: [Metric; 49] = [
+const METRICS: [Metric; 52] = [
     rate("consume_per_s", "Kafka client alone", "records/s"),
     rate("delete_per_s", "DELs alone, lease and key", "drafts/s"),
     rate("parse_per_s", "JSON parser alone, 1 thread", "events/s"),
