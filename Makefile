@@ -2,7 +2,7 @@
 # others.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test screenshots race bench versus stages poison flat tune watched million chaos freeze lint up down clean
+.PHONY: help demo test screenshots race bench versus stages flame poison flat tune watched million chaos freeze lint up down clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ versus: ## this build beside others of the program, a run and two replays of eac
 
 stages: ## the pure stages one by one, on one thread
 	cargo bench --locked --bench stages
+
+flame: ## where the CPU time of a run and of a replay goes: the flame graphs in docs/images (wants perf and inferno)
+	dev/stack deps
+	dev/flame
 
 poison: ## throughput where the database refuses some of the rows, beside a clean run
 	dev/stack deps
