@@ -134,12 +134,13 @@ impl Offsets {
 
     /// Waits until the process is a member of its group.
     fn await_member(&self, running: &Running) -> anyhow::Result<()> {
-        let is_stable = || -> anyhow::Result<bool> {
-            let groups = self.consumer.fetch_group_list(Some(&self.kafka.group), ANSWER)?;
-            Ok(groups.groups().iter().any(|group| group.state() == "Stable"))
+        // A coordinator that has just begun may not know its groups yet.
+        let is_stable = || {
+            let groups = self.consumer.fetch_group_list(Some(&self.kafka.group), ANSWER);
+            groups.is_ok_and(|all| all.groups().iter().any(|group| group.state() == "Stable"))
         };
         let since = Instant::now();
-        while !is_stable()? {
+        while !is_stable() {
             ensure!(since.elapsed() < ANSWER, "the process joins no group within {ANSWER:?}");
             snapshot(running.id()).context("the process is gone")?;
             std::thread::sleep(Duration::from_millis(100));
