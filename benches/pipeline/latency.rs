@@ -91,9 +91,12 @@ pub(crate) fn measure_bare(servers: &mut Servers, rate: Option<u64>) -> anyhow::
     while settled.elapsed() < Duration::from_secs(2) {
         drop(consumer.poll(Duration::from_millis(100)));
     }
+    // What comes late at first, all that is behind it does.
+    let warm_up = rate.unwrap_or_default() * WARM_UP;
+    let events = events(servers, warm_up + BARE_EVENTS)?;
     let mut latencies = Vec::new();
     let start = Instant::now();
-    for (number, event) in (1..).zip(events(servers, BARE_EVENTS)?) {
+    for (number, event) in (1..).zip(events) {
         let due = rate.map(|rate| start + Duration::from_secs_f64(ratio(number, rate)));
         if let Some(due) = due {
             sleep_until(due, &publisher);
@@ -119,7 +122,7 @@ pub(crate) fn measure_bare(servers: &mut Servers, rate: Option<u64>) -> anyhow::
         })?;
         latencies.push(began.elapsed());
     }
-    Ok(percentiles(latencies))
+    Ok(percentiles(latencies.split_off(usize::try_from(warm_up)?)))
 }
 
 /// A new topic for each measurement: an older event of a draft would delete its key too early.
