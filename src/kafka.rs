@@ -156,6 +156,16 @@ pub fn complain(error: &rdkafka::error::KafkaError, reason: &str) {
     tracing::warn!(%error, reason, "kafka");
 }
 
+/// The topic of which a line of the client's log says that its id has changed from one to another. Nothing else tells: a topic that
+/// is deleted and made again is read on from the old position. The client fetches by the topic's id, and so finds out before the
+/// first record of the new topic; its line, which comes with `debug = metadata`, stands in the queue before that record.
+pub fn made_again(message: &str) -> Option<&str> {
+    const NONE: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+    let (before, ids) = message.split_once(" changed id from ")?;
+    let (_, topic) = before.rsplit_once("Topic ")?;
+    (!ids.starts_with(NONE)).then_some(topic)
+}
+
 impl ProducerContext for Complaints {
     type DeliveryOpaque = ();
 
@@ -314,6 +324,19 @@ mod tests {
              refused (after 0ms in state CONNECT)",
         );
         assert_eq!(complaints.last(), "Connect to ipv4#127.0.0.1:1 failed: Connection refused");
+    }
+
+    #[test]
+    fn the_first_id_of_a_topic_is_no_change() {
+        let line = |topic: &str, old: &str| {
+            format!("[thrd:main]: Topic {topic} changed id from {old} to x1vF0B7vQVSAS7Fvrkr8_A")
+        };
+        let (none, some) = ("AAAAAAAAAAAAAAAAAAAAAA", "PRv0Zz4lTcmUyHgOkGHRkQ");
+        assert_eq!(made_again(&line("t", some)), Some("t"));
+        assert_eq!(made_again(&line("tt", some)), Some("tt"));
+        assert_eq!(made_again(&line("t", none)), None);
+        let other = "[thrd:main]: Topic t partition count changed from 1 to 2";
+        assert_eq!(made_again(other), None);
     }
 
     #[test]

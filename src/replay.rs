@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use dataflows::compact::Compaction;
 use dataflows::graph::Rules;
 use dataflows::held::Held;
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError as ClientError;
 use tokio::runtime::Runtime;
 
@@ -131,7 +132,7 @@ pub fn replay(
     let servers = servers(config, table, options, &abort, runtime)?;
     let second_deletes = servers.second_deletes.clone();
     let rows = Arc::new(AtomicU64::new(0));
-    let recall = Recall::start(config, table.draft_ids, &abort);
+    let recall = Recall::start(config, table.draft_ids, reader.context(), &abort);
     let effects = Effects { servers, options, rows: Arc::clone(&rows), recall };
     let (progress, watch) = progress();
     let progress = Arc::new(progress);

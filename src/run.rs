@@ -355,7 +355,7 @@ pub fn consumer_config(config: &Kafka) -> ClientConfig {
         .set("check.crcs", "true")
         // The default of a second lets a fast consumer starve when its queue has run low.
         .set("fetch.queue.backoff.ms", "5");
-    // These lines tell that a topic was made again (see `Context::log`), and come with metadata only.
+    // These lines tell that a topic was made again (see `kafka::made_again`), and come with metadata only.
     let debug = config.properties.get("debug");
     client.set("debug", debug.map_or("metadata".to_owned(), |asked| format!("{asked},metadata")));
     client.set_log_level(RDKafkaLogLevel::Debug);

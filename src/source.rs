@@ -71,9 +71,24 @@ pub enum SourceError {
         /// What that was when reading began.
         before: i64,
     },
+    /// What is read now is another topic of the same name.
+    #[error(
+        "the topic {topic} was deleted and made again while it was read; nothing of the new one was taken in"
+    )]
+    MadeAgain {
+        /// Its name.
+        topic: String,
+    },
     /// Somebody called the run off.
     #[error("{}", match .0 { Cause::Outage(message) | Cause::Failure(message) => message })]
     CalledOff(Cause),
+}
+
+impl SourceError {
+    /// Whether the offsets that were read belong to a topic that is gone, so that nothing can be gone on with from them.
+    pub fn is_another_topic(&self) -> bool {
+        matches!(self, SourceError::Cut { .. } | SourceError::MadeAgain { .. })
+    }
 }
 
 /// What the poll thread does next.

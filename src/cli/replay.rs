@@ -16,7 +16,6 @@ use crate::config::{Config, Overrides};
 use crate::replay::plan::{self, From, Scope};
 use crate::replay::{Options, ReplayError, replay};
 use crate::run::RunError;
-use crate::source::SourceError;
 
 /// `contentflow replay`
 #[derive(Clone, Debug, Args)]
@@ -184,8 +183,8 @@ pub(super) fn execute(
             Ok(())
         }
         // The offsets are those of a topic that is gone.
-        Err(ReplayError::Interrupted { source: cut @ SourceError::Cut { .. }, next: _ }) => {
-            Err(RunError::Source(cut).into())
+        Err(ReplayError::Interrupted { source, next: _ }) if source.is_another_topic() => {
+            Err(RunError::Source(source).into())
         }
         Err(ReplayError::Interrupted { source, next }) => {
             Err(Failure::from(RunError::Source(source)).hint(go_on(&next)))

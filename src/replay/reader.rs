@@ -16,7 +16,7 @@ use super::plan::Plan;
 use crate::commit::Offsets;
 use crate::config::{Config, OnDataLoss};
 use crate::ingest::Ingest;
-use crate::kafka::METADATA_TIMEOUT;
+use crate::kafka::{self, METADATA_TIMEOUT};
 use crate::run::consumer_config;
 use crate::scan::Stretch;
 use crate::shutdown::{Abort, Cause};
@@ -41,17 +41,39 @@ const CHUNKS_QUEUED_MAX: usize = 64;
 pub type Reader = BaseConsumer<Context>;
 
 /// What the client says by itself.
-#[derive(Clone, Copy, Debug)]
-pub struct Context;
+#[derive(Clone, Debug)]
+pub struct Context {
+    topic: String,
+    made_again: Arc<AtomicBool>,
+}
+
+impl Context {
+    fn of(config: &Config) -> Context {
+        Context { topic: config.kafka.topic.clone(), made_again: Arc::default() }
+    }
+
+    /// Notes that the topic has been made again.
+    pub fn note_another_topic(&self) {
+        self.made_again.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the topic has been made again. Then what is polled does not count: it is of the new topic, and may be from its middle.
+    pub fn is_another_topic(&self) -> bool {
+        self.made_again.load(Ordering::Relaxed)
+    }
+}
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        crate::kafka::log(level, facility, message);
+        if kafka::made_again(message) == Some(&self.topic) {
+            self.note_another_topic();
+        }
+        kafka::log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            crate::kafka::complain(&error, reason);
+            kafka::complain(&error, reason);
         }
     }
 }
@@ -65,7 +87,16 @@ impl ConsumerContext for Context {}
 ///
 /// The client's, when `[kafka.properties]` contradict each other.
 pub fn reader(config: &Config) -> KafkaResult<Reader> {
-    consumer_config(&config.kafka).create_with_context(Context)
+    reader_beside(config, &Context::of(config))
+}
+
+/// Another reader of the same topic: what one of them notices of it, all of them know.
+///
+/// # Errors
+///
+/// The client's, when `[kafka.properties]` contradict each other.
+pub fn reader_beside(config: &Config, context: &Context) -> KafkaResult<Reader> {
+    consumer_config(&config.kafka).create_with_context(context.clone())
 }
 
 /// How a replay is going.
@@ -186,6 +217,7 @@ impl<'a> Reading<'a> {
         if let Some(cause) = self.abort.cause() {
             return Err(SourceError::CalledOff(cause));
         }
+        self.check_topic()?;
         ingest.close_if_due();
         self.durable.extend(ingest.collect()?);
         Ok(())
@@ -194,7 +226,9 @@ impl<'a> Reading<'a> {
     fn poll(&mut self, ingest: &mut Ingest) -> Result<(), SourceError> {
         let mut patience = PATIENCE;
         for _ in 0..RECORDS_PER_TURN {
-            let Some(polled) = self.reader.poll(patience) else {
+            let polled = self.reader.poll(patience);
+            self.check_topic()?;
+            let Some(polled) = polled else {
                 ingest.none_waits();
                 return Ok(());
             };
@@ -228,6 +262,14 @@ impl<'a> Reading<'a> {
             if self.open.is_empty() {
                 return Ok(());
             }
+        }
+        Ok(())
+    }
+
+    /// The offsets of the plan are those of a topic that is gone, once there is another one.
+    fn check_topic(&self) -> Result<(), SourceError> {
+        if self.reader.context().is_another_topic() {
+            return Err(SourceError::MadeAgain { topic: self.config.kafka.topic.clone() });
         }
         Ok(())
     }

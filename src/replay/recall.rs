@@ -4,13 +4,14 @@
 //! newest job but not an older one, and for dead letters, which are the record byte for byte. One thread and one consumer for the
 //! whole process; whoever asks waits for its answer, which takes a few milliseconds a record.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use dataflows::accept::sort;
 use dataflows::change::Change;
-use dataflows::record::Chunk;
+use dataflows::record::{Chunk, Position};
 use dataflows::validate::DraftIdType;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
@@ -18,7 +19,7 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 
-use super::reader::{Reader, reader};
+use super::reader::{Context, Reader, reader_beside};
 use crate::config::Config;
 use crate::shutdown::Abort;
 use crate::source::{headers_of, is_out_of_range, record_of};
@@ -35,24 +36,45 @@ pub(super) struct Recall(Sender<Request>);
 
 #[derive(Debug)]
 struct Request {
-    places: Vec<Place>,
+    events: Vec<Known>,
     answer: oneshot::Sender<Vec<Change>>,
 }
 
 /// A partition and an offset.
 type Place = (i32, i64);
 
+/// What is known of an event: enough to tell whether what stands at its place still is that event.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Known {
+    position: Position,
+    job: String,
+    draft: String,
+}
+
+impl Known {
+    fn of(event: &Change) -> Known {
+        let [job, draft] = [event.job_id(), event.draft_id()].map(str::to_owned);
+        Known { position: event.position(), job, draft }
+    }
+
+    fn place(&self) -> Place {
+        (self.position.partition, self.position.offset)
+    }
+}
+
 impl Recall {
-    /// Starts the thread, which ends with the last handle. It asks the brokers nothing before it is asked.
+    /// Starts the thread, which ends with the last handle. It asks the brokers nothing before it is asked. That the topic was made
+    /// again is noted in the `context` of the replay's reader.
     pub(super) fn start(
         config: &Arc<Config>,
         draft_ids: DraftIdType,
+        context: &Arc<Context>,
         abort: &Arc<Abort>,
     ) -> Recall {
         let (sender, requests) = unbounded();
-        let (config, abort) = (Arc::clone(config), Arc::clone(abort));
+        let (config, abort, context) = (Arc::clone(config), Arc::clone(abort), Arc::clone(context));
         std::thread::spawn(move || {
-            if let Err(what) = serve(&config, draft_ids, &abort, &requests) {
+            if let Err(what) = serve(&config, draft_ids, &context, &abort, &requests) {
                 abort.failure(what);
             }
         });
@@ -63,7 +85,7 @@ impl Recall {
     pub(super) async fn whole(&self, events: &mut [Change]) {
         let place = |event: &Change| (event.position().partition, event.position().offset);
         let (answer, answered) = oneshot::channel();
-        let request = Request { places: events.iter().map(place).collect(), answer };
+        let request = Request { events: events.iter().map(Known::of).collect(), answer };
         match (self.0.send(request), answered.await) {
             (Ok(()), Ok(changes)) => {
                 for change in changes {
@@ -81,23 +103,37 @@ impl Recall {
 fn serve(
     config: &Config,
     draft_ids: DraftIdType,
+    context: &Context,
     abort: &Abort,
     requests: &Receiver<Request>,
 ) -> Result<(), String> {
     let mut consumer = None;
-    for Request { mut places, answer } in requests {
+    for Request { events, answer } in requests {
         let consumer = match &mut consumer {
             Some(consumer) => consumer,
-            none => none.insert(reader(config).map_err(|error| error.to_string())?),
+            none => none.insert(reader_beside(config, context).map_err(|error| error.to_string())?),
         };
+        let mut places: Vec<Place> = events.iter().map(Known::place).collect();
         places.sort_unstable();
         let chunk = read(consumer, &config.kafka.topic, &places, abort)?;
-        if abort.is_raised() {
+        if abort.is_raised() || context.is_another_topic() {
             return Ok(());
         }
-        let _gone = answer.send(sort(chunk, draft_ids).changes).is_err();
+        let changes = sort(chunk, draft_ids).changes;
+        if !are_there(&events, &changes) {
+            // This client may have asked for the topic when it was made again already, and then sees no change.
+            context.note_another_topic();
+            return Ok(());
+        }
+        let _gone = answer.send(changes).is_err();
     }
     Ok(())
+}
+
+/// Whether each of the events is among those that were read again.
+fn are_there(events: &[Known], changes: &[Change]) -> bool {
+    let found: BTreeSet<Known> = changes.iter().map(Known::of).collect();
+    events.iter().all(|event| found.contains(event))
 }
 
 /// Reads the records at these places, which are sorted.
@@ -115,7 +151,9 @@ fn read(consumer: &Reader, topic: &str, places: &[Place], abort: &Abort) -> Resu
         }
         loop {
             let found = match consumer.poll(PATIENCE) {
-                _ if abort.is_raised() => return Ok(chunk),
+                _ if abort.is_raised() || consumer.context().is_another_topic() => {
+                    return Ok(chunk);
+                }
                 Some(Ok(message)) if message.offset() < offset => continue,
                 Some(Ok(message)) => {
                     if message.offset() == offset {

@@ -15,6 +15,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::assignment::State;
 use crate::commit::Offsets;
 use crate::figures::Figures;
+use crate::kafka;
 
 /// The deadline of one question to the broker in a rebalance.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -204,20 +205,18 @@ impl Client for KafkaClient {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // The client fetches by the topic's id, and so finds out before the first record of the new topic; its line stands in the
-        // queue before that record.
-        if is_another_topic(&self.topic, message) {
+        if kafka::made_again(message) == Some(&self.topic) {
             self.made_again.store(true, Ordering::Relaxed);
         }
         if self.debug || !matches!(level, RDKafkaLogLevel::Debug) {
-            crate::kafka::log(level, facility, message);
+            kafka::log(level, facility, message);
         }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         // The end of a partition is news for the poll loop, and no error.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            crate::kafka::complain(&error, reason);
+            kafka::complain(&error, reason);
             self.figures.iter().for_each(|figures| figures.brokers.note_error());
         }
     }
@@ -252,14 +251,6 @@ impl ConsumerContext for Context {
     }
 }
 
-/// Whether a line of the client's log says that the topic's id has changed from one to another. Nothing else tells: a topic that
-/// is deleted and made again is read on from the old position.
-fn is_another_topic(topic: &str, message: &str) -> bool {
-    const NONE: &str = "AAAAAAAAAAAAAAAAAAAAAA";
-    let old = message.split_once(&format!("Topic {topic} changed id from ")).map(|(_, old)| old);
-    old.is_some_and(|old| !old.starts_with(NONE))
-}
-
 fn numbers(partitions: &TopicPartitionList) -> Vec<i32> {
     partitions.elements().iter().map(|element| element.partition()).collect()
 }
@@ -281,21 +272,4 @@ fn list(
         list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
     }
     Ok(list)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_another_topic;
-
-    #[test]
-    fn the_first_id_of_a_topic_is_no_change() {
-        let line = |topic: &str, old: &str| {
-            format!("[thrd:main]: Topic {topic} changed id from {old} to x1vF0B7vQVSAS7Fvrkr8_A")
-        };
-        let (none, some) = ("AAAAAAAAAAAAAAAAAAAAAA", "PRv0Zz4lTcmUyHgOkGHRkQ");
-        assert!(is_another_topic("t", &line("t", some)));
-        assert!(!is_another_topic("t", &line("t", none)));
-        assert!(!is_another_topic("t", &line("tt", some)));
-        assert!(!is_another_topic("t", "[thrd:main]: Topic t partition count changed from 1 to 2"));
-    }
 }

@@ -5,8 +5,8 @@ use contentflow::generate::Mix;
 use super::{replay, replayed};
 use crate::world::private::signal;
 use crate::world::{
-    Ended, Offsets, PARTITIONS, Session, World, create_topic, delete_topic, event, eventually,
-    images,
+    Cluster, Ended, Offsets, PARTITIONS, Record, Running, Session, World, create_topic,
+    delete_topic, event, eventually, images,
 };
 
 /// The command that a replay which has ended early tells to go on with, without the program's name.
@@ -15,12 +15,20 @@ fn way_on(ended: &Ended) -> Vec<&str> {
     hint.unwrap_or_else(|| panic!("no way on: {}", ended.err)).split(' ').collect()
 }
 
-/// Locks a hundredth of the rows, so that a replay cannot get past the epoch that has one of them.
+/// Locks a hundredth of the rows, so that a replay cannot come to its end.
 fn obstacle(world: &World) -> Session {
     let session = world.database.session();
     session.sql(
         "BEGIN; SELECT FROM event_drafts WHERE event_draft_id LIKE '%00' AND content_images IS NULL FOR UPDATE",
     );
+    session
+}
+
+/// Locks the table for all that would write it: nothing is written, and so a replay in parts reads no more than its memory holds. (Of rows that
+/// are locked each is set aside, and the others go on.)
+fn barrier(world: &World) -> Session {
+    let session = world.database.session();
+    session.sql("BEGIN; LOCK TABLE event_drafts IN EXCLUSIVE MODE");
     session
 }
 
@@ -35,9 +43,9 @@ const IN_PARTS: [&str; 5] = ["replay", "--report", "json", "--memory", "1MiB"];
 fn a_replay_that_is_stopped_finishes_what_it_has_read_and_tells_how_to_go_on() {
     let world = World::new("replay-stop");
     let load = world.load(one_event_a_draft());
-    let locked = obstacle(&world);
+    let locked = barrier(&world);
     let running = world.start(&IN_PARTS);
-    eventually("it waits for a row", || world.database.somebody_waits());
+    eventually("it waits for the table", || world.database.somebody_waits());
     signal(&[running.pid()], "INT");
     eventually("it has heard", || running.err().contains("stopping"));
     locked.sql("ROLLBACK");
@@ -120,28 +128,97 @@ fn while_a_server_is_away_a_replay_waits_for_it() {
     assert_eq!(world.cached_among(["d1", "d2"]), Vec::<&str>::new());
 }
 
+/// A replay that has come to a barrier, with much of the topic unread.
+fn in_the_middle(world: &mut World) -> (Running, Session) {
+    world.set("kafka.properties.topic.metadata.refresh.interval.ms", 500);
+    world.set("kafka.properties.topic.metadata.propagation.max.ms", 500);
+    // Of each partition one batch is fetched ahead, of a megabyte at most. So some of the topic is in the broker alone.
+    world.set("kafka.properties.queued.min.messages", 1);
+    world.set("kafka.properties.fetch.message.max.bytes", 1_000);
+    world.load(Mix { events: 20_000, drafts: 20_000, ..Mix::default() });
+    let locked = barrier(world);
+    let running = world.start(&IN_PARTS);
+    eventually("it waits for the table", || world.database.somebody_waits());
+    (running, locked)
+}
+
 #[test]
 fn a_topic_that_is_made_again_under_a_replay_ends_it() {
     let mut world = World::new("replay-made-again");
-    world.set("kafka.properties.topic.metadata.refresh.interval.ms", 500);
-    world.set("kafka.properties.topic.metadata.propagation.max.ms", 500);
-    // Little is fetched ahead, so that the rest is in the topic alone.
-    world.set("kafka.properties.queued.min.messages", 1);
-    world.set("kafka.properties.fetch.message.max.bytes", 1_000);
-    world.load(one_event_a_draft());
-    let locked = obstacle(&world);
-    let running = world.start(&IN_PARTS);
-    eventually("it waits for a row", || world.database.somebody_waits());
+    let (running, locked) = in_the_middle(&mut world);
     delete_topic(world.topic());
     eventually("it can be made again", || world.cluster().is_gone(world.topic()));
     create_topic(world.topic(), PARTITIONS, &[]);
     locked.sql("ROLLBACK");
 
     let ended = running.wait();
-    let error = ended.failure(1);
-    assert!(error.contains("ends at offset 0") && error.contains("made again"), "{error}");
-    assert!(error.contains("hint: start again, from the topic's beginning"), "{error}");
+    ends_for_another_topic(&world, &ended);
     replay(&world, &[]);
+}
+
+/// The client reads on at the old position of the new topic, if nobody tells it otherwise.
+#[test]
+fn d4_a_longer_topic_made_again_under_a_replay_ends_it() {
+    let mut world = World::new("replay-made-longer");
+    world.drafts(["new"]);
+    let (running, locked) = in_the_middle(&mut world);
+    let ends = world.ends();
+    make_again_with(
+        &world,
+        ends.iter().flat_map(|(partition, end)| {
+            (0..end + 100).map(|number| event("new", &format!("new-{number}")).on(*partition))
+        }),
+    );
+    assert!(ends.iter().all(|(partition, end)| world.ends()[partition] > *end), "it is longer");
+    locked.sql("ROLLBACK");
+
+    let ended = running.wait();
+    ends_for_another_topic(&world, &ended);
+    assert!(world.row("new").is_untouched(), "nothing of the new topic is taken in");
+    replay(&world, &[]);
+    assert!(!world.row("new").is_untouched());
+}
+
+#[test]
+fn d4_a_record_of_another_topic_is_not_taken_for_the_one_that_is_read_again() {
+    let world = World::new("replay-recalls-another");
+    world.drafts(["d1", "d2"]);
+    world.refuse_jobs(&["bad"]);
+    let jobs = ["old", "good", "bad"];
+    world.publish((1..).zip(jobs).map(|(ms, job)| event("d1", job).at(ms).on(0)));
+    // A row that is refused is refused before anybody waits for its lock alone.
+    let locked = barrier(&world);
+    let running = world.start(&["replay"]);
+    // It is one epoch, which is written when all is read.
+    eventually("it waits for the table", || world.database.somebody_waits());
+    let new = (1..).zip(["x", "y", "z"]).map(|(ms, job)| event("d2", job).at(ms).on(0));
+    make_again_with(&world, new);
+    locked.sql("ROLLBACK");
+
+    let ended = running.wait();
+    ends_for_another_topic(&world, &ended);
+    let rows = world.rows();
+    assert!(rows["d1"].is_untouched() && rows["d2"].is_untouched());
+    assert!(world.dead_letters().is_empty());
+}
+
+/// Deletes the topic, and makes it again with these records.
+fn make_again_with(world: &World, records: impl IntoIterator<Item = Record>) {
+    delete_topic(world.topic());
+    eventually("it can be made again", || world.cluster().is_gone(world.topic()));
+    create_topic(world.topic(), PARTITIONS, &[]);
+    // A client that has not known the old one.
+    let cluster = Cluster::at(&world.cluster().brokers);
+    assert!(cluster.publish_to(world.topic(), records).iter().all(Result::is_ok));
+}
+
+/// It says what has happened, and offers no offsets of the old topic to go on from.
+fn ends_for_another_topic(world: &World, ended: &Ended) {
+    let error = ended.failure(1);
+    let what = format!("error: the topic {} was deleted and made again", world.topic());
+    assert!(error.contains(&what), "{error}");
+    assert!(error.contains("hint: start again, from the topic's beginning"), "{error}");
+    assert!(!error.contains("--from-offsets"), "{error}");
 }
 
 #[test]

@@ -14,7 +14,6 @@ use crate::redis::CacheError;
 use crate::replay::ReplayError;
 use crate::run::RunError;
 use crate::scan::ScanError;
-use crate::source::SourceError;
 use crate::tune::error::TuneError;
 use crate::tune::scratch::ScratchError;
 use crate::verify::VerifyError;
@@ -106,8 +105,8 @@ impl From<RunError> for Failure {
         let exit_code = if error.is_outage() { OUTAGE } else { FAILED };
         match error {
             RunError::Connect(error) => error.into(),
-            RunError::Source(SourceError::Cut { .. }) => {
-                Failure::failed(error).hint("start again, from the topic's beginning")
+            RunError::Source(source) if source.is_another_topic() => {
+                Failure::failed(source).hint("start again, from the topic's beginning")
             }
             error => Failure::new(exit_code, error),
         }
