@@ -5,6 +5,10 @@
 //! the first schema of the search path; without its schema, a table further down would get an empty double.) What has
 //! been applied is noted beside the table, under a name with the table's name in it, so that two tables in one database
 //! are migrated independently.
+//!
+//! While one version replaces another, both serve one table, and the older one may have to come back. So a migration may only add
+//! what an older program does not have to know: columns with a default, or that may be NULL. And a table that a newer program has
+//! migrated is left as it is.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -93,19 +97,25 @@ fn refused(error: &tokio_postgres::Error) -> MigrateError {
 
 /// Applies what is pending and says what was done.
 pub async fn run(config: &Config, out: &mut impl Write) -> Result<(), MigrateError> {
-    let applied = within_deadline(apply(config)).await?;
-    for migration in &applied {
+    let Applied { migrations, newer } = within_deadline(apply(config)).await?;
+    for migration in &migrations {
         writeln!(out, "applied {}", titled(migration))?;
     }
-    if applied.is_empty() {
-        writeln!(
-            out,
-            "nothing to do: {} has all {} migrations",
-            config.database.table,
-            known().len()
-        )?;
+    if migrations.is_empty() {
+        let (table, count) = (&config.database.table, known().len());
+        let more = newer.map_or(String::new(), |version| {
+            format!(", and V{version} of a newer contentflow, which this one leaves as it is")
+        });
+        writeln!(out, "nothing to do: {table} has all {count} migrations{more}")?;
     }
     Ok(())
+}
+
+/// What a migration has come to.
+struct Applied {
+    migrations: Vec<Migration>,
+    /// The last migration in the table, if only a newer program knows it.
+    newer: Option<i32>,
 }
 
 /// Shows every migration and when it was applied.
@@ -118,10 +128,9 @@ pub async fn status(config: &Config, out: &mut impl Write) -> Result<(), Migrate
         };
         writeln!(out, "{:<28} {state}", titled(&migration))?;
     }
-    for (version, date) in
-        dates.iter().filter(|(version, _)| known().iter().all(|m| m.version() != *version))
-    {
-        writeln!(out, "{:<28} applied {date}", format!("V{version} of another contentflow"))?;
+    for (version, date) in dates.iter().filter(|(version, _)| !is_known(*version)) {
+        let whose = if *version > newest_known() { "a newer" } else { "another" };
+        writeln!(out, "{:<28} applied {date}", format!("V{version} of {whose} contentflow"))?;
     }
     Ok(())
 }
@@ -137,7 +146,7 @@ async fn within_deadline<T>(
     })
 }
 
-async fn apply(config: &Config) -> Result<Vec<Migration>, MigrateError> {
+async fn apply(config: &Config) -> Result<Applied, MigrateError> {
     let mut client = postgres::connect(&config.database).await?;
     // The lock is the session's, and goes with it. Whoever waits for it finds everything done.
     client
@@ -148,14 +157,41 @@ async fn apply(config: &Config) -> Result<Vec<Migration>, MigrateError> {
     let lock_timeout = postgres::lock_patience(&config.database).as_millis();
     client.batch_execute(&format!("SET lock_timeout = {lock_timeout}")).await?;
     let place = Place::find(&client, &config.database.table).await?;
+    let noted = noted(&client, &place.history).await?;
+    let versions: Vec<i32> = noted.into_iter().map(|(version, _)| version).collect();
+    if let Some(version) = newer(&versions) {
+        return Ok(Applied { migrations: Vec::new(), newer: Some(version) });
+    }
     let report = runner(&place)?.run_async(&mut client).await?;
-    Ok(report.applied_migrations().clone())
+    Ok(Applied { migrations: report.applied_migrations().clone(), newer: None })
+}
+
+/// The last of the versions, if they are all that this program knows and some of a newer one. Of what another build has done nothing is
+/// known.
+fn newer(versions: &[i32]) -> Option<i32> {
+    let has_all = known().iter().all(|migration| versions.contains(&migration.version()));
+    let is_ours = |version: i32| is_known(version) || version > newest_known();
+    let last = versions.iter().copied().max()?;
+    let is_newer = has_all && versions.iter().copied().all(is_ours) && !is_known(last);
+    is_newer.then_some(last)
+}
+
+fn is_known(version: i32) -> bool {
+    known().iter().any(|migration| migration.version() == version)
+}
+
+fn newest_known() -> i32 {
+    known().iter().map(Migration::version).max().unwrap_or_default()
 }
 
 /// Version and date of what has been applied.
 async fn applied(config: &Config) -> Result<Vec<(i32, String)>, MigrateError> {
     let client = postgres::connect(&config.database).await?;
     let history = Place::find(&client, &config.database.table).await?.history;
+    noted(&client, &history).await
+}
+
+async fn noted(client: &Client, history: &TableName) -> Result<Vec<(i32, String)>, MigrateError> {
     let exists: bool = client
         .query_one("SELECT to_regclass($1) IS NOT NULL", &[&history.sql()])
         .await?
@@ -252,6 +288,19 @@ mod tests {
                 "{migration}"
             );
         }
+    }
+
+    #[test]
+    fn only_what_follows_all_that_is_known_is_of_a_newer_program() {
+        let all: Vec<i32> = known().iter().map(Migration::version).collect();
+        let with = |more: &[i32]| newer(&[&all[..], more].concat());
+        let next = newest_known() + 1;
+        assert_eq!(with(&[]), None);
+        assert_eq!(with(&[next, next + 1]), Some(next + 1));
+        assert_eq!(with(&[2]), None, "V2 was in no release");
+        assert_eq!(with(&[2, next]), None);
+        assert_eq!(newer(&[1, next]), None, "one that is known is missing");
+        assert_eq!(newer(&[]), None);
     }
 
     #[test]

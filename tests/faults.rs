@@ -25,4 +25,5 @@ mod j_limits;
 mod j_security;
 mod j_signals;
 mod j_skew;
+mod j_upgrade;
 mod stores;
