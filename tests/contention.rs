@@ -32,6 +32,71 @@ fn e10_a_row_that_somebody_keeps_locked_is_waited_for_alone() {
     assert_eq!(world.committed(), world.ends());
 }
 
+/// Whether something else keeps a row locked or not: with a row that is, the database is asked which rows are locked, and cannot tell
+/// the two apart.
+#[test]
+fn e16_e10_a_row_that_a_policy_hides_from_updates_is_one_dead_letter_also_beside_a_locked_one() {
+    for is_locked in [false, true] {
+        let mut world = World::new(&format!("hidden-{is_locked}"));
+        world.set("run.workers", 1);
+        world.set("database.connections", 1);
+        world.set("database.lock_timeout_ms", 50);
+        world.set("run.retry_backoff_ms", 2);
+        let drafts: Vec<String> = (0..20).map(|number| format!("d{number}")).collect();
+        world.drafts(&drafts);
+        let role = writer_under_a_policy(&mut world, "event_draft_id <> 'd11'");
+        let places = world
+            .publish(drafts.iter().map(|draft| event(draft, &format!("job-of-{draft}")).on(0)));
+        let blocker = world.database.session();
+        if is_locked {
+            blocker.sql("BEGIN; SELECT FROM event_drafts WHERE event_draft_id = 'd3' FOR UPDATE");
+        }
+        let running = world.start(&["run", "--until-caught-up", "--report", "json"]);
+        if is_locked {
+            eventually("the neighbours are through", || world.rows_with_images() == 18);
+            meanwhile("the locked one is waited for", || world.committed().is_empty());
+            blocker.sql("COMMIT");
+        }
+
+        let report = running.wait().report();
+        assert_eq!(report.outcomes(), [20, 19, 0, 0, 0, 1], "{is_locked}");
+        assert_eq!(world.rejects(), [(places[11], "database-refused".to_owned())].into());
+        let letters = world.dead_letters();
+        let message = letters[0].header("dlq.message").unwrap();
+        assert!(message.contains("row security policy"), "{message}");
+        let rows = world.rows();
+        for draft in &drafts {
+            if draft == "d11" {
+                assert!(rows[draft].is_untouched() && rows[draft].jobs().is_empty());
+            } else {
+                assert_eq!(rows[draft].images(), &images(&format!("job-of-{draft}")));
+            }
+        }
+        assert_eq!(
+            world.cached_among(drafts.iter().map(String::as_str)),
+            ["d11"],
+            "the key of the refused stays"
+        );
+        assert_eq!(world.committed(), world.ends());
+        world.database.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+    }
+}
+
+/// Has the program write as a role that reads every row, and to whose UPDATE a policy shows only some.
+fn writer_under_a_policy(world: &mut World, shown: &str) -> String {
+    let role = format!("writer_{:08x}", fastrand::u32(..));
+    world.database.sql(&format!(
+        "CREATE ROLE {role} LOGIN;
+         GRANT SELECT, UPDATE ON event_drafts TO {role};
+         ALTER TABLE event_drafts ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY read ON event_drafts FOR SELECT TO {role} USING (true);
+         CREATE POLICY write ON event_drafts FOR UPDATE TO {role} USING ({shown})"
+    ));
+    let (_, address) = world.database.url.split_once('@').expect("the stack's URL has a user");
+    world.set("database.url", format!("postgres://{role}@{address}"));
+    role
+}
+
 /// With one wait for each of them, the others would have their turn after some minutes.
 #[test]
 fn e10_among_thousands_of_locked_rows_the_others_go_on() {
