@@ -15,6 +15,7 @@ mod http;
 mod limits;
 mod names;
 mod raw;
+mod roots;
 mod secret;
 mod sources;
 mod traces;
@@ -27,6 +28,7 @@ pub use error::{ConfigError, Problem};
 pub use http::{Http, Listen, Token};
 pub(crate) use names::quoted;
 pub use names::{KeyTemplate, TableName};
+pub use roots::RootCertificates;
 pub use secret::Secret;
 pub use sources::Overrides;
 pub use traces::{Endpoint, Headers, Sampling, Traces};
@@ -99,6 +101,9 @@ pub struct Cache {
     /// `cache.url`: one server, a cluster, or the master that sentinels name, see [`URL_FORMS`](crate::redis::URL_FORMS). Default
     /// `redis://127.0.0.1:6379/0`: a server on this machine. `rediss://` turns on TLS.
     pub url: Secret,
+    /// `cache.root_certificates`, a PEM file: the authorities that the servers' certificates may come from, and no others. Default
+    /// none: those that browsers trust.
+    pub root_certificates: Option<RootCertificates>,
     /// `cache.key`. Default `event:draft:{id}`.
     pub key: KeyTemplate,
     /// `cache.ttl_s`: how long a reader's fill lives. Default 604,800 s, seven days.

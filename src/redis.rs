@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClientBuilder;
-use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
+use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, TlsMode,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisConnectionInfo,
+    RedisError, RedisResult, TlsCertificates, TlsMode,
 };
 
-use self::place::Place;
+use self::place::{Place, has_tls};
 use crate::config::{Cache, Secret};
 use crate::traces::shape;
 
@@ -42,18 +43,32 @@ pub async fn connect(config: &Cache) -> Result<CacheConnection, ConnectError> {
     match place {
         Place::Server(server) => {
             let names = Names::of(&[&server]);
-            let client = Client::open(server).map_err(|error| names.classify(&error))?;
+            let client = client_of(server, config).map_err(|error| names.classify(&error))?;
             Ok(CacheConnection::Server(open(&client, config.timeout, &names).await?))
         }
         Place::Sentinel { sentinels, master, node } => {
             let mut names = Names::of(&sentinels.iter().collect::<Vec<_>>());
             names.address = format!("{master} (sentinels {})", names.address);
-            let client = find_master(&sentinels, &master, &node, config.timeout, &names).await?;
+            let client = find_master(&sentinels, &master, &node, config, &names).await?;
             let at = format!("{master} at {}", client.get_connection_info().addr());
             Ok(CacheConnection::Master(open(&client, config.timeout, &names).await?, at))
         }
-        Place::Cluster(nodes) => join(nodes, config.timeout).await,
+        Place::Cluster(nodes) => join(nodes, config).await,
     }
+}
+
+/// A client of one server by itself.
+fn client_of(server: ConnectionInfo, config: &Cache) -> RedisResult<Client> {
+    match roots(config) {
+        Some(roots) => Client::build_with_tls(server, roots),
+        None => Client::open(server),
+    }
+}
+
+/// The authorities that are trusted in place of the client's own, which are those that browsers trust.
+fn roots(config: &Cache) -> Option<TlsCertificates> {
+    let roots = config.root_certificates.as_ref()?;
+    Some(TlsCertificates { client_tls: None, root_cert: Some(roots.pem().to_vec()) })
 }
 
 async fn open(
@@ -80,16 +95,11 @@ async fn find_master(
     sentinels: &[ConnectionInfo],
     master: &str,
     node: &ConnectionInfo,
-    timeout: Duration,
+    config: &Cache,
     names: &Names,
 ) -> Result<Client, ConnectError> {
-    let mut node_info = SentinelNodeConnectionInfo::default()
-        .set_redis_connection_info(node.redis_settings().clone());
-    if names.encrypted {
-        node_info = node_info.set_tls_mode(TlsMode::Secure);
-    }
-    let found = match Sentinel::build(sentinels.to_vec()) {
-        Ok(mut asked) => asked.async_master_for(master, Some(&node_info)).await,
+    let found = match client_of_sentinels(sentinels, master, node, config) {
+        Ok(mut asked) => asked.async_get_client().await,
         Err(error) => Err(error),
     };
     match found {
@@ -97,7 +107,7 @@ async fn find_master(
         Err(error) if error.kind() == ErrorKind::MasterNameNotFoundBySentinel => {
             // That is said of a master that is down, too.
             let address = names.address.clone();
-            let known = masters(sentinels, timeout).await;
+            let known = masters(sentinels, config).await;
             Err(if known.is_empty() || known.iter().any(|name| name == master) {
                 let reason = "the sentinels see no master that is up: a failover".to_owned();
                 ConnectError::NotReady { address, reason }
@@ -109,12 +119,49 @@ async fn find_master(
     }
 }
 
+/// A client that finds the master. Only this one of the library's can be told whom to trust, and it wants everything one by one.
+fn client_of_sentinels(
+    sentinels: &[ConnectionInfo],
+    master: &str,
+    node: &ConnectionInfo,
+    config: &Cache,
+) -> RedisResult<SentinelClient> {
+    let addresses = sentinels.iter().map(|sentinel| sentinel.addr().clone());
+    let settings = node.redis_settings();
+    let mut builder = SentinelClientBuilder::new(addresses, master, SentinelServerType::Master)?
+        .set_client_to_redis_db(settings.db())
+        .set_client_to_redis_protocol(settings.protocol());
+    if let Some(user) = settings.username() {
+        builder = builder.set_client_to_redis_username(user);
+    }
+    if let Some(password) = settings.password() {
+        builder = builder.set_client_to_redis_password(password);
+    }
+    // The sentinels differ in nothing but their addresses.
+    let own = sentinels.first().map(ConnectionInfo::redis_settings);
+    if let Some(user) = own.and_then(RedisConnectionInfo::username) {
+        builder = builder.set_client_to_sentinel_username(user);
+    }
+    if let Some(password) = own.and_then(RedisConnectionInfo::password) {
+        builder = builder.set_client_to_sentinel_password(password);
+    }
+    if has_tls(node) {
+        builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure);
+    }
+    if let Some(roots) = roots(config) {
+        builder = builder
+            .set_client_to_redis_certificates(roots.clone())
+            .set_client_to_sentinel_certificates(roots);
+    }
+    builder.build()
+}
+
 /// The names of the masters that the first sentinel with an answer watches.
-async fn masters(sentinels: &[ConnectionInfo], timeout: Duration) -> Vec<String> {
+async fn masters(sentinels: &[ConnectionInfo], config: &Cache) -> Vec<String> {
     for sentinel in sentinels {
         let names = Names::of(&[sentinel]);
-        let Ok(client) = Client::open(sentinel.clone()) else { continue };
-        let Ok(mut connection) = open(&client, timeout, &names).await else { continue };
+        let Ok(client) = client_of(sentinel.clone(), config) else { continue };
+        let Ok(mut connection) = open(&client, config.timeout, &names).await else { continue };
         let mut ask = redis::cmd("SENTINEL");
         let answer =
             ask.arg("MASTERS").query_async::<Vec<HashMap<String, String>>>(&mut connection).await;
@@ -126,20 +173,19 @@ async fn masters(sentinels: &[ConnectionInfo], timeout: Duration) -> Vec<String>
 }
 
 /// Joins the cluster by way of any of these nodes.
-async fn join(
-    nodes: Vec<ConnectionInfo>,
-    timeout: Duration,
-) -> Result<CacheConnection, ConnectError> {
+async fn join(nodes: Vec<ConnectionInfo>, config: &Cache) -> Result<CacheConnection, ConnectError> {
     let names = Names::of(&nodes.iter().collect::<Vec<_>>());
     let [least, most] = WAIT_MS;
-    let client = ClusterClientBuilder::new(nodes.clone())
-        .connection_timeout(timeout)
-        .response_timeout(timeout)
+    let mut builder = ClusterClientBuilder::new(nodes.clone())
+        .connection_timeout(config.timeout)
+        .response_timeout(config.timeout)
         .retries(TRIES)
         .min_retry_wait(least)
-        .max_retry_wait(most)
-        .build()
-        .map_err(|error| names.classify(&error))?;
+        .max_retry_wait(most);
+    if let Some(roots) = roots(config) {
+        builder = builder.certs(roots);
+    }
+    let client = builder.build().map_err(|error| names.classify(&error))?;
     let error = match client.get_async_connection().await {
         Ok(cluster) => return Ok(CacheConnection::Cluster(cluster)),
         Err(error) => error,
@@ -148,8 +194,8 @@ async fn join(
     let mut last = None;
     for node in nodes {
         let names = Names::of(&[&node]);
-        let client = Client::open(node).map_err(|error| names.classify(&error))?;
-        match open(&client, timeout, &names).await {
+        let client = client_of(node, config).map_err(|error| names.classify(&error))?;
+        match open(&client, config.timeout, &names).await {
             Ok(_alive) => return Err(names.classify(&error)),
             Err(error) => last = Some(error),
         }
@@ -160,6 +206,11 @@ async fn join(
 /// Whether a URL is one that [`connect`] can use. The message shows nothing of it.
 pub fn check_url(url: &Secret) -> Result<(), String> {
     Place::parse(url.expose()).map(drop)
+}
+
+/// Whether a URL that has been checked asks for TLS.
+pub fn is_encrypted(url: &Secret) -> bool {
+    Place::parse(url.expose()).is_ok_and(|place| place.is_encrypted())
 }
 
 /// Where the keys are, as far as a URL that has been checked says it. Of several servers none.
@@ -187,8 +238,7 @@ impl Names {
     fn of(servers: &[&ConnectionInfo]) -> Names {
         let addresses: Vec<String> =
             servers.iter().map(|server| server.addr().to_string()).collect();
-        let encrypted =
-            servers.iter().any(|server| matches!(server.addr(), ConnectionAddr::TcpTls { .. }));
+        let encrypted = servers.iter().any(|server| has_tls(server));
         if encrypted {
             // The client asks for the process's choice and would panic without one. Chosen already is as good.
             drop(rustls::crypto::ring::default_provider().install_default());

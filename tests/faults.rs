@@ -20,6 +20,7 @@ mod f_sentinel;
 mod g_headers;
 mod g_poison;
 mod h_dead_letters;
+mod j_authority;
 mod j_config;
 mod j_limits;
 mod j_security;

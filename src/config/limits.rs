@@ -38,7 +38,7 @@ pub(super) const LIMITS: [Limit; 18] = [
 pub(super) const WORKERS_MAX: u64 = 256;
 
 /// The keys that are texts.
-pub(super) const TEXTS: [&str; 17] = [
+pub(super) const TEXTS: [&str; 18] = [
     "kafka.brokers",
     "kafka.topic",
     "kafka.group",
@@ -46,6 +46,7 @@ pub(super) const TEXTS: [&str; 17] = [
     "database.url",
     "database.table",
     "cache.url",
+    "cache.root_certificates",
     "cache.key",
     "run.on_outage",
     "run.on_data_loss",
@@ -93,6 +94,11 @@ pub(super) fn remedy(key: &str) -> String {
         }
         (None, "database.table") => "set database.table to table or schema.table".to_owned(),
         (None, "cache.url") => format!("set cache.url (or REDIS_URL) to {}", crate::redis::URL_FORMS),
+        (None, "cache.root_certificates") => {
+            "set cache.root_certificates to the path of a PEM file with the certificates of the authorities that are to be trusted, or \
+             leave it out to trust those that browsers do"
+                .to_owned()
+        }
         (None, "cache.key") => "set cache.key to a text with {id} in it exactly once, like event:draft:{id}".to_owned(),
         (None, "run.on_outage") => "set run.on_outage to \"wait\" or \"exit\"".to_owned(),
         (None, "run.on_data_loss") => "set run.on_data_loss to \"stop\" or \"continue\"".to_owned(),

@@ -50,6 +50,8 @@ pub(super) struct RawDatabase {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawCache {
     pub(super) url: String,
+    /// Empty: those that browsers trust.
+    pub(super) root_certificates: String,
     pub(super) key: String,
     pub(super) ttl_s: u64,
     pub(super) batch_keys: u64,
@@ -119,6 +121,7 @@ impl Default for RawConfig {
             },
             cache: RawCache {
                 url: "redis://127.0.0.1:6379/0".to_owned(),
+                root_certificates: String::new(),
                 key: "event:draft:{id}".to_owned(),
                 ttl_s: 604_800,
                 batch_keys: 1_000,

@@ -15,7 +15,7 @@ use super::raw::{
 use super::traces::{self, Endpoint, Headers, SAMPLERS, Traces};
 use super::{
     Cache, Config, Database, DeadLetters, Http, Kafka, KeyTemplate, Listen, OnDataLoss, OnOutage,
-    Replay, Run, Secret, TableName, Token, limits, names,
+    Replay, RootCertificates, Run, Secret, TableName, Token, limits, names,
 };
 
 /// Properties that delivery depends on, and why each is not for configuration.
@@ -177,10 +177,20 @@ impl Check<'_> {
     }
 
     fn cache(&mut self, raw: RawCache) -> Option<Cache> {
-        let RawCache { url, key, ttl_s, batch_keys, second_delete_after_ms, timeout_ms } = raw;
+        let RawCache {
+            url,
+            root_certificates,
+            key,
+            ttl_s,
+            batch_keys,
+            second_delete_after_ms,
+            timeout_ms,
+        } = raw;
         let url = Secret::new(url);
         let checked = crate::redis::check_url(&url);
+        let is_plain = checked.is_ok() && !crate::redis::is_encrypted(&url);
         self.accept("cache.url", &url, checked);
+        let root_certificates = self.root_certificates(&root_certificates, is_plain);
         let parsed = KeyTemplate::parse(&key);
         let key = self.accept("cache.key", &key, parsed);
         let ttl = self.number("cache.ttl_s", ttl_s);
@@ -190,6 +200,7 @@ impl Check<'_> {
         let timeout = self.number("cache.timeout_ms", timeout_ms);
         Some(Cache {
             url,
+            root_certificates: root_certificates?,
             key: key?,
             ttl: Duration::from_secs(ttl?),
             batch_keys: batch_keys?,
@@ -197,6 +208,29 @@ impl Check<'_> {
                 .map(|after| (after > 0).then(|| Duration::from_millis(after)))?,
             timeout: Duration::from_millis(timeout?),
         })
+    }
+
+    /// The authorities that the cache's servers are known by, if any are named.
+    fn root_certificates(
+        &mut self,
+        file: &str,
+        is_plain: bool,
+    ) -> Option<Option<RootCertificates>> {
+        let key = "cache.root_certificates";
+        let named = Some(file).filter(|file| !file.is_empty());
+        let read = named.map(RootCertificates::read).transpose();
+        let read = self.accept(key, file, read)?;
+        if read.is_some() && is_plain {
+            // Whoever has named them takes the connection for an encrypted one.
+            self.refuse(
+                key,
+                Some(&file),
+                "is for TLS, and cache.url asks for none",
+                "write rediss in cache.url in place of redis, or leave it out",
+            );
+            return None;
+        }
+        Some(read)
     }
 
     fn run(&mut self, raw: RawRun) -> Option<Run> {

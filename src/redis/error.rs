@@ -109,7 +109,7 @@ impl ConnectError {
                 "check user and password in cache.url: redis://user:password@host:6379/0, special characters as %XX; those of \
                  sentinels are the parameters sentinel_user and sentinel_password".to_owned()
             }
-            ConnectError::Tls { .. } => "check that the server speaks TLS on this port, with a certificate for this host".to_owned(),
+            ConnectError::Tls { reason, .. } => tls_remedy(reason).to_owned(),
             ConnectError::UnknownMaster { known, .. } => {
                 format!("behind the addresses of the sentinels, write one of the masters that they watch: {known}")
             }
@@ -160,6 +160,19 @@ impl ConnectError {
             }
             _ => ConnectError::Refused { address, reason },
         }
+    }
+}
+
+fn tls_remedy(reason: &str) -> &'static str {
+    let says = |word| reason.contains(word);
+    // An authority that goes by the name of a trusted one, and is another, is known by its signature alone.
+    if says("UnknownIssuer") || says("BadSignature") {
+        "set cache.root_certificates to a PEM file with the certificate of the authority that has signed the server's"
+    } else if says("CaUsedAsEndEntity") {
+        "give the server a certificate that is no authority's (basicConstraints CA:FALSE), and set cache.root_certificates to a PEM file \
+         with that of whoever has signed it"
+    } else {
+        "check that the server speaks TLS on this port, with a certificate for this host"
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where the keys live, as `cache.url` says it: on one server, on the master that Sentinel names, or in a cluster.
 
-use redis::{ConnectionInfo, IntoConnectionInfo, RedisError};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError};
 
 /// Where a sentinel listens unless its address says otherwise.
 const SENTINEL_PORT: u16 = 26_379;
@@ -40,6 +40,19 @@ impl Place {
             _ => many.no_sentinel_parameters().and_then(|()| server(url)).map(Place::Server),
         }
     }
+
+    /// Whether TLS is asked for, which it is of all servers or of none.
+    pub(super) fn is_encrypted(&self) -> bool {
+        match self {
+            Place::Server(server) => has_tls(server),
+            Place::Sentinel { node, .. } => has_tls(node),
+            Place::Cluster(nodes) => nodes.iter().all(has_tls),
+        }
+    }
+}
+
+pub(super) fn has_tls(server: &ConnectionInfo) -> bool {
+    matches!(server.addr(), ConnectionAddr::TcpTls { .. })
 }
 
 /// The parts of a URL that may name several hosts, as they are written.
@@ -189,7 +202,7 @@ mod tests {
         };
         assert_eq!(addresses(&nodes), ["a:6379", "b:1", "::1:2"]);
         for node in nodes {
-            assert!(matches!(node.addr(), redis::ConnectionAddr::TcpTls { insecure: false, .. }));
+            assert!(matches!(node.addr(), ConnectionAddr::TcpTls { insecure: false, .. }));
             let settings = node.redis_settings();
             assert_eq!((settings.username(), settings.password()), (Some("us@er"), Some("pa,ss")));
             assert_eq!(settings.protocol(), redis::ProtocolVersion::RESP3);

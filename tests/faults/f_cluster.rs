@@ -5,7 +5,7 @@ use std::time::Duration;
 use contentflow::lease::{Lease, lease_key};
 
 use crate::world::private::{Redis, RedisCluster};
-use crate::world::{Running, World, block_on, event, eventually};
+use crate::world::{Running, World, block_on, certificates, event, eventually};
 
 use super::stores::{connected, held, publish_all, resumes, single, through};
 
@@ -222,4 +222,30 @@ fn f6_a_server_by_itself_and_a_node_of_a_cluster_are_not_taken_for_one_another()
         assert!(line.contains(what) && line.contains("redis+cluster://user"), "{}", refused.out);
         assert_eq!(world.call(&["run", "--until-caught-up"]).code(), Some(1), "{url}");
     }
+}
+
+#[test]
+fn f6_j5_every_node_of_a_cluster_is_known_by_the_authority_that_is_named() {
+    let certificates = certificates();
+    let cluster = RedisCluster::start_encrypted(certificates.path());
+    let mut world = single(World::new("f6-tls"));
+    world.set("cache.url", cluster.secure_url());
+    let refused = world.call(&["run", "--until-caught-up"]);
+    let error = refused.failure(1);
+    assert!(error.contains("no TLS with Redis"), "{error}");
+    assert!(error.contains("set cache.root_certificates"), "{error}");
+
+    world.set("cache.root_certificates", certificates.path().join("ca.crt").display());
+    let checked = world.call(&["check"]);
+    assert!(checked.success().contains("a cluster of 3 nodes"), "{}", checked.out);
+    let drafts = spread("d", 100);
+    world.drafts(&drafts);
+    cluster.fill(keys(&drafts));
+    let running = connected(&world);
+    publish_all(&world, &drafts, "job");
+    eventually("they are through", || world.committed() == through(101));
+    assert!(cluster.left(keys(&drafts)).is_empty());
+    let ended = running.stop();
+    assert!(!ended.err.contains("held"), "{}", ended.err);
+    assert_eq!(ended.report().outcomes(), [101, 101, 0, 0, 0, 0]);
 }

@@ -3,7 +3,7 @@
 use redis::Commands;
 
 use crate::world::private::{Redis, RedisSentinels};
-use crate::world::{World, event, eventually};
+use crate::world::{World, certificates, event, eventually};
 
 use super::stores::{connected, held, publish_all, single, through};
 
@@ -125,4 +125,40 @@ fn f6_a_master_that_sentinel_does_not_know_is_a_mistake_and_one_that_is_down_is_
     let is_seen = || world.call(&["check"]).out.contains("the sentinels see no master that is up");
     eventually("the sentinels have seen it", is_seen);
     assert_eq!(world.call(&["run", "--until-caught-up"]).code(), Some(75));
+}
+
+#[test]
+fn f6_j5_sentinels_and_each_master_of_theirs_are_known_by_the_authority_that_is_named() {
+    let certificates = certificates();
+    let sentinels = RedisSentinels::start_encrypted(certificates.path());
+    let [first, second] = &sentinels.servers;
+    let mut world = single(World::new("f6-sentinel-tls"));
+    world.set("cache.url", sentinels.url());
+    let refused = world.call(&["run", "--until-caught-up"]);
+    let error = refused.failure(1);
+    assert!(error.contains("no TLS with Redis"), "{error}");
+    assert!(error.contains("set cache.root_certificates"), "{error}");
+
+    world.set("cache.root_certificates", certificates.path().join("ca.crt").display());
+    let checked = world.call(&["check"]);
+    let found = format!("by Sentinel, the master drafts at 127.0.0.1:{}", first.secure_port());
+    assert!(checked.success().contains(&found), "{}", checked.out);
+    let running = connected(&world);
+    let [before, after] = ["before", "after"].map(drafts);
+    world.drafts(before.iter().chain(&after));
+    fill(first, &[before.as_slice(), &after].concat());
+    publish_all(&world, &before, "job");
+    eventually("the first are through", || world.committed() == through(101));
+    assert_eq!(left(first, &before), 0);
+    replicated(first);
+    first.kill();
+    publish_all(&world, &after, "job");
+    eventually("the others are through", || world.committed() == through(201));
+    assert_eq!(left(second, &after), 0);
+    assert_eq!(running.stop().report().outcomes(), [201, 201, 0, 0, 0, 0]);
+
+    // The list of masters, with which a mistake is told from an outage, is asked for with TLS, too.
+    world.set("cache.url", sentinels.url_of("draft"));
+    let refused = world.call(&["check"]);
+    assert!(refused.out.contains("masters that they watch: drafts"), "{}", refused.out);
 }

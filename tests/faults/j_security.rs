@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::interruptions::mixed;
-use crate::world::private::{Postgres, Redis, free_port};
+use crate::world::private::{Postgres, Redis};
 use crate::world::{PrivateKafka, SECRET, World, certificates, eventually, record};
 
 /// Has the server use that certificate for new connections.
@@ -76,18 +76,8 @@ fn j5_postgresql_is_spoken_to_as_safely_as_its_url_asks_or_not_at_all() {
 #[test]
 fn j5_redis_is_never_spoken_to_in_plain_text_where_tls_is_asked_for() {
     let certificates = certificates();
-    let file = |name: &str| certificates.path().join(name).display().to_string();
-    let port = free_port();
-    let server = Redis::start_with(&[
-        "--tls-port",
-        &port.to_string(),
-        "--tls-cert-file",
-        &file("good.crt"),
-        "--tls-key-file",
-        &file("good.key"),
-        "--tls-auth-clients",
-        "no",
-    ]);
+    let server = Redis::start_encrypted(certificates.path(), &[]);
+    let port = server.secure_port();
     let mut world = World::on_redis("j5-redis", &server);
     world.set("cache.timeout_ms", 1_000);
     let plain = server.url.replace("redis://", "rediss://");

@@ -1,6 +1,7 @@
 //! Certificates of an authority that nobody else knows.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -31,4 +32,18 @@ pub(crate) fn certificates() -> TempDir {
         ));
     }
     directory
+}
+
+/// How a Redis server or a sentinel speaks TLS at that port, as its configuration has it: with the certificate for this host, and with
+/// servers that show one of the same authority.
+pub(super) fn redis_tls(certificates: &Path, port: u16) -> Vec<(&'static str, String)> {
+    let file = |name: &str| certificates.join(name).display().to_string();
+    vec![
+        ("tls-port", port.to_string()),
+        ("tls-cert-file", file("good.crt")),
+        ("tls-key-file", file("good.key")),
+        ("tls-ca-cert-file", file("ca.crt")),
+        ("tls-auth-clients", "no".to_owned()),
+        ("tls-replication", "yes".to_owned()),
+    ]
 }

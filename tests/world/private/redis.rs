@@ -1,11 +1,13 @@
 //! A Redis server of a test's own.
 
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
 use tempfile::TempDir;
 
+use super::super::certificates::redis_tls;
 use super::super::eventually;
 use super::{Frozen, free_port};
 
@@ -40,8 +42,23 @@ impl Redis {
         panic!("Redis ends at once with {arguments:?}");
     }
 
+    /// A server that speaks TLS as well, at a port of its own.
+    pub(crate) fn start_encrypted(certificates: &Path, arguments: &[&str]) -> Redis {
+        let tls = redis_tls(certificates, free_port());
+        let tls: Vec<String> =
+            tls.into_iter().flat_map(|(name, value)| [format!("--{name}"), value]).collect();
+        let tls: Vec<&str> = tls.iter().map(String::as_str).collect();
+        Redis::start_with(&[&tls, arguments].concat())
+    }
+
+    /// Where it speaks TLS.
+    pub(crate) fn secure_port(&self) -> u16 {
+        let [_, port]: [String; 2] = self.ask("CONFIG GET tls-port").unwrap();
+        port.parse().unwrap()
+    }
+
     /// The directory that it writes to.
-    pub(crate) fn directory(&self) -> &std::path::Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
 

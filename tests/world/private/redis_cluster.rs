@@ -1,6 +1,7 @@
 //! A Redis Cluster of a test's own.
 
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use redis::Commands;
 use redis::cluster::{ClusterClient, ClusterConnection};
@@ -25,7 +26,15 @@ pub(crate) struct RedisCluster {
 impl RedisCluster {
     /// Three masters.
     pub(crate) fn start() -> RedisCluster {
-        let masters: Vec<(Redis, u16)> = (0..3).map(|_| node()).collect();
+        RedisCluster::of((0..3).map(|_| node(None)).collect())
+    }
+
+    /// Three masters that speak TLS with each other, and at ports of their own with whoever wants to.
+    pub(crate) fn start_encrypted(certificates: &Path) -> RedisCluster {
+        RedisCluster::of((0..3).map(|_| node(Some(certificates))).collect())
+    }
+
+    fn of(masters: Vec<(Redis, u16)>) -> RedisCluster {
         let share = SLOTS.div_ceil(masters.len());
         for (index, (master, _)) in masters.iter().enumerate() {
             let (first, last) = (index * share, ((index + 1) * share).min(SLOTS) - 1);
@@ -43,7 +52,7 @@ impl RedisCluster {
     /// Three masters, of which the first has a replica.
     pub(crate) fn start_with_replica() -> RedisCluster {
         let mut cluster = RedisCluster::start();
-        let (replica, bus) = node();
+        let (replica, bus) = node(None);
         cluster.masters[0].tell(&meet(replica.port, bus));
         let master = id(&cluster.masters[0]);
         let follow = format!("CLUSTER REPLICATE {master}");
@@ -78,6 +87,13 @@ impl RedisCluster {
         let addresses: Vec<String> =
             self.masters.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
         format!("redis+cluster://{user_info}{}", addresses.join(","))
+    }
+
+    /// The same with TLS, for a cluster that speaks it.
+    pub(crate) fn secure_url(&self) -> String {
+        let addresses: Vec<String> =
+            self.masters.iter().map(|node| format!("127.0.0.1:{}", node.secure_port())).collect();
+        format!("rediss+cluster://{}", addresses.join(","))
     }
 
     pub(crate) fn connection(&self) -> ClusterConnection {
@@ -133,7 +149,7 @@ impl RedisCluster {
     }
 }
 
-fn node() -> (Redis, u16) {
+fn node(certificates: Option<&Path>) -> (Redis, u16) {
     let bus = free_port();
     let (bus_text, timeout) = (bus.to_string(), NODE_TIMEOUT_MS.to_string());
     let arguments = ["--cluster-enabled", "yes", "--cluster-port", &bus_text].into_iter().chain([
@@ -142,7 +158,15 @@ fn node() -> (Redis, u16) {
         "--repl-diskless-sync-delay",
         "0",
     ]);
-    (Redis::start_with(&arguments.collect::<Vec<_>>()), bus)
+    let arguments: Vec<&str> = arguments.collect();
+    let server = match certificates {
+        Some(certificates) => {
+            let encrypted = [&arguments[..], &["--tls-cluster", "yes"]].concat();
+            Redis::start_encrypted(certificates, &encrypted)
+        }
+        None => Redis::start_with(&arguments),
+    };
+    (server, bus)
 }
 
 fn meet(port: u16, bus: u16) -> String {

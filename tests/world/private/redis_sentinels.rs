@@ -1,11 +1,13 @@
 //! A Redis master, its replica, and the sentinels that watch them, of a test's own. All of them want passwords.
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::super::certificates::redis_tls;
 use super::super::eventually;
-use super::{Redis, free_port};
+use super::{Redis, free_ports};
 
 /// What the sentinels call the master.
 const MASTER: &str = "drafts";
@@ -19,29 +21,47 @@ pub(crate) struct RedisSentinels {
     /// The master at first, and its replica at first.
     pub(crate) servers: [Redis; 2],
     sentinels: Vec<Sentinel>,
+    is_encrypted: bool,
 }
 
 struct Sentinel {
     port: u16,
+    /// Where it speaks TLS, if it does.
+    secure_port: u16,
     child: Child,
     _directory: TempDir,
 }
 
 impl RedisSentinels {
     pub(crate) fn start() -> RedisSentinels {
+        RedisSentinels::start_with(None)
+    }
+
+    /// Servers and sentinels that speak TLS with each other, and at ports of their own with whoever wants to.
+    pub(crate) fn start_encrypted(certificates: &Path) -> RedisSentinels {
+        RedisSentinels::start_with(Some(certificates))
+    }
+
+    fn start_with(certificates: Option<&Path>) -> RedisSentinels {
         let start = || {
             let passwords = ["--requirepass", PASSWORD, "--masterauth", PASSWORD];
-            let mut server =
-                Redis::start_with(&[&passwords[..], &["--repl-diskless-sync-delay", "0"]].concat());
+            let arguments = [&passwords[..], &["--repl-diskless-sync-delay", "0"]].concat();
+            let mut server = match certificates {
+                Some(certificates) => Redis::start_encrypted(certificates, &arguments),
+                None => Redis::start_with(&arguments),
+            };
             server.url = format!("redis://:{PASSWORD}@127.0.0.1:{}", server.port);
             server
         };
         let servers = [start(), start()];
-        let master = servers[0].port;
+        let master = match certificates {
+            Some(_) => servers[0].secure_port(),
+            None => servers[0].port,
+        };
         servers[1].tell(&format!("REPLICAOF 127.0.0.1 {master}"));
         eventually("the replica is in step", || servers[1].says("master_link_status:up"));
-        let sentinels = (0..3).map(|_| Sentinel::start(master)).collect();
-        let these = RedisSentinels { servers, sentinels };
+        let sentinels = (0..3).map(|_| Sentinel::start(master, certificates)).collect();
+        let these = RedisSentinels { servers, sentinels, is_encrypted: certificates.is_some() };
         these.await_whole();
         these
     }
@@ -77,19 +97,22 @@ impl RedisSentinels {
 
     /// The same with another name for the master.
     pub(crate) fn url_of(&self, master: &str) -> String {
+        let port = |it: &Sentinel| if self.is_encrypted { it.secure_port } else { it.port };
         let addresses: Vec<String> =
-            self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port)).collect();
-        let addresses = addresses.join(",");
+            self.sentinels.iter().map(|it| format!("127.0.0.1:{}", port(it))).collect();
+        let (addresses, s) = (addresses.join(","), if self.is_encrypted { "s" } else { "" });
         format!(
-            "redis+sentinel://:{PASSWORD}@{addresses}/{master}/0?sentinel_password={SENTINEL_PASSWORD}"
+            "redis{s}+sentinel://:{PASSWORD}@{addresses}/{master}/0?sentinel_password={SENTINEL_PASSWORD}"
         )
     }
 }
 
 impl Sentinel {
-    fn start(master: u16) -> Sentinel {
+    fn start(master: u16, certificates: Option<&Path>) -> Sentinel {
         let directory = TempDir::new().unwrap();
-        let port = free_port();
+        let [port, secure_port] = free_ports();
+        let tls = certificates.map(|certificates| redis_tls(certificates, secure_port));
+        let tls = tls.into_iter().flatten().map(|(name, value)| format!("{name} {value}\n"));
         let file = directory.path().join("sentinel.conf");
         // Down after three seconds: with one, a busy machine lets a master that lives be replaced now and then.
         let configuration = format!(
@@ -101,15 +124,17 @@ impl Sentinel {
              sentinel monitor {MASTER} 127.0.0.1 {master} 2\n\
              sentinel auth-pass {MASTER} {PASSWORD}\n\
              sentinel down-after-milliseconds {MASTER} 3000\n\
-             sentinel failover-timeout {MASTER} 5000\n",
+             sentinel failover-timeout {MASTER} 5000\n\
+             {tls}",
             directory = directory.path().display(),
+            tls = tls.collect::<String>(),
         );
         std::fs::write(&file, configuration).unwrap();
         let mut command = Command::new("redis-server");
         command.arg(&file).arg("--sentinel").stdin(Stdio::null());
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().expect("redis-server is installed");
-        Sentinel { port, child, _directory: directory }
+        Sentinel { port, secure_port, child, _directory: directory }
     }
 
     fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
