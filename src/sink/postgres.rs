@@ -6,7 +6,7 @@
 //! read, judged, and amended if they are still as they were read. Every statement is a
 //! transaction of its own: nothing ties the rows of a batch together, and the guard makes repeating any of them harmless.
 //!
-//! What the database refuses is bisected until the offending rows stand alone. Rows that others keep locked are asked for and held, alone; what
+//! What the database refuses is cut until the offending rows stand alone. Rows that others keep locked are asked for and held, alone; what
 //! the database cannot do now is retried.
 
 use std::collections::BTreeMap;
@@ -22,8 +22,9 @@ use smallvec::{SmallVec, smallvec};
 use tokio::time::Instant;
 
 use self::book::Book;
-use self::failure::Failure;
+use self::failure::{Failure, Refusal};
 use self::guesses::Guesses;
+use self::parts::{Part, Parts, Pending, part};
 use self::table::{Path, Table, Verdict, write};
 use super::outage::{Outage, OutagePolicy};
 use super::{Job, Lane};
@@ -33,6 +34,7 @@ use crate::retry::Backoff;
 
 mod book;
 mod guesses;
+mod parts;
 pub mod table;
 pub mod session;
 pub mod failure;
@@ -54,60 +56,10 @@ pub struct Retry {
     pub backoff: Duration,
 }
 
-/// A group on its way into its row.
-#[derive(Debug)]
-struct Pending {
-    group: Group,
-    /// The batch of each event: while a group is held, later events of its draft join it.
-    tickets: SmallVec<[Ticket; 1]>,
-    /// How often the group's row was looked for, this time included.
-    attempts: u32,
-    /// How often the row was not as it had been read when it was to be amended.
-    comparisons_lost: u32,
-    backoff: Backoff,
-    /// Whether it has been said that its events are tried again later.
-    is_set_aside: bool,
-}
-
-impl Pending {
-    /// A group of that batch, for the first time.
-    fn new(group: Group, ticket: Ticket, backoff: Duration) -> Pending {
-        let tickets = smallvec![ticket; group.events.len()];
-        let backoff = Backoff::new(backoff);
-        Pending { group, tickets, attempts: 1, comparisons_lost: 0, backoff, is_set_aside: false }
-    }
-}
-
-/// Groups that share one statement.
-struct Part {
-    path: Path,
-    groups: Vec<Pending>,
-}
-
-impl Part {
-    /// Cut in the middle.
-    fn halves(mut self) -> [Part; 2] {
-        let right = self.groups.split_off(self.groups.len() / 2);
-        // What is taken from the end is the left one first.
-        [Part { path: self.path, groups: right }, self]
-    }
-}
-
-/// Parts what stands at these places, which rise, from the rest.
-fn part<T>(all: Vec<T>, places: &[usize]) -> (Vec<T>, Vec<T>) {
-    let mut places = places.iter().copied().peekable();
-    let mut rest = Vec::with_capacity(all.len());
-    let mut parted = Vec::new();
-    for (place, it) in all.into_iter().enumerate() {
-        if places.next_if_eq(&place).is_some() { parted.push(it) } else { rest.push(it) }
-    }
-    (parted, rest)
-}
-
 /// Why a part was not written.
 enum NotWritten {
-    /// The database refuses something in it: which event, where the part is a single group and it can be told.
-    Refused { fault: Fault, culprit: Option<usize> },
+    /// The database refuses something in it.
+    Refused(Refusal),
     /// Other transactions are in the way, also after the retries.
     Contended,
     /// Another transaction keeps a row of it locked.
@@ -243,7 +195,7 @@ impl<T: Table> Writer<T> {
             tried => {
                 let pending = |group| Pending::new(group, ticket, self.retry.backoff);
                 let groups = groups.into_iter().map(pending).collect();
-                let mut parts = Vec::new();
+                let mut parts = Parts::default();
                 self.follow(tried, Part { path, groups }, &mut parts).await;
                 self.settle(parts).await;
             }
@@ -256,15 +208,12 @@ impl<T: Table> Writer<T> {
         let mut groups: Vec<Pending> = due.map(|(_draft, (_, pending))| pending).collect();
         // In the order of every batch: rows that are locked in another one can deadlock with them.
         groups.sort_by(|a, b| a.group.draft_id().cmp(b.group.draft_id()));
-        self.settle(vec![Part { path: Path::Judged, groups }]).await;
+        self.settle(Parts::of(Part { path: Path::Judged, groups })).await;
     }
 
     /// Writes parts, cutting around what the database refuses.
-    async fn settle(&mut self, mut parts: Vec<Part>) {
+    async fn settle(&mut self, mut parts: Parts) {
         while let Some(part) = parts.pop() {
-            if part.groups.is_empty() {
-                continue;
-            }
             let groups: Vec<&Group> = part.groups.iter().map(|pending| &pending.group).collect();
             let tried = self.attempt(part.path, &groups).await;
             self.follow(tried, part, &mut parts).await;
@@ -276,23 +225,26 @@ impl<T: Table> Writer<T> {
         &mut self,
         tried: Result<Vec<Verdict>, NotWritten>,
         Part { path, groups }: Part,
-        parts: &mut Vec<Part>,
+        parts: &mut Parts,
     ) {
         match tried {
             Ok(verdicts) => parts.push(self.conclude(path, groups, verdicts)),
-            Err(NotWritten::Refused { fault, .. }) if is_planted(Bug::BatchIsRejected) => {
+            Err(NotWritten::Refused(Refusal { fault, .. })) if is_planted(Bug::BatchIsRejected) => {
                 groups.into_iter().for_each(|pending| self.reject(pending, &fault));
             }
             // Who waits for one locked row keeps all others waiting.
             Err(NotWritten::Locked) if groups.len() > 1 => {
                 self.part_locked(path, groups, parts).await
             }
-            // A statement that failed says nothing about any single row of it.
-            Err(_) if groups.len() > 1 => parts.extend(Part { path, groups }.halves()),
-            Err(NotWritten::Refused { .. }) if groups.iter().any(|it| self.lacks(it)) => {
+            // A statement that failed condemns no row of it: at most it says where to cut.
+            Err(NotWritten::Refused(refusal)) if groups.len() > 1 => {
+                parts.cut(Part { path, groups }, |draft| refusal.quotes(draft));
+            }
+            Err(_) if groups.len() > 1 => parts.halve(Part { path, groups }),
+            Err(NotWritten::Refused(_)) if groups.iter().any(|it| self.lacks(it)) => {
                 self.incomplete.extend(groups.into_iter().map(|pending| (pending, None)));
             }
-            Err(NotWritten::Refused { fault, culprit }) => {
+            Err(NotWritten::Refused(Refusal { fault, culprit, .. })) => {
                 let rest = groups
                     .into_iter()
                     .filter_map(|pending| self.refuse(pending, &fault, culprit))
@@ -304,15 +256,12 @@ impl<T: Table> Writer<T> {
                 groups.into_iter().for_each(|pending| self.try_later(pending))
             }
         }
-        let groups = self.complete().await;
-        if !groups.is_empty() {
-            parts.push(Part { path: Path::Judged, groups });
-        }
+        parts.push(Part { path: Path::Judged, groups: self.complete().await });
         self.book.flush();
     }
 
     /// Holds the groups whose rows are locked; the others go on.
-    async fn part_locked(&mut self, path: Path, groups: Vec<Pending>, parts: &mut Vec<Part>) {
+    async fn part_locked(&mut self, path: Path, groups: Vec<Pending>, parts: &mut Parts) {
         match self.locked(groups.iter().map(|pending| &pending.group)).await {
             Ok(locked) if !locked.is_empty() => {
                 let (held, groups) = part(groups, &locked);
@@ -322,7 +271,7 @@ impl<T: Table> Writer<T> {
             // It is the whole table that is locked, and nothing of it can be written.
             Err(Failure::Locked(_)) => parts.push(Part { path, groups }),
             // No row is locked any more, or something else is; or the question failed for a reason that the halves will meet, too.
-            _ => parts.extend(Part { path, groups }.halves()),
+            _ => parts.halve(Part { path, groups }),
         }
     }
 
@@ -373,9 +322,7 @@ impl<T: Table> Writer<T> {
             }
             match written {
                 Ok(verdicts) => return Ok(verdicts),
-                Err(Failure::Refused { fault, culprit }) => {
-                    return Err(NotWritten::Refused { fault, culprit });
-                }
+                Err(Failure::Refused(refusal)) => return Err(NotWritten::Refused(refusal)),
                 // If the statement took effect after all, the guard finds it there; if not, it is done now.
                 Err(Failure::Contended(error)) if contention.tries() < self.retry.retries => {
                     tracing::debug!(%error, rows = groups.len(), "contention, trying again");
@@ -389,7 +336,7 @@ impl<T: Table> Writer<T> {
                         || (is_planted(Bug::OutageIsRefusal) && outage.tries() >= 3) =>
                 {
                     let fault = Fault::new(Reason::DatabaseRefused, error.to_string());
-                    return Err(NotWritten::Refused { fault, culprit: None });
+                    return Err(NotWritten::Refused(fault.into()));
                 }
                 Err(Failure::Out(error)) => {
                     self.table.disconnect();

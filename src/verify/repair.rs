@@ -106,8 +106,9 @@ impl Verify<'_> {
                     let (left, right) = part.split_at(part.len() / 2);
                     parts.extend([right, left]);
                 }
-                Err(Failure::Refused { fault, .. }) => {
-                    tracing::warn!(draft = part[0].draft, "not mended: {}", fault.message);
+                Err(Failure::Refused(refusal)) => {
+                    let message = &refusal.fault.message;
+                    tracing::warn!(draft = part[0].draft, "not mended: {message}");
                 }
                 Err(Failure::Contended(error) | Failure::Locked(error)) => {
                     tracing::warn!(draft = part[0].draft, "not mended: {error}");

@@ -97,14 +97,14 @@ fn e16_one_ten_or_five_hundred_refused_rows_in_five_thousand_cost_few_statements
 fn e3_e16_a_database_that_goes_away_in_the_middle_of_a_bisection_changes_nothing_about_it() {
     let world = batch("e3-e16", 500);
     refuse_bad_jobs(&world);
-    world.slow_down(10);
+    world.slow_down(30);
     let places = world.publish(events(500, 10));
     let running = world.start(&["run", "--until-caught-up", "--report", "json"]);
     let mut cuts = 0;
     // Every so many statements the session is lost, until the search is over.
     eventually("it is through", || {
         let statements = world.database.number("SELECT last_value FROM statements");
-        if statements > 15 * (cuts + 1) && cuts < 4 {
+        if statements > 5 * (cuts + 1) && cuts < 4 {
             cuts += u64::from(world.database.cut_sessions() > 0);
         }
         world.committed() == world.ends()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use contentflow::redis::CacheError;
 use contentflow::sink::dead_letter::{Form, Publish};
-use contentflow::sink::postgres::failure::{DatabaseError, Failure};
+use contentflow::sink::postgres::failure::{DatabaseError, Failure, Refusal};
 use contentflow::sink::postgres::table::{Amendment, Table};
 use contentflow::sink::redis::Keys;
 use dataflows::change::{Change, Rejected};
@@ -62,10 +62,9 @@ impl Wire {
     async fn statement<T: Send + 'static>(
         &self,
         stage: Stage,
-        act: impl Fn(&mut World) -> Result<T, Fault> + Send + Sync + 'static,
+        act: impl Fn(&mut World) -> Result<T, Refusal> + Send + Sync + 'static,
     ) -> Result<T, Failure> {
         let away = || DatabaseError::NoAnswer(DEADLINE);
-        let refused = |fault| Failure::Refused { fault, culprit: None };
         match self.send(stage, Server::Database).await {
             Reply::Before => Err(Failure::Out(away())),
             Reply::After => {
@@ -78,7 +77,7 @@ impl Wire {
             }
             Reply::Deadlock => Err(Failure::Contended(away())),
             Reply::Locked => Err(Failure::Locked(away())),
-            Reply::Ok | Reply::Panic => act(&mut lock(&self.world)).map_err(refused),
+            Reply::Ok | Reply::Panic => act(&mut lock(&self.world)).map_err(Failure::Refused),
         }
     }
 }
@@ -159,12 +158,20 @@ fn places(memory: &RowMemory) -> (Option<Position>, Vec<Position>) {
     (memory.applied, memory.older().map(|known| known.position).collect())
 }
 
-fn refusal() -> Fault {
-    Fault::new(Reason::DatabaseRefused, "a constraint")
+/// Quotes the row of one of these drafts, or none: mostly the one that is refused, but a value of another column may read like another's id.
+fn refusal(world: &World, refused: &str, drafts: &[&str]) -> Refusal {
+    let fault = Fault::new(Reason::DatabaseRefused, "a constraint");
+    let quoted = match world.clock % 4 {
+        0 => None,
+        1 => drafts.iter().find(|draft| **draft != refused),
+        _ => Some(&refused),
+    };
+    let detail = quoted.map(|draft| format!("Failing row contains ({draft}, null)."));
+    Refusal { detail, ..Refusal::from(fault) }
 }
 
 /// The guarded UPDATE: all rows or, if one is refused, none.
-fn update(world: &mut World, events: &[Change]) -> Result<Vec<usize>, Fault> {
+fn update(world: &mut World, events: &[Change]) -> Result<Vec<usize>, Refusal> {
     let passes = |event: &Change| {
         let Some(row) = world.rows.get(event.draft_id()) else { return false };
         let is_known = row.memory.recent.iter().any(|known| known.job_id == event.job_id());
@@ -172,8 +179,9 @@ fn update(world: &mut World, events: &[Change]) -> Result<Vec<usize>, Fault> {
         is_new && is_newer(event.position(), row.memory.applied)
     };
     let written: Vec<usize> = (0..events.len()).filter(|&event| passes(&events[event])).collect();
-    if written.iter().any(|&event| is_refused(&events[event].images())) {
-        return Err(refusal());
+    if let Some(&event) = written.iter().find(|&&event| is_refused(&events[event].images())) {
+        let drafts: Vec<&str> = events.iter().map(Change::draft_id).collect();
+        return Err(refusal(world, drafts[event], &drafts));
     }
     for &event in &written {
         let event = &events[event];
@@ -190,7 +198,7 @@ fn update(world: &mut World, events: &[Change]) -> Result<Vec<usize>, Fault> {
 }
 
 /// The compare-and-set: all rows that are as they were seen or, if one is refused, none.
-fn amend(world: &mut World, amendments: &[Amended]) -> Result<Vec<usize>, Fault> {
+fn amend(world: &mut World, amendments: &[Amended]) -> Result<Vec<usize>, Refusal> {
     let matches = |it: &Amended| {
         let row = world.rows.get(it.change.draft_id());
         row.is_some_and(|row| places(&row.memory) == it.seen)
@@ -198,8 +206,9 @@ fn amend(world: &mut World, amendments: &[Amended]) -> Result<Vec<usize>, Fault>
     let amended: Vec<usize> =
         (0..amendments.len()).filter(|&it| matches(&amendments[it])).collect();
     let refuses = |it: &Amended| it.wins && is_refused(&it.change.images());
-    if amended.iter().any(|&it| refuses(&amendments[it])) {
-        return Err(refusal());
+    if let Some(&it) = amended.iter().find(|&&it| refuses(&amendments[it])) {
+        let drafts: Vec<&str> = amendments.iter().map(|it| it.change.draft_id()).collect();
+        return Err(refusal(world, drafts[it], &drafts));
     }
     for &index in &amended {
         let Amended { change, wins, memory, .. } = &amendments[index];

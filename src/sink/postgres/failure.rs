@@ -12,18 +12,42 @@ use crate::postgres;
 #[derive(Debug)]
 pub enum Failure {
     /// The same rows can never succeed.
-    Refused {
-        /// What the database said.
-        fault: Fault,
-        /// The event to blame, where it can be told.
-        culprit: Option<usize>,
-    },
+    Refused(Refusal),
     /// Others were in the way; the server rolled back and the same rows may succeed.
     Contended(DatabaseError),
     /// Another transaction keeps a row locked for longer than the lock timeout.
     Locked(DatabaseError),
     /// The server is away, or cannot write at all. Nothing is known about the rows, also not whether the statement took effect.
     Out(DatabaseError),
+}
+
+/// What the database refuses.
+#[derive(Debug)]
+pub struct Refusal {
+    /// In its words.
+    pub fault: Fault,
+    /// The event to blame, where it can be told: of a single group.
+    pub culprit: Option<usize>,
+    /// The detail of what it said. It may quote the row, so nobody is shown it.
+    pub detail: Option<String>,
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Refusal {
+        Refusal { fault, culprit: None, detail: None }
+    }
+}
+
+impl Refusal {
+    /// Whether the detail quotes the row of that draft, as that of a constraint does where the id is the table's first column: `Failing row contains (d1, …).`,
+    /// or `(event_draft_id, …) = (d1, …)` for a role that may not read all columns. The words are in the server's language. A hint, no more: a value
+    /// that reads like an id may be something else.
+    pub fn quotes(&self, draft: &str) -> bool {
+        let values = self.detail.as_deref().and_then(|detail| detail.split_once('('));
+        let values = values.map(|(_words, row)| row.split_once(") = (").map_or(row, |(_, it)| it));
+        let behind = values.and_then(|values| values.strip_prefix(draft));
+        behind.is_some_and(|behind| behind.starts_with(", ") || behind.starts_with(')'))
+    }
 }
 
 /// Why a statement failed.
@@ -63,7 +87,9 @@ impl Failure {
             Some(_) => {
                 // In the server's words, without its detail: that would quote the row.
                 let fault = Fault::new(Reason::DatabaseRefused, postgres::describe(&error));
-                Failure::Refused { fault, culprit: None }
+                let detail = error.as_db_error().and_then(|error| error.detail());
+                let detail = detail.map(str::to_owned);
+                Failure::Refused(Refusal { fault, culprit: None, detail })
             }
         }
     }
@@ -71,7 +97,7 @@ impl Failure {
     /// The same failure, with the event to blame for it.
     pub fn blame(self, event: Option<usize>) -> Failure {
         match self {
-            Failure::Refused { fault, .. } => Failure::Refused { fault, culprit: event },
+            Failure::Refused(refusal) => Failure::Refused(Refusal { culprit: event, ..refusal }),
             other => other,
         }
     }
@@ -81,4 +107,29 @@ impl Failure {
 fn is_contention(code: &SqlState) -> bool {
     [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE, SqlState::QUERY_CANCELED]
         .contains(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_detail_quotes_the_draft_of_its_row() {
+        let quotes = |detail: &str, draft: &str| {
+            let fault = Fault::new(Reason::DatabaseRefused, "a constraint");
+            let detail = Some(detail.to_owned());
+            Refusal { detail, ..Refusal::from(fault) }.quotes(draft)
+        };
+        let whole = "Failing row contains (d1, 2026-11-27 00:00:00+00, null).";
+        assert!(quotes(whole, "d1"));
+        assert!(!quotes(whole, "d"), "another draft, with the same beginning");
+        assert!(!quotes(whole, "d12"));
+        assert!(quotes("Fehlgeschlagene Zeile enthält (d1, null).", "d1"));
+        assert!(quotes("Failing row contains (d1).", "d1"));
+        let some = "Failing row contains (event_draft_id, title) = (d1, null).";
+        assert!(quotes(some, "d1"));
+        assert!(!quotes(some, "event_draft_id"));
+        assert!(!quotes("Key (d1)=(d2) already exists.", "d2"));
+        assert!(!Refusal::from(Fault::new(Reason::DatabaseRefused, "a trigger")).quotes("d1"));
+    }
 }

@@ -374,12 +374,15 @@ fn amend_sql(table: &str, id_type: &str) -> String {
 }
 
 /// What can be locked at once, as an UPDATE would, is locked until the end of the statement; told is the rest. The ordinals in their order.
+///
+/// The UPDATE of no row waits for the table as one that writes does: an index that is built on it lets rows be locked, and not be written.
 fn locked_sql(table: &str, id_type: &str) -> String {
     let rows = format!(
         "FROM unnest($1::int4[], $2::text[]::{id_type}[]) AS b (n, draft) JOIN {table} AS d ON d.event_draft_id = b.draft"
     );
     format!(
-        "WITH free AS (SELECT b.n {rows} FOR NO KEY UPDATE OF d SKIP LOCKED)
+        "WITH nothing AS (UPDATE {table} SET content_job_id = content_job_id WHERE false),
+              free AS (SELECT b.n {rows} FOR NO KEY UPDATE OF d SKIP LOCKED)
          SELECT b.n {rows} WHERE b.n NOT IN (SELECT n FROM free) ORDER BY b.n"
     )
 }

@@ -1,0 +1,130 @@
+//! What one statement is made of, and how that is cut when the statement fails.
+//!
+//! Where the database quotes the row that it refuses, the cut goes around that row. What stands before it has been written and rolled back, so
+//! it is taken to be good, and waits until all that is good can be written at once. Else a part is cut in the middle.
+
+use std::time::Duration;
+
+use dataflows::effect::Ticket;
+use dataflows::latest::Group;
+use smallvec::{SmallVec, smallvec};
+
+use super::table::Path;
+use crate::retry::Backoff;
+
+/// Behind a refused row, the next statement has so many times the rows that were good before it, the one behind that twice as many, and so on: where many
+/// are refused, a statement that fails is a small one.
+const ROWS_BEHIND: usize = 8;
+
+/// A group on its way into its row.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) group: Group,
+    /// The batch of each event: while a group is held, later events of its draft join it.
+    pub(super) tickets: SmallVec<[Ticket; 1]>,
+    /// How often the group's row was looked for, this time included.
+    pub(super) attempts: u32,
+    /// How often the row was not as it had been read when it was to be amended.
+    pub(super) comparisons_lost: u32,
+    pub(super) backoff: Backoff,
+    /// Whether it has been said that its events are tried again later.
+    pub(super) is_set_aside: bool,
+}
+
+impl Pending {
+    /// A group of that batch, for the first time.
+    pub(super) fn new(group: Group, ticket: Ticket, backoff: Duration) -> Pending {
+        let tickets = smallvec![ticket; group.events.len()];
+        let backoff = Backoff::new(backoff);
+        Pending { group, tickets, attempts: 1, comparisons_lost: 0, backoff, is_set_aside: false }
+    }
+}
+
+/// Groups that share one statement.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) path: Path,
+    pub(super) groups: Vec<Pending>,
+}
+
+/// The parts that are still to be written.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    /// The next one last.
+    next: Vec<Part>,
+    /// What is taken to be good, in the order of its ids.
+    good: Option<Part>,
+}
+
+impl Parts {
+    /// One part.
+    pub(super) fn of(part: Part) -> Parts {
+        let mut parts = Parts::default();
+        parts.push(part);
+        parts
+    }
+
+    /// Puts a part before all others.
+    pub(super) fn push(&mut self, part: Part) {
+        if !part.groups.is_empty() {
+            self.next.push(part);
+        }
+    }
+
+    /// The next part.
+    pub(super) fn pop(&mut self) -> Option<Part> {
+        self.next.pop().or_else(|| self.good.take())
+    }
+
+    /// Cuts a part that was refused: around the row whose draft the refusal quotes, else in the middle.
+    pub(super) fn cut(&mut self, part: Part, is_quoted: impl Fn(&str) -> bool) {
+        let quoted = part.groups.iter().position(|pending| is_quoted(pending.group.draft_id()));
+        match quoted {
+            Some(place) => self.cut_around(part, place),
+            None => self.halve(part),
+        }
+    }
+
+    /// Cuts a part in the middle.
+    pub(super) fn halve(&mut self, Part { path, mut groups }: Part) {
+        let behind = groups.split_off(groups.len() / 2);
+        self.push(Part { path, groups: behind });
+        self.push(Part { path, groups });
+    }
+
+    fn cut_around(&mut self, Part { path, groups: mut before }: Part, place: usize) {
+        let mut suspect = before.split_off(place);
+        let mut behind = suspect.split_off(1);
+        self.spare(Part { path, groups: before });
+        let mut pieces = Vec::new();
+        let mut rows = ROWS_BEHIND * (place + 1);
+        while behind.len() > rows {
+            let rest = behind.split_off(rows);
+            pieces.push(std::mem::replace(&mut behind, rest));
+            rows *= 2;
+        }
+        pieces.push(behind);
+        pieces.into_iter().rev().for_each(|groups| self.push(Part { path, groups }));
+        self.push(Part { path, groups: suspect });
+    }
+
+    /// Keeps what is taken to be good for the end. If it is not, it is cut again then.
+    fn spare(&mut self, part: Part) {
+        match &mut self.good {
+            Some(good) if good.path == part.path => good.groups.extend(part.groups),
+            Some(_) => self.push(part),
+            None => self.good = Some(part).filter(|part| !part.groups.is_empty()),
+        }
+    }
+}
+
+/// Parts what stands at these places, which rise, from the rest.
+pub(super) fn part<T>(all: Vec<T>, places: &[usize]) -> (Vec<T>, Vec<T>) {
+    let mut places = places.iter().copied().peekable();
+    let mut rest = Vec::with_capacity(all.len());
+    let mut parted = Vec::new();
+    for (place, it) in all.into_iter().enumerate() {
+        if places.next_if_eq(&place).is_some() { parted.push(it) } else { rest.push(it) }
+    }
+    (parted, rest)
+}
