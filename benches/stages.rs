@@ -10,7 +10,7 @@ use contentflow::generate::{Generator, Mix};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use dataflows::accept::sort;
 use dataflows::change::Change;
-use dataflows::decode::decode;
+use dataflows::decode::Decoder;
 use dataflows::dedupe::Memory;
 use dataflows::latest::group;
 use dataflows::ledger::Ledger;
@@ -49,8 +49,18 @@ fn changes() -> Vec<Change> {
 fn stages(criterion: &mut Criterion) {
     let mut chunk = criterion.benchmark_group("a chunk of 512");
     chunk.throughput(Throughput::Elements(512));
+    chunk.bench_function("take in", |bencher| {
+        bencher.iter(|| {
+            let mut chunk = CHUNKS[0].another();
+            CHUNKS[0].records().for_each(|it| chunk.push(it.raw(), it.headers()));
+            chunk
+        });
+    });
     chunk.bench_function("decode", |bencher| {
-        bencher.iter(|| CHUNKS[0].records().for_each(|it| drop(black_box(decode(it, DRAFT_IDS)))));
+        bencher.iter(|| {
+            let mut decoder = Decoder::new(DRAFT_IDS);
+            CHUNKS[0].records().for_each(|it| drop(black_box(decoder.decode(it))));
+        });
     });
     chunk.bench_function("validate ids", |bencher| {
         let ids: Vec<String> =

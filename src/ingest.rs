@@ -22,7 +22,7 @@ use crate::config::Run;
 use crate::progress::{Progress, Watch};
 
 /// A chunk is passed on when it holds so many records: enough to make the hand-over cheap, few enough to spread evenly.
-const CHUNK_RECORDS: usize = 512;
+pub const CHUNK_RECORDS: usize = 512;
 /// ... or so many bytes.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -342,7 +342,8 @@ impl Ingest {
 }
 
 impl Entrance {
-    fn send(&self, feed: Feed) {
+    /// Feeds the worker, and wakes it.
+    pub fn send(&self, feed: Feed) {
         // A worker that is gone took the process with it.
         if self.queue.send(feed).is_ok() {
             let _gone = self.activator.activate().is_err();

@@ -224,6 +224,11 @@ fn measure_limits(
     results.note("dataflow_ratio_w2", two.per_s / consume.per_s);
     results.note("dataflow_cpu_us_w1", one.own_us);
     results.note("dataflow_cpu_us_w2", two.own_us);
+    let workers = |count| dataflow::measure_workers(&servers.config, events, count);
+    let (one, two) = (workers(1)?, workers(2)?);
+    results.note("workers_per_s_w1", one.per_s);
+    results.note("workers_per_s_w2", two.per_s);
+    results.note("workers_scaling", two.per_s / one.per_s);
     Ok(())
 }
 

@@ -47,7 +47,7 @@ const fn cost(
 }
 
 /// In the order of the table.
-const METRICS: [Metric; 52] = [
+const METRICS: [Metric; 55] = [
     rate("consume_per_s", "Kafka client alone", "records/s"),
     rate("delete_per_s", "DELs alone, lease and key", "drafts/s"),
     rate("parse_per_s", "JSON parser alone, 1 thread", "events/s"),
@@ -55,6 +55,9 @@ const METRICS: [Metric; 52] = [
     rate("dataflow_per_s_w2", "dataflow alone, 2 workers", "events/s"),
     share("dataflow_scaling", "2 workers / 1 worker"),
     share("dataflow_ratio_w2", "2 workers / Kafka client"),
+    rate("workers_per_s_w1", "dataflow fed from memory, 1 worker", "events/s"),
+    rate("workers_per_s_w2", "dataflow fed from memory, 2 workers", "events/s"),
+    share("workers_scaling", "2 workers / 1 worker, fed from memory"),
     rate("bare_update_per_s", "bare UPDATE alone", "rows/s"),
     rate("rival_per_s", "hand-written loop", "events/s"),
     rate("end_to_end_per_s_w1", "end to end, 1 worker", "events/s"),

@@ -9,7 +9,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::Epoch;
 use crate::change::{Arena, Change, Cuts, Rejected};
-use crate::decode::{Decoded, decode};
+use crate::decode::{Decoded, Decoder};
 use crate::outcome::Tally;
 use crate::record::Chunk;
 use crate::reject::Fault;
@@ -76,8 +76,9 @@ pub fn sort(chunk: Chunk, draft_ids: DraftIdType) -> Sorted {
     let mut good: Vec<(usize, Cuts)> = Vec::with_capacity(chunk.len());
     let mut bad: Vec<(usize, Fault)> = Vec::new();
     let mut skipped = 0;
+    let mut decoder = Decoder::new(draft_ids);
     for (index, record) in chunk.records().enumerate() {
-        match decode(record, draft_ids) {
+        match decoder.decode(record) {
             Decoded::Event(event) => good.push((index, Cuts::append(&event, &chunk, &mut texts))),
             Decoded::Rejected(fault) => bad.push((index, fault)),
             Decoded::Skipped => skipped += 1,

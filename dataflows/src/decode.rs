@@ -69,27 +69,68 @@ pub enum Decoded<'a> {
 ///
 /// Where several things are wrong, the first in this order is reported: the JSON, the type, a repeated key, `jobId`,
 /// `eventDraftId`, `imageUrls`, the names of the headers.
-pub fn decode<'a>(record: RecordView<'a>, draft_ids: DraftIdType) -> Decoded<'a> {
-    match event_of(record, draft_ids).and_then(|event| with_readable_headers(event, record)) {
-        Ok(Some(event)) => Decoded::Event(event),
-        Ok(None) => Decoded::Skipped,
-        Err(fault) => Decoded::Rejected(fault),
+pub fn decode(record: RecordView<'_>, draft_ids: DraftIdType) -> Decoded<'_> {
+    Decoder::new(draft_ids).decode(record)
+}
+
+/// Decodes record after record. What their headers say is found out once for all that share them.
+#[derive(Debug)]
+pub struct Decoder<'a> {
+    draft_ids: DraftIdType,
+    last: Option<(RecordView<'a>, ByHeaders)>,
+}
+
+/// What the headers of a record say.
+#[derive(Debug)]
+struct ByHeaders {
+    event_type: Result<EventType, Fault>,
+    /// Which header has a name that cannot be read.
+    unreadable: Option<usize>,
+}
+
+impl ByHeaders {
+    fn of(record: RecordView<'_>) -> ByHeaders {
+        ByHeaders { event_type: type_in_headers(record), unreadable: record.unreadable_header() }
+    }
+}
+
+impl<'a> Decoder<'a> {
+    /// A decoder that has not begun.
+    pub fn new(draft_ids: DraftIdType) -> Decoder<'a> {
+        Decoder { draft_ids, last: None }
+    }
+
+    /// [`decode`], of the next record.
+    pub fn decode(&mut self, record: RecordView<'a>) -> Decoded<'a> {
+        let last = self.last.take().filter(|(last, _)| record.shares_headers(last));
+        let by_headers = last.map_or_else(|| ByHeaders::of(record), |(_, by_headers)| by_headers);
+        let (_, by_headers) = self.last.insert((record, by_headers));
+        match event_of(record, by_headers, self.draft_ids) {
+            Ok(Some(event)) => Decoded::Event(event),
+            Ok(None) => Decoded::Skipped,
+            Err(fault) => Decoded::Rejected(fault),
+        }
     }
 }
 
 /// The event, or `None` for another type.
 fn event_of<'a>(
     record: RecordView<'a>,
+    by_headers: &ByHeaders,
     draft_ids: DraftIdType,
 ) -> Result<Option<ContentCreated<'a>>, Fault> {
-    let by_header = type_in_headers(record)?;
-    if by_header == EventType::Other {
+    let event_type = by_headers.event_type.clone()?;
+    if event_type == EventType::Other {
         return Ok(None);
     }
-    if let Some(event) = record.value().and_then(|value| plain::event(value, draft_ids)) {
-        return Ok(Some(event));
+    let event = match record.value().and_then(|value| plain::event(value, draft_ids)) {
+        Some(event) => Some(event),
+        None => event_by_grammar(record.value(), event_type, draft_ids)?,
+    };
+    match by_headers.unreadable.filter(|_| event.is_some()) {
+        None => Ok(event),
+        Some(index) => Err(unreadable_name(index)),
     }
-    event_by_grammar(record.value(), by_header, draft_ids)
 }
 
 /// [`event_of`] without the short cut, of a value whose headers name that type.
@@ -118,17 +159,12 @@ fn event_by_grammar(
 }
 
 /// The protocol calls a header's name a string, though brokers take any bytes.
-fn with_readable_headers<T>(event: Option<T>, record: RecordView<'_>) -> Result<Option<T>, Fault> {
-    match record.unreadable_header().filter(|_| event.is_some()) {
-        None => Ok(event),
-        Some(index) => {
-            let number = index + 1;
-            let message = format!(
-                "header {number}: expected a name in UTF-8, got other bytes; such headers are not carried"
-            );
-            Err(Fault::new(Reason::NotUtf8, message))
-        }
-    }
+fn unreadable_name(index: usize) -> Fault {
+    let number = index + 1;
+    let message = format!(
+        "header {number}: expected a name in UTF-8, got other bytes; such headers are not carried"
+    );
+    Fault::new(Reason::NotUtf8, message)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

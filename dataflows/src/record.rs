@@ -71,7 +71,7 @@ struct Entry {
     headers: Span,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Header {
     name: Span,
     value: Option<Span>,
@@ -113,7 +113,8 @@ impl Chunk {
         chunk
     }
 
-    /// Copies a record and its headers to the end of the chunk.
+    /// Copies a record and its headers to the end of the chunk. Of the headers, what is as in the record before is not copied again: mostly that is
+    /// all of them.
     ///
     /// # Panics
     ///
@@ -138,12 +139,7 @@ impl Chunk {
     ) {
         let key = record.key.map(|bytes| self.copy(bytes));
         let value = record.value.map(|bytes| self.copy(bytes));
-        let first_header = self.headers.len();
-        for (name, header_value) in headers {
-            let name = self.copy(name.as_ref());
-            let value = header_value.map(|bytes| self.copy(bytes));
-            self.headers.push(Header { name, value });
-        }
+        let headers = self.copy_headers(headers);
         self.entries.push(Entry {
             partition: record.partition,
             offset: record.offset,
@@ -151,8 +147,35 @@ impl Chunk {
             stamped_by_topic: record.stamped_by_topic,
             key,
             value,
-            headers: Span::since(first_header, self.headers.len()),
+            headers,
         });
+    }
+
+    fn copy_headers<'a>(
+        &mut self,
+        headers: impl IntoIterator<Item = (impl AsRef<[u8]>, Option<&'a [u8]>)>,
+    ) -> Span {
+        let first = self.headers.len();
+        let before = self.entries.last().map_or(Span::since(first, first), |last| last.headers);
+        for (place, (name, value)) in (before.range().start..).zip(headers) {
+            let like = before.range().contains(&place).then(|| self.headers[place]);
+            let name = self.copy_unless(like.map(|it| it.name), name.as_ref());
+            let value = value.map(|value| self.copy_unless(like.and_then(|it| it.value), value));
+            self.headers.push(Header { name, value });
+        }
+        if self.headers[first..] == self.headers[before.range()] {
+            self.headers.truncate(first);
+            return before;
+        }
+        Span::since(first, self.headers.len())
+    }
+
+    /// Copies bytes, unless they are there.
+    fn copy_unless(&mut self, there: Option<Span>, bytes: &[u8]) -> Span {
+        match there.filter(|there| self.bytes_at(there.range()) == bytes) {
+            Some(there) => there,
+            None => self.copy(bytes),
+        }
     }
 
     fn copy(&mut self, bytes: &[u8]) -> Span {
@@ -261,6 +284,11 @@ impl<'a> RecordView<'a> {
             .filter_map(|(name, value)| Some((std::str::from_utf8(name).ok()?, value)))
     }
 
+    /// Whether it has the same headers as that record, of the same chunk, as far as that can be seen at a glance: records in a row mostly have.
+    pub fn shares_headers(&self, other: &RecordView<'_>) -> bool {
+        std::ptr::eq(self.chunk, other.chunk) && self.entry.headers == other.entry.headers
+    }
+
     /// Which header, from 0 on, is the first whose name is not UTF-8.
     pub fn unreadable_header(&self) -> Option<usize> {
         self.named_headers().position(|(name, _)| std::str::from_utf8(name).is_err())
@@ -289,4 +317,56 @@ fn narrow(index: usize) -> u32 {
 
 fn widen(index: u32) -> usize {
     usize::try_from(index).expect("an index of 32 bits fits a pointer")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Headers = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
+    fn push(chunk: &mut Chunk, headers: &Headers) {
+        let headers = headers.iter().map(|(name, value)| (name.as_slice(), value.as_deref()));
+        chunk.push_named(RawRecord::default(), headers);
+    }
+
+    fn headers() -> impl Strategy<Value = Headers> {
+        // Few of them, so that records in a row have the same ones, or some of them, or the same in another order.
+        let name =
+            prop_oneof![Just(b"type".to_vec()), Just(b"id".to_vec()), Just(b"\xff".to_vec())];
+        let value = prop_oneof![Just(None), Just(Some(Vec::new())), Just(Some(b"a".to_vec()))];
+        vec((name, value), 0..4)
+    }
+
+    proptest! {
+        #[test]
+        fn headers_come_out_as_they_went_in_whatever_the_neighbours_have(all in vec(headers(), 0..8)) {
+            let mut chunk = Chunk::default();
+            all.iter().for_each(|headers| push(&mut chunk, headers));
+            for (record, headers) in chunk.records().zip(&all) {
+                let found = record.named_headers().map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec)));
+                prop_assert_eq!(&found.collect::<Headers>(), headers);
+            }
+            for ((a, of_a), (b, of_b)) in chunk.records().zip(&all).zip(chunk.records().zip(&all).skip(1)) {
+                prop_assert_eq!(a.shares_headers(&b), of_a == of_b);
+            }
+        }
+    }
+
+    #[test]
+    fn headers_that_come_again_take_no_more_room() {
+        let mut chunk = Chunk::default();
+        let like = |id: &[u8]| {
+            vec![(b"type".to_vec(), Some(b"a".to_vec())), (b"id".to_vec(), Some(id.to_vec()))]
+        };
+        push(&mut chunk, &like(b"1"));
+        let once = chunk.bytes();
+        push(&mut chunk, &like(b"1"));
+        assert_eq!(chunk.bytes(), once);
+        push(&mut chunk, &like(b"2"));
+        assert_eq!(chunk.bytes(), once + 1, "only the value that differs");
+    }
 }
