@@ -11,7 +11,7 @@ use dataflows::effect::{Answered, Effect, Ticket, Waker};
 use tokio::sync::mpsc;
 
 use crate::figures::histogram::float;
-use crate::figures::lanes::LaneClock;
+use crate::figures::lanes::{LaneClock, Pause};
 use crate::figures::{Figures, Server};
 use crate::traces::{LaneSpans, Traced, Tracer, Work};
 
@@ -78,21 +78,37 @@ type BeginSpan<R> = fn(&LaneSpans, Ticket, &[R]);
 impl<R> Jobs<R> {
     /// The next batch. Whatever the lane does between two calls, it is at work.
     pub async fn recv(&mut self) -> Option<Job<R>> {
-        let Jobs { queue, waiting, watched, spans } = self;
-        let pause = watched.as_ref().map(|(_, _, clock)| clock.pause());
-        let job = queue.recv().await;
+        let pause = self.watched.as_ref().map(|(_, _, clock)| clock.pause());
+        let Some(job) = self.queue.recv().await else {
+            pause.into_iter().for_each(Pause::for_good);
+            return None;
+        };
         drop(pause);
-        if let Some(Job { ticket, batch }) = &job {
-            waiting.fetch_sub(1, Ordering::Relaxed);
-            if let Some((figures, server, _)) = watched {
-                let size = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-                figures.lanes(*server).batches.observe(float(size));
-            }
-            if let Some((spans, begin)) = spans {
-                begin(spans, *ticket, batch);
-            }
+        self.note(&job);
+        Some(job)
+    }
+
+    /// All batches that wait; if none does, the next one. None at all when the worker has no more.
+    pub async fn recv_all(&mut self) -> Vec<Job<R>> {
+        let mut all = Vec::from_iter(self.recv().await);
+        while !all.is_empty()
+            && let Ok(job) = self.queue.try_recv()
+        {
+            self.note(&job);
+            all.push(job);
         }
-        job
+        all
+    }
+
+    fn note(&self, Job { ticket, batch }: &Job<R>) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        if let Some((figures, server, _)) = &self.watched {
+            let size = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+            figures.lanes(*server).batches.observe(float(size));
+        }
+        if let Some((spans, begin)) = &self.spans {
+            begin(spans, *ticket, batch);
+        }
     }
 
     /// Whether no batch waits.
@@ -160,5 +176,25 @@ impl<R: 'static, A: 'static> Effect for Remote<R, A> {
 
     fn poll(&mut self) -> Option<Answered<A>> {
         self.answers.try_recv().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_waits_is_taken_at_once_and_in_its_order() {
+        let (sender, queue) = mpsc::unbounded_channel();
+        let mut jobs =
+            Jobs { queue, waiting: Arc::new(AtomicU64::new(3)), watched: None, spans: None };
+        for ticket in 0..3 {
+            sender.send(Job { ticket, batch: vec![ticket] }).unwrap();
+        }
+        let taken = jobs.recv_all().await;
+        assert_eq!(taken.iter().map(|job| job.ticket).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(jobs.waiting.load(Ordering::Relaxed), 0);
+        drop(sender);
+        assert!(jobs.recv_all().await.is_empty());
     }
 }

@@ -153,6 +153,13 @@ impl LaneClock {
 #[derive(Debug)]
 pub struct Pause<'a>(&'a LaneClock);
 
+impl Pause<'_> {
+    /// There is nothing more to come.
+    pub fn for_good(self) {
+        std::mem::forget(self);
+    }
+}
+
 impl Drop for Pause<'_> {
     fn drop(&mut self) {
         self.0.since.store(nanos(self.0.began.elapsed()) + 1, Ordering::Relaxed);
@@ -178,5 +185,9 @@ mod tests {
         assert!(lanes.busy() >= resting + Duration::from_millis(6), "both hang");
         let _waits = clocks[0].pause();
         assert!(lanes.busy() >= resting + Duration::from_millis(6), "it is not forgotten");
+        clocks[1].pause().for_good();
+        let ended = lanes.busy();
+        std::thread::sleep(Duration::from_millis(3));
+        assert_eq!(lanes.busy(), ended, "a lane that has ended is not at work");
     }
 }

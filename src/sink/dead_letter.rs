@@ -110,15 +110,29 @@ pub async fn serve(
     mut topic: impl Publish,
     policy: OutagePolicy,
 ) {
-    while let Some(Job { ticket, batch }) = lane.jobs.recv().await {
-        if is_planted(Bug::DeadLetterOnEnqueue) {
-            lane.replies.answer(ticket, batch.clone(), true);
-            deliver(&mut topic, &batch, &policy).await;
-            continue;
+    loop {
+        // Rows that the database refuses come one by one. One by one, each would wait for the delivery of the one before.
+        let jobs = lane.jobs.recv_all().await;
+        if jobs.is_empty() {
+            return;
+        }
+        let (mut batch, mut ends) = (Vec::new(), Vec::new());
+        for Job { ticket, batch: more } in jobs {
+            if is_planted(Bug::DeadLetterOnEnqueue) {
+                lane.replies.answer(ticket, more.clone(), true);
+            }
+            ends.push((ticket, more.len()));
+            batch.extend(more);
         }
         deliver(&mut topic, &batch, &policy).await;
+        if is_planted(Bug::DeadLetterOnEnqueue) {
+            continue;
+        }
         policy.figures.iter().for_each(|figures| figures.letters.note(&batch));
-        lane.replies.answer(ticket, batch, true);
+        let mut batch = batch.into_iter();
+        for (ticket, letters) in ends {
+            lane.replies.answer(ticket, batch.by_ref().take(letters).collect(), true);
+        }
     }
 }
 
