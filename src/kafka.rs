@@ -143,8 +143,6 @@ impl ClientContext for Complaints {
     }
 }
 
-impl rdkafka::consumer::ConsumerContext for Complaints {}
-
 /// Passes a line of librdkafka's own log on to ours: it retries by itself, what needs a person comes as an error.
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     tracing::debug!(?level, facility, "{message}");
@@ -161,9 +159,25 @@ pub fn complain(error: &rdkafka::error::KafkaError, reason: &str) {
 /// first record of the new topic; its line, which comes with `debug = metadata`, stands in the queue before that record.
 pub fn made_again(message: &str) -> Option<&str> {
     const NONE: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+    let (topic, old, _new) = changed_id(message)?;
+    (old != NONE).then_some(topic)
+}
+
+/// The topic of which a line of the client's log says that its id has changed, and the two ids. The client begins with none, also
+/// when it takes up again a topic that it had let go.
+pub fn changed_id(message: &str) -> Option<(&str, &str, &str)> {
     let (before, ids) = message.split_once(" changed id from ")?;
     let (_, topic) = before.rsplit_once("Topic ")?;
-    (!ids.starts_with(NONE)).then_some(topic)
+    let (old, new) = ids.split_once(" to ")?;
+    Some((topic, old, new))
+}
+
+/// Has a client say by which ids it knows the topics. These lines come with metadata only, and among those that are for debugging.
+pub fn ask_for_ids(client: &mut ClientConfig) {
+    let debug = client.get("debug");
+    let debug = debug.map_or("metadata".to_owned(), |asked| format!("{asked},metadata"));
+    client.set("debug", debug);
+    client.set_log_level(RDKafkaLogLevel::Debug);
 }
 
 impl ProducerContext for Complaints {

@@ -12,7 +12,7 @@ use dataflows::latest::Group;
 use dataflows::outcome::Settled;
 use dataflows::validate::DraftIdType;
 use dataflows::written::Written;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use tokio::runtime::{Handle, Runtime};
@@ -355,10 +355,8 @@ pub fn consumer_config(config: &Kafka) -> ClientConfig {
         .set("check.crcs", "true")
         // The default of a second lets a fast consumer starve when its queue has run low.
         .set("fetch.queue.backoff.ms", "5");
-    // These lines tell that a topic was made again (see `kafka::made_again`), and come with metadata only.
-    let debug = config.properties.get("debug");
-    client.set("debug", debug.map_or("metadata".to_owned(), |asked| format!("{asked},metadata")));
-    client.set_log_level(RDKafkaLogLevel::Debug);
+    // So that it is noticed when the topic is made again, see `kafka::made_again`.
+    crate::kafka::ask_for_ids(&mut client);
     for (name, value) in UNLESS_ASKED {
         if !config.properties.contains_key(name) {
             client.set(name, value);

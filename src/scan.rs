@@ -12,6 +12,10 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::config;
 use crate::kafka;
 
+mod client;
+
+use client::Context;
+
 /// Without a record or an end of a partition for so long, the brokers are taken to be out.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -40,6 +44,12 @@ pub enum ScanError {
         /// How long that was.
         seconds: u64,
     },
+    /// What there is now is another topic of the same name.
+    #[error("the topic {topic} was deleted and made again while it was read")]
+    MadeAgain {
+        /// Its name.
+        topic: String,
+    },
 }
 
 impl ScanError {
@@ -51,6 +61,7 @@ impl ScanError {
                 source.rdkafka_error_code().is_some_and(is_away)
             }
             ScanError::Silent { .. } => true,
+            ScanError::MadeAgain { .. } => false,
         }
     }
 
@@ -62,6 +73,9 @@ impl ScanError {
                 "grant READ on it, or look into the broker's log".to_owned()
             }
             ScanError::Silent { .. } => "check the brokers".to_owned(),
+            ScanError::MadeAgain { .. } => {
+                "start again: what was read before is of the topic that is gone".to_owned()
+            }
         }
     }
 }
@@ -87,7 +101,7 @@ fn is_away(code: RDKafkaErrorCode) -> bool {
 
 /// Reads topics without being a member of a group, committed transactions only.
 pub(crate) struct Reader {
-    consumer: BaseConsumer<kafka::Complaints>,
+    consumer: BaseConsumer<Context>,
     /// Knows better than the consumer why no broker answers.
     admin: kafka::Admin,
 }
@@ -126,9 +140,9 @@ impl Reader {
         client.set("fetch.queue.backoff.ms", "5");
         // What retention deletes while it is being read is gone; the walk goes on with what is there.
         client.set("auto.offset.reset", "earliest");
-        let consumer = client
-            .create_with_context(kafka::Complaints::default())
-            .map_err(kafka::creation_error)?;
+        kafka::ask_for_ids(&mut client);
+        let consumer =
+            client.create_with_context(Context::of(config)).map_err(kafka::creation_error)?;
         Ok(Reader { consumer, admin: kafka::Admin::new(config)? })
     }
 
@@ -142,6 +156,7 @@ impl Reader {
     /// Where each partition begins and ends now.
     pub(crate) fn watermarks(&self, topic: &str) -> Result<Stretches, ScanError> {
         let partitions = i32::try_from(self.partitions(topic)?).unwrap_or(i32::MAX);
+        self.identify(topic)?;
         let watermarks = (0..partitions).map(|partition| {
             let watermarks =
                 self.consumer.fetch_watermarks(topic, partition, kafka::METADATA_TIMEOUT);
@@ -149,6 +164,19 @@ impl Reader {
             Ok((partition, Stretch { from, to }))
         });
         watermarks.collect()
+    }
+
+    /// Asks which topic that is now. Before its offsets are asked for: a walk between them is a walk through that one, or ends.
+    fn identify(&self, topic: &str) -> Result<(), ScanError> {
+        kafka::metadata(self.consumer.client(), Some(topic), kafka::METADATA_TIMEOUT)
+            .map_err(|code| unreadable(topic, ClientError::MetadataFetch(code)))?;
+        // What the client has to say about the answer waits by now, and comes one line at a time. Nothing is assigned, so there are no records.
+        let mut lines = None;
+        while lines != Some(self.consumer.context().lines()) {
+            lines = Some(self.consumer.context().lines());
+            drop(self.consumer.poll(Duration::ZERO));
+        }
+        self.consumer.context().check()
     }
 
     /// What the group has committed for these partitions, of those for which it has.
@@ -186,7 +214,8 @@ impl Reader {
     /// partitions mixed. Ends early when `visit` breaks.
     ///
     /// Offsets are not counted: aborted and control records leave gaps. A partition is over when a record at or past its
-    /// end is seen, or when the client reports that there is nothing more to read.
+    /// end is seen, or when the client reports that there is nothing more to read. Nothing of a topic is shown that was made again
+    /// since it was first asked for.
     pub(crate) fn walk<E: From<ScanError>>(
         &self,
         topic: &str,
@@ -198,7 +227,9 @@ impl Reader {
         self.assign(topic, &open)?;
         let mut heard = Instant::now();
         while !open.is_empty() {
-            match self.consumer.poll(POLL_INTERVAL) {
+            let polled = self.consumer.poll(POLL_INTERVAL);
+            self.consumer.context().check()?;
+            match polled {
                 Some(Ok(message)) => {
                     heard = Instant::now();
                     let Some(stretch) = open.get(&message.partition()) else {

@@ -12,6 +12,7 @@ use crate::world::{
     Ended, PARTITIONS, World, body, create_topic, delete_topic, event, eventually, images, record,
 };
 
+mod made_again;
 mod orphans;
 mod outages;
 

@@ -5,8 +5,8 @@ use contentflow::generate::Mix;
 use super::{replay, replayed};
 use crate::world::private::signal;
 use crate::world::{
-    Cluster, Ended, Offsets, PARTITIONS, Record, Running, Session, World, create_topic,
-    delete_topic, event, eventually, images,
+    Ended, Offsets, PARTITIONS, Running, Session, World, create_topic, delete_topic, event,
+    eventually, images,
 };
 
 /// The command that a replay which has ended early tells to go on with, without the program's name.
@@ -163,12 +163,10 @@ fn d4_a_longer_topic_made_again_under_a_replay_ends_it() {
     world.drafts(["new"]);
     let (running, locked) = in_the_middle(&mut world);
     let ends = world.ends();
-    make_again_with(
-        &world,
-        ends.iter().flat_map(|(partition, end)| {
-            (0..end + 100).map(|number| event("new", &format!("new-{number}")).on(*partition))
-        }),
-    );
+    let new = ends.iter().flat_map(|(partition, end)| {
+        (0..end + 100).map(|number| event("new", &format!("new-{number}")).on(*partition))
+    });
+    world.cluster().make_again_with(world.topic(), PARTITIONS, new);
     assert!(ends.iter().all(|(partition, end)| world.ends()[partition] > *end), "it is longer");
     locked.sql("ROLLBACK");
 
@@ -192,7 +190,7 @@ fn d4_a_record_of_another_topic_is_not_taken_for_the_one_that_is_read_again() {
     // It is one epoch, which is written when all is read.
     eventually("it waits for the table", || world.database.somebody_waits());
     let new = (1..).zip(["x", "y", "z"]).map(|(ms, job)| event("d2", job).at(ms).on(0));
-    make_again_with(&world, new);
+    world.cluster().make_again_with(world.topic(), PARTITIONS, new);
     locked.sql("ROLLBACK");
 
     let ended = running.wait();
@@ -200,16 +198,6 @@ fn d4_a_record_of_another_topic_is_not_taken_for_the_one_that_is_read_again() {
     let rows = world.rows();
     assert!(rows["d1"].is_untouched() && rows["d2"].is_untouched());
     assert!(world.dead_letters().is_empty());
-}
-
-/// Deletes the topic, and makes it again with these records.
-fn make_again_with(world: &World, records: impl IntoIterator<Item = Record>) {
-    delete_topic(world.topic());
-    eventually("it can be made again", || world.cluster().is_gone(world.topic()));
-    create_topic(world.topic(), PARTITIONS, &[]);
-    // A client that has not known the old one.
-    let cluster = Cluster::at(&world.cluster().brokers);
-    assert!(cluster.publish_to(world.topic(), records).iter().all(Result::is_ok));
 }
 
 /// It says what has happened, and offers no offsets of the old topic to go on from.

@@ -75,6 +75,21 @@ impl Cluster {
         }
     }
 
+    /// Deletes a topic, and makes it again with these records.
+    pub(crate) fn make_again_with(
+        &self,
+        name: &str,
+        partitions: i32,
+        records: impl IntoIterator<Item = Record>,
+    ) {
+        self.delete_topic(name);
+        eventually("it can be made again", || self.is_gone(name));
+        self.create_topic(name, partitions, &[]);
+        // A client that has not known the old one.
+        let published = Cluster::at(&self.brokers).publish_to(name, records);
+        assert!(published.iter().all(Result::is_ok), "{published:?}");
+    }
+
     /// Sets a topic's only setting that is not its default (but for retention).
     pub(crate) fn alter_topic(&self, name: &str, setting: &str, value: &str) {
         self.configure_topic(name, &[(setting, value)]);

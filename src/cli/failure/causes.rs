@@ -210,9 +210,9 @@ impl From<ScanError> for Failure {
         match error {
             ScanError::Kafka(error) => error.into(),
             _ if error.is_outage() => Failure::outage(&error).hint(error.remedy()),
-            ScanError::Silent { .. } | ScanError::Unreadable { .. } => {
-                Failure::failed(&error).hint(error.remedy())
-            }
+            ScanError::Silent { .. }
+            | ScanError::Unreadable { .. }
+            | ScanError::MadeAgain { .. } => Failure::failed(&error).hint(error.remedy()),
         }
     }
 }
