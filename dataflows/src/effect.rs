@@ -57,6 +57,11 @@ pub struct Answered<A> {
 pub struct Waker(SyncActivator);
 
 impl Waker {
+    /// Wakes the operator of that activator.
+    pub fn new(activator: SyncActivator) -> Waker {
+        Waker(activator)
+    }
+
     /// Has the operator poll its effect soon. When the worker is gone there is nobody to wake, and nothing to do about it.
     pub fn wake(&self) {
         let _worker_is_gone = self.0.activate().is_err();
@@ -106,7 +111,7 @@ pub fn effect<'scope, E: Effect + 'static>(
     let scope = requests.scope();
     let mut builder = OperatorBuilder::new(name.to_owned(), scope);
     let address = builder.operator_info().address.to_vec();
-    let mut effect = start(Waker(scope.worker().sync_activator_for(address)));
+    let mut effect = start(Waker::new(scope.worker().sync_activator_for(address)));
     let mut input = builder.new_input(requests, Pipeline);
     let (output, answers) = builder.new_output::<Vec<E::Answer>>();
     let mut output = OutputBuilder::from(output);

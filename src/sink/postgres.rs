@@ -38,6 +38,8 @@ mod parts;
 pub mod table;
 pub mod session;
 pub mod failure;
+#[cfg(test)]
+mod tests;
 
 /// How often a comparison may be lost to other writers. Waits grow in between, so losing this often means that the database
 /// leaves the row alone.

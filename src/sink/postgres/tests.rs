@@ -1,0 +1,111 @@
+//! The lane on a table that is made up, in time that passes when it sleeps.
+
+use std::sync::{Arc, Mutex};
+
+use dataflows::accept::sort;
+use dataflows::change::Change;
+use dataflows::effect::{Effect, Waker};
+use dataflows::latest::group;
+use dataflows::record::Chunk;
+use dataflows::row::RowMemory;
+use dataflows::validate::DraftIdType;
+use timely::scheduling::SyncActivator;
+use timely::scheduling::activate::Activations;
+
+use super::failure::DatabaseError;
+use super::table::Amendment;
+use super::*;
+use crate::config::OnOutage;
+use crate::generate::{Generator, Mix};
+use crate::shutdown::Abort;
+use crate::sink::remote;
+
+/// What a batch of rows takes that nobody has locked.
+const WRITE: Duration = Duration::from_millis(10);
+
+/// A table whose first rows are locked until so many batches are written. A try at these takes a long time.
+struct Locked {
+    drafts: Vec<String>,
+    /// Batches until they are free.
+    left: u32,
+    tries: Arc<Mutex<Duration>>,
+}
+
+const TRY: Duration = Duration::from_secs(5);
+
+impl Locked {
+    fn is_locked(&self, draft: &str) -> bool {
+        self.left > 0 && self.drafts.iter().any(|it| it == draft)
+    }
+}
+
+impl Table for Locked {
+    async fn update(&mut self, events: &[&Change]) -> Result<Vec<usize>, Failure> {
+        tokio::time::sleep(WRITE).await;
+        if events.iter().any(|event| self.is_locked(event.draft_id())) {
+            return Err(Failure::Locked(DatabaseError::NoAnswer(WRITE)));
+        }
+        self.left = self.left.saturating_sub(1);
+        Ok((0..events.len()).collect())
+    }
+
+    async fn read(&mut self, drafts: &[&str]) -> Result<Vec<(usize, RowMemory)>, Failure> {
+        Ok((0..drafts.len()).map(|draft| (draft, RowMemory::default())).collect())
+    }
+
+    async fn amend(&mut self, amendments: &[Amendment<'_>]) -> Result<Vec<usize>, Failure> {
+        if self.left == 0 {
+            return Ok((0..amendments.len()).collect());
+        }
+        tokio::time::sleep(TRY).await;
+        *self.tries.lock().unwrap() += TRY;
+        Err(Failure::Locked(DatabaseError::NoAnswer(TRY)))
+    }
+
+    async fn locked(&mut self, drafts: &[&str]) -> Result<Vec<usize>, Failure> {
+        Ok((0..drafts.len()).filter(|&draft| self.is_locked(drafts[draft])).collect())
+    }
+
+    fn disconnect(&mut self) {}
+}
+
+/// So many events, each of a draft of its own.
+fn groups(count: u32) -> Vec<Group> {
+    let count = u64::from(count);
+    let mix = Mix { events: count, drafts: count, ..Mix::default() };
+    let mut chunk = Chunk::default();
+    for (event, offset) in Generator::new(mix).unwrap().zip(0..) {
+        chunk.push(event.record_at(0, offset), []);
+    }
+    group(sort(chunk, DraftIdType::Text { max_chars: None }).changes)
+}
+
+#[tokio::test(start_paused = true)]
+async fn e10_tries_at_locked_rows_have_a_tenth_of_the_time_while_batches_wait() {
+    const BATCHES: u32 = 50_000;
+    let waker = Waker::new(SyncActivator::new(vec![0], Activations::new(None).sync()));
+    let (mut worker, mut lanes) = remote::<Group, Written>(1, &waker);
+    let mut groups = groups(BATCHES);
+    let first: Vec<Group> = groups.drain(..2).collect();
+    let drafts = first.iter().map(|group| group.draft_id().to_owned()).collect();
+    // Two, so that it is asked which of them are locked.
+    worker.submit(0, 0, first);
+    for (group, ticket) in groups.into_iter().zip(1..) {
+        worker.submit(ticket, 0, vec![group]);
+    }
+    drop(worker);
+    let tries = Arc::new(Mutex::new(Duration::ZERO));
+    let table = Locked { drafts, left: BATCHES - 2, tries: Arc::clone(&tries) };
+    let retry = Retry { retries: 3, backoff: Duration::from_millis(100) };
+    let abort = Arc::new(Abort::default());
+    let policy = OutagePolicy { on_outage: OnOutage::Wait, abort, figures: None };
+
+    let began = Instant::now();
+    let served = serve(lanes.remove(0), table, retry, policy);
+    tokio::time::timeout(Duration::from_secs(3_600), served).await.expect("the others go on");
+
+    let (took, tries) = (began.elapsed(), *tries.lock().unwrap());
+    assert!(tries >= 2 * TRY, "they are tried at: {tries:?} of {took:?}");
+    // The first rest begins behind the first try.
+    assert!(tries <= took / (RETRY_REST + 1) + 2 * TRY, "{tries:?} of {took:?}");
+}
