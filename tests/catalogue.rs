@@ -32,7 +32,8 @@ fn every_test_that_the_page_names_exists_and_every_scenario_that_has_a_test_name
     ["tests", "src"].iter().for_each(|under| sources(&root.join(under), &mut code));
     let tests: BTreeSet<&str> = code
         .lines()
-        .filter_map(|line| line.trim_start().strip_prefix("fn ")?.split_once("()"))
+        .map(|line| line.trim_start().trim_start_matches("async "))
+        .filter_map(|line| line.strip_prefix("fn ")?.split_once("()"))
         .map(|(name, _)| name)
         .collect();
 
