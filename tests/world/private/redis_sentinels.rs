@@ -114,7 +114,7 @@ impl Sentinel {
         let tls = certificates.map(|certificates| redis_tls(certificates, secure_port));
         let tls = tls.into_iter().flatten().map(|(name, value)| format!("{name} {value}\n"));
         let file = directory.path().join("sentinel.conf");
-        // Down after three seconds: with one, a busy machine lets a master that lives be replaced now and then.
+        // Down after eight seconds: with three, a busy machine lets a master that lives be replaced now and then.
         let configuration = format!(
             "bind 127.0.0.1\n\
              port {port}\n\
@@ -123,7 +123,7 @@ impl Sentinel {
              sentinel sentinel-pass {SENTINEL_PASSWORD}\n\
              sentinel monitor {MASTER} 127.0.0.1 {master} 2\n\
              sentinel auth-pass {MASTER} {PASSWORD}\n\
-             sentinel down-after-milliseconds {MASTER} 3000\n\
+             sentinel down-after-milliseconds {MASTER} 8000\n\
              sentinel failover-timeout {MASTER} 5000\n\
              {tls}",
             directory = directory.path().display(),
