@@ -8,6 +8,8 @@ use super::{
     Config, ConfigError, KeyTemplate, OnDataLoss, OnOutage, Overrides, Secret, TableName, limits,
 };
 
+mod authorities;
+
 /// No file, this environment, no flags.
 fn from_environment(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -189,58 +191,6 @@ fn where_to_listen_can_be_an_address_any_port_or_nowhere() {
     assert!(!default.listen.is_asked_for && default.token.is_none());
     let message = complaint(from_file("[http]\ntoken = 'sentinel'\n"));
     assert!(message.contains("http.token") && !message.contains("sentinel"), "{message}");
-}
-
-/// An authority that nobody knows, made with openssl.
-const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----
-MIIBbDCCAROgAwIBAgIUMXLSPWJvXCV3LU40vj1O3sjpyrAwCgYIKoZIzj0EAwIw
-DDEKMAgGA1UEAwwBYTAeFw0yNjExMjcxNTU4MzFaFw0yNjExMjkxNTU4MzFaMAwx
-CjAIBgNVBAMMAWEwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAARzXb+j7/5rnJ1B
-9FzcUeAvTz+oTvik2MO8KlHPu42W1fayYW0G0pN6WPdtNLDH8zo1I//BCPbPwxZS
-kwMiXkSCo1MwUTAdBgNVHQ4EFgQUmFy0X88B8Pla1NqoepQ5TQNori4wHwYDVR0j
-BBgwFoAUmFy0X88B8Pla1NqoepQ5TQNori4wDwYDVR0TAQH/BAUwAwEB/zAKBggq
-hkjOPQQDAgNHADBEAiAQY3mHDSyptiWJuPOu/Vl7YxgSWEutDCwxG10pCQ/lQgIg
-bY7KPDrEjK0W2kzJTeqgumRpKYCQ8Bk4lo1GaM38Q/I=
------END CERTIFICATE-----
-";
-
-#[test]
-fn the_authorities_of_the_cache_are_read_once_and_only_for_tls() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("authorities.pem");
-    let name = file.to_str().unwrap();
-    let with = |pem: &str, url: &str| {
-        std::fs::write(&file, pem).unwrap();
-        from_environment(&[("CONTENTFLOW_CACHE__ROOT_CERTIFICATES", name), ("REDIS_URL", url)])
-    };
-    let several = format!("Ours\n{AUTHORITY}\nTheirs\n{AUTHORITY}");
-    for url in ["rediss://a", "rediss+cluster://a,b", "rediss+sentinel://a,b/m"] {
-        let roots = with(&several, url).unwrap().cache.root_certificates.unwrap();
-        assert_eq!(roots.pem(), several.as_bytes(), "{url}");
-        assert_eq!(format!("{roots:?}"), format!("RootCertificates({name:?})"));
-    }
-    for url in ["redis://a", "redis+cluster://a,b", "redis+sentinel://a,b/m", "redis+unix:///a"] {
-        let message = complaint(with(AUTHORITY, url));
-        assert!(message.contains("is for TLS, and cache.url asks for none"), "{message}");
-        assert!(message.contains(name), "{message}");
-    }
-    let broken = several.replacen("MIIBbDCC", "SENTINEL", 2).replacen("SENTINEL", "MIIBbDCC", 1);
-    for (pem, fault) in [
-        ("", "has no certificate in PEM in it"),
-        (&AUTHORITY.replace(" CERTIFICATE", " PRIVATE KEY"), "has no certificate in PEM in it"),
-        (&broken, "is broken at its certificate 2"),
-        (&several.replace("-----END", "SENTINEL"), "is broken at its certificate 1"),
-    ] {
-        let message = complaint(with(pem, "rediss://a"));
-        assert!(message.contains(fault) && message.contains(name), "{message}");
-        assert!(!message.contains("SENTINEL"), "{message}");
-    }
-    // A URL that is wrong may be meant to be an encrypted one.
-    let message = complaint(with(AUTHORITY, "http://a"));
-    assert!(message.starts_with("cache.url"), "{message}");
-    // Left empty, nothing is read.
-    let none = from_environment(&[("CONTENTFLOW_CACHE__ROOT_CERTIFICATES", "")]).unwrap();
-    assert!(none.cache.root_certificates.is_none());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use contentflow::lease::{Lease, lease_key};
 use crate::world::private::{Redis, RedisCluster};
 use crate::world::{Running, World, block_on, certificates, event, eventually};
 
-use super::stores::{connected, held, publish_all, resumes, single, through};
+use super::stores::{connected, held, publish_all, resumes, single, through, trusted};
 
 /// A world whose cache is the cluster, and a run that has its connections to it.
 fn on(cluster: &RedisCluster, name: &str) -> (World, Running) {
@@ -230,13 +230,7 @@ fn f6_j5_every_node_of_a_cluster_is_known_by_the_authority_that_is_named() {
     let cluster = RedisCluster::start_encrypted(certificates.path());
     let mut world = single(World::new("f6-tls"));
     world.set("cache.url", cluster.secure_url());
-    let refused = world.call(&["run", "--until-caught-up"]);
-    let error = refused.failure(1);
-    assert!(error.contains("no TLS with Redis"), "{error}");
-    assert!(error.contains("set cache.root_certificates"), "{error}");
-
-    world.set("cache.root_certificates", certificates.path().join("ca.crt").display());
-    let checked = world.call(&["check"]);
+    let checked = trusted(&mut world, certificates.path());
     assert!(checked.success().contains("a cluster of 3 nodes"), "{}", checked.out);
     let drafts = spread("d", 100);
     world.drafts(&drafts);

@@ -5,7 +5,7 @@ use redis::Commands;
 use crate::world::private::{Redis, RedisSentinels};
 use crate::world::{World, certificates, event, eventually};
 
-use super::stores::{connected, held, publish_all, single, through};
+use super::stores::{connected, held, publish_all, single, through, trusted};
 
 fn key(draft: &str) -> String {
     format!("event:draft:{draft}")
@@ -136,13 +136,7 @@ fn f6_j5_sentinels_and_each_master_of_theirs_are_known_by_the_authority_that_is_
     let [first, second] = &sentinels.servers;
     let mut world = single(World::new("f6-sentinel-tls"));
     world.set("cache.url", sentinels.url());
-    let refused = world.call(&["run", "--until-caught-up"]);
-    let error = refused.failure(1);
-    assert!(error.contains("no TLS with Redis"), "{error}");
-    assert!(error.contains("set cache.root_certificates"), "{error}");
-
-    world.set("cache.root_certificates", certificates.path().join("ca.crt").display());
-    let checked = world.call(&["check"]);
+    let checked = trusted(&mut world, certificates.path());
     let found = format!("by Sentinel, the master drafts at 127.0.0.1:{}", first.secure_port());
     assert!(checked.success().contains(&found), "{}", checked.out);
     let running = connected(&world);

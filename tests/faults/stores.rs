@@ -1,8 +1,9 @@
 //! What the tests of the stores share: a run that has its connections, and an outage that it is to live through.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::world::{DEADLINE, Offsets, Running, World, event, eventually, images};
+use crate::world::{DEADLINE, Ended, Offsets, Running, World, event, eventually, images};
 
 /// Makes a world's program one thread with one connection to each server, and quick to try again.
 pub(super) fn single(mut world: World) -> World {
@@ -59,4 +60,14 @@ pub(super) fn resumes(world: &World, running: Running, drafts: &[(&str, &str)], 
         assert_eq!(world.cached(draft), None, "{draft}");
     }
     assert!(world.dead_letters().is_empty(), "an outage is not bad data");
+}
+
+/// Proves that there is no TLS with the cache whose authority nobody has named, names it, and has the servers checked.
+pub(super) fn trusted(world: &mut World, certificates: &Path) -> Ended {
+    let refused = world.call(&["run", "--until-caught-up"]);
+    let error = refused.failure(1);
+    assert!(error.contains("no TLS with Redis"), "{error}");
+    assert!(error.contains("set cache.root_certificates"), "{error}");
+    world.set("cache.root_certificates", certificates.join("ca.crt").display());
+    world.call(&["check"])
 }
