@@ -30,9 +30,9 @@ bench: ## throughput of the pipeline
 	dev/stack deps
 	dev/stack run -- cargo bench --locked --bench pipeline
 
-versus: ## this build beside others of the program, a run and two replays of each in turn (OTHERS=path,path, BENCH_RUNS=)
+versus: ## this build beside others of the program: a run, two replays and 1,000 events/s of each in turn (OTHERS=path,path, BENCH_ONLY=latency, BENCH_RUNS=)
 	dev/stack deps
-	BENCH_ONLY=versus OTHERS=$(OTHERS) dev/stack run -- cargo bench --locked --bench pipeline
+	BENCH_ONLY=versus,$(BENCH_ONLY) OTHERS=$(OTHERS) dev/stack run -- cargo bench --locked --bench pipeline
 
 stages: ## the pure stages one by one, on one thread
 	cargo bench --locked --bench stages

@@ -17,8 +17,9 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::bare_update::Connection;
 use super::events::{Batch, parse};
+use super::process::snapshot;
 use super::program::Running;
-use super::results::ratio;
+use super::results::{ratio, us_per_event};
 use super::servers::{PARTITIONS, Servers, mix};
 
 /// How long a rate is kept.
@@ -37,8 +38,23 @@ pub(crate) struct Latency {
     pub(crate) p99_ms: f64,
 }
 
+/// The pipeline at a rate.
+pub(crate) struct AtRate {
+    pub(crate) latency: Latency,
+    /// Microseconds on the CPUs of the pipeline's own process.
+    pub(crate) cpu_us_per_event: f64,
+}
+
+/// The broker compiles what it does often, and needs some ten thousand requests and a seventh of the machine for that. Whoever has a pipeline running has that
+/// behind him: nobody is measured meanwhile.
+pub(crate) fn warm_up(servers: &mut Servers) -> anyhow::Result<()> {
+    servers.refill(servers.drafts())?;
+    measure(servers, 10_000)?;
+    Ok(())
+}
+
 /// The pipeline at a rate of events a second.
-pub(crate) fn measure(servers: &mut Servers, rate: u64) -> anyhow::Result<Latency> {
+pub(crate) fn measure(servers: &mut Servers, rate: u64) -> anyhow::Result<AtRate> {
     let kafka = latency_topic(servers)?;
     let group = servers.new_group();
     let running = Running::start(servers, &kafka.topic, &group)?;
@@ -52,6 +68,8 @@ pub(crate) fn measure(servers: &mut Servers, rate: u64) -> anyhow::Result<Latenc
     let (listening, listens) = std::sync::mpsc::channel();
     let receiving = std::thread::spawn(move || deleted.collect(&listening));
     listens.recv().context("the deletions cannot be listened to")?;
+    let cpu = || snapshot(running.id()).map_or(Duration::ZERO, |it| it.cpu);
+    let cpu_before = cpu();
     let began = Instant::now();
     let due = |number: u64| began + Duration::from_secs_f64(ratio(number, rate));
     for (number, event) in (1..).zip(&events[1..]) {
@@ -60,13 +78,15 @@ pub(crate) fn measure(servers: &mut Servers, rate: u64) -> anyhow::Result<Latenc
     }
     publisher.finish()?;
     let at = receiving.join().expect("a panic ends the bench")?;
+    let cpu_us_per_event =
+        us_per_event(cpu().saturating_sub(cpu_before), rate * (WARM_UP + SECONDS));
     drop(running);
     let warm_up = usize::try_from(rate * WARM_UP)?;
     let latencies = (1..)
         .zip(&at[1..])
         .skip(warm_up)
         .map(|(number, at)| at.saturating_duration_since(due(number)));
-    Ok(percentiles(latencies.collect()))
+    Ok(AtRate { latency: percentiles(latencies.collect()), cpu_us_per_event })
 }
 
 /// The bare sequence, one event at a time: produce, consume, one UPDATE, one DEL. An event follows the one before as soon as that is through; at a rate it

@@ -179,6 +179,10 @@ fn measure(servers: &mut Servers, settings: &Settings) -> anyhow::Result<Results
         say(&format!("publishing {} events for the replay", settings.replay_events));
         replay::publish(servers, settings.replay_events)?;
     }
+    if settings.measures("latency") {
+        say("warming the servers up");
+        latency::warm_up(servers)?;
+    }
     let mut results = Results::new(settings, servers);
     for round in 1..=rounds {
         say(&format!("round {round} of {rounds}"));
@@ -317,15 +321,15 @@ fn measure_latency(servers: &mut Servers, results: &mut Results) -> anyhow::Resu
     let bare_at_rate = latency::measure_bare(servers, Some(1_000))?;
     results.note("bare_1000_p50_ms", bare_at_rate.p50_ms);
     results.note("bare_1000_p99_ms", bare_at_rate.p99_ms);
-    let slow = latency::measure(servers, 100)?;
+    let slow = latency::measure(servers, 100)?.latency;
     results.note("latency_100_p50_ms", slow.p50_ms);
     results.note("latency_100_p99_ms", slow.p99_ms);
-    let usual = latency::measure(servers, 1_000)?;
+    let usual = latency::measure(servers, 1_000)?.latency;
     results.note("latency_1000_p50_ms", usual.p50_ms);
     results.note("latency_1000_p99_ms", usual.p99_ms);
     results.note("latency_ratio", usual.p99_ms / bare.p99_ms);
     results.note("latency_ratio_at_rate", usual.p99_ms / bare_at_rate.p99_ms);
-    let fast = latency::measure(servers, 10_000)?;
+    let fast = latency::measure(servers, 10_000)?.latency;
     results.note("latency_10000_p50_ms", fast.p50_ms);
     results.note("latency_10000_p99_ms", fast.p99_ms);
     Ok(())
