@@ -168,9 +168,10 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Threads for everything that talks to PostgreSQL and Redis. They wait for answers nearly all the time; the work is done on the worker
-/// threads, which `run.workers` counts. Two, so that one long answer does not hold up all the others.
-const RUNTIME_THREADS: usize = 2;
+/// Threads for everything that talks to PostgreSQL and Redis. What they do, a tenth of a core at full rate, is to encode statements and wait for answers; the
+/// work is done on the worker threads, which `run.workers` counts. A second one would mostly be woken to find nothing: where events come one by one, that is a
+/// twelfth of the process's CPU.
+const RUNTIME_THREADS: usize = 1;
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
