@@ -6,7 +6,7 @@ use std::rc::Rc;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::vec::Map;
-use timely::dataflow::operators::{Concat, Operator, Probe};
+use timely::dataflow::operators::{Concat, Concatenate, Operator, Probe};
 use timely::dataflow::{ProbeHandle, Stream};
 
 use crate::Epoch;
@@ -74,6 +74,7 @@ where
     I: Effect<Request = Settled, Answer = Invalidated> + 'static,
     D: Effect<Request = Rejected, Answer = Rejected> + 'static,
 {
+    let scope = chunks.scope();
     let Rules { draft_ids, dedupe_jobs, lanes, rows_max, keys_max, compaction } = rules;
     let memory = Rc::new(RefCell::new(Memory::new(dedupe_jobs)));
     let by_draft = Batching { lanes, rows_max, order_by: Group::draft_hash };
@@ -98,13 +99,14 @@ where
     let rejects = accepted.rejects.concat(written.refused);
     let dead = effect("dead-letter", rejects, by_arrival, effects.dead_letter);
 
-    let tallies = accepted
-        .skipped
-        .concat(deduped.tallies)
-        .concat(written.set_aside)
-        .concat(count_invalidated(invalidated))
-        .concat(count_dead(dead));
-    account(tallies, settle).probe().0
+    let tallies = [
+        accepted.skipped,
+        deduped.tallies,
+        written.set_aside,
+        count_invalidated(invalidated),
+        count_dead(dead),
+    ];
+    account(scope.concatenate(tallies), settle).probe().0
 }
 
 fn count_invalidated<'scope>(
