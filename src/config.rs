@@ -12,6 +12,7 @@ use std::time::Duration;
 
 mod error;
 mod http;
+mod identity;
 mod limits;
 mod names;
 mod raw;
@@ -26,6 +27,7 @@ mod tests;
 
 pub use error::{ConfigError, Problem};
 pub use http::{Http, Listen, Token};
+pub use identity::{Identity, Pem};
 pub(crate) use names::quoted;
 pub use names::{KeyTemplate, TableName};
 pub use roots::RootCertificates;
@@ -104,6 +106,9 @@ pub struct Cache {
     /// `cache.root_certificates`, a PEM file: the authorities that the servers' certificates may come from, and no others. Default
     /// none: those that browsers trust.
     pub root_certificates: Option<RootCertificates>,
+    /// `cache.client_certificate` and `cache.client_key`, PEM files: who we are to servers that want to know it of their clients. Default
+    /// none.
+    pub identity: Option<Identity>,
     /// `cache.key`. Default `event:draft:{id}`.
     pub key: KeyTemplate,
     /// `cache.ttl_s`: how long a reader's fill lives. Default 604,800 s, seven days.

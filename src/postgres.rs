@@ -80,7 +80,7 @@ async fn session(target: &Target, config: &Database) -> Result<Client, ConnectEr
         drive(connection);
         client
     } else {
-        let connector = tls::connector(target.verify, target.root_certificates.as_deref())
+        let connector = tls::connector(target)
             .map_err(|reason| ConnectError::Tls { address: target.address(), reason })?;
         let (client, connection) = target.config.connect(connector).await.map_err(classify)?;
         drive(connection);

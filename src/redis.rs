@@ -8,8 +8,8 @@ use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClientBuilder;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisConnectionInfo,
-    RedisError, RedisResult, TlsCertificates, TlsMode,
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind,
+    RedisConnectionInfo, RedisError, RedisResult, TlsCertificates, TlsMode,
 };
 
 use self::place::{Place, has_tls};
@@ -59,16 +59,21 @@ pub async fn connect(config: &Cache) -> Result<CacheConnection, ConnectError> {
 
 /// A client of one server by itself.
 fn client_of(server: ConnectionInfo, config: &Cache) -> RedisResult<Client> {
-    match roots(config) {
-        Some(roots) => Client::build_with_tls(server, roots),
+    match certificates(config) {
+        Some(certificates) => Client::build_with_tls(server, certificates),
         None => Client::open(server),
     }
 }
 
-/// The authorities that are trusted in place of the client's own, which are those that browsers trust.
-fn roots(config: &Cache) -> Option<TlsCertificates> {
-    let roots = config.root_certificates.as_ref()?;
-    Some(TlsCertificates { client_tls: None, root_cert: Some(roots.pem().to_vec()) })
+/// The authorities that are trusted in place of the client's own, which are those that browsers trust; and who we are.
+fn certificates(config: &Cache) -> Option<TlsCertificates> {
+    let root_cert = config.root_certificates.as_ref().map(|roots| roots.pem().to_vec());
+    let client_tls = config.identity.as_ref().map(|identity| {
+        let [client_cert, client_key] = identity.pem().map(<[u8]>::to_vec);
+        ClientTlsConfig { client_cert, client_key }
+    });
+    (root_cert.is_some() || client_tls.is_some())
+        .then_some(TlsCertificates { client_tls, root_cert })
 }
 
 async fn open(
@@ -148,10 +153,10 @@ fn client_of_sentinels(
     if has_tls(node) {
         builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure);
     }
-    if let Some(roots) = roots(config) {
+    if let Some(certificates) = certificates(config) {
         builder = builder
-            .set_client_to_redis_certificates(roots.clone())
-            .set_client_to_sentinel_certificates(roots);
+            .set_client_to_redis_certificates(certificates.clone())
+            .set_client_to_sentinel_certificates(certificates);
     }
     builder.build()
 }
@@ -182,8 +187,8 @@ async fn join(nodes: Vec<ConnectionInfo>, config: &Cache) -> Result<CacheConnect
         .retries(TRIES)
         .min_retry_wait(least)
         .max_retry_wait(most);
-    if let Some(roots) = roots(config) {
-        builder = builder.certs(roots);
+    if let Some(certificates) = certificates(config) {
+        builder = builder.certs(certificates);
     }
     let client = builder.build().map_err(|error| names.classify(&error))?;
     let error = match client.get_async_connection().await {

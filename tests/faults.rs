@@ -22,6 +22,7 @@ mod g_poison;
 mod h_dead_letters;
 mod j_authority;
 mod j_config;
+mod j_identity;
 mod j_limits;
 mod j_security;
 mod j_signals;

@@ -38,7 +38,7 @@ pub(super) const LIMITS: [Limit; 18] = [
 pub(super) const WORKERS_MAX: u64 = 256;
 
 /// The keys that are texts.
-pub(super) const TEXTS: [&str; 18] = [
+pub(super) const TEXTS: [&str; 20] = [
     "kafka.brokers",
     "kafka.topic",
     "kafka.group",
@@ -47,6 +47,8 @@ pub(super) const TEXTS: [&str; 18] = [
     "database.table",
     "cache.url",
     "cache.root_certificates",
+    "cache.client_certificate",
+    "cache.client_key",
     "cache.key",
     "run.on_outage",
     "run.on_data_loss",
@@ -97,6 +99,11 @@ pub(super) fn remedy(key: &str) -> String {
         (None, "cache.root_certificates") => {
             "set cache.root_certificates to the path of a PEM file with the certificates of the authorities that are to be trusted, or \
              leave it out to trust those that browsers do"
+                .to_owned()
+        }
+        (None, "cache.client_certificate" | "cache.client_key") => {
+            "set cache.client_certificate to the path of a PEM file with the certificate that the servers are to know us by, and \
+             cache.client_key to one with its key, or leave both out"
                 .to_owned()
         }
         (None, "cache.key") => "set cache.key to a text with {id} in it exactly once, like event:draft:{id}".to_owned(),

@@ -52,6 +52,9 @@ pub(super) struct RawCache {
     pub(super) url: String,
     /// Empty: those that browsers trust.
     pub(super) root_certificates: String,
+    /// Empty: none is shown.
+    pub(super) client_certificate: String,
+    pub(super) client_key: String,
     pub(super) key: String,
     pub(super) ttl_s: u64,
     pub(super) batch_keys: u64,
@@ -122,6 +125,8 @@ impl Default for RawConfig {
             cache: RawCache {
                 url: "redis://127.0.0.1:6379/0".to_owned(),
                 root_certificates: String::new(),
+                client_certificate: String::new(),
+                client_key: String::new(),
                 key: "event:draft:{id}".to_owned(),
                 ttl_s: 604_800,
                 batch_keys: 1_000,

@@ -6,7 +6,7 @@ use std::fmt;
 pub(super) const HIDDEN: &str = "***";
 
 /// Query parameters that may be shown: every other one might be a password.
-const HARMLESS: [&str; 14] = [
+const HARMLESS: [&str; 16] = [
     "application_name",
     "channel_binding",
     "connect_timeout",
@@ -16,6 +16,8 @@ const HARMLESS: [&str; 14] = [
     "hostaddr",
     "port",
     "protocol",
+    "sslcert",
+    "sslkey",
     "sslmode",
     "sslnegotiation",
     "sslrootcert",

@@ -285,6 +285,8 @@ fn every_text_must_be_a_text_that_fits() {
         ),
         ("cache.url", &["''", "'localhost'", "'http://a'", "'redis://'", "'redis://a/x'"]),
         ("cache.root_certificates", &["'/no/such/file.pem'", "'.'", "'Cargo.toml'"]),
+        ("cache.client_certificate", &["'/no/such/file.pem'"]),
+        ("cache.client_key", &["'/no/such/file.pem'"]),
         ("cache.key", &["''", "'event'", "'{id}'", "'{id}{id}'", "'a{id}b{id}'"]),
         ("run.on_outage", &["''", "'Wait'", "'stop'"]),
         ("run.on_data_loss", &["''", "'exit'", "'ignore'"]),

@@ -14,8 +14,8 @@ use super::raw::{
 };
 use super::traces::{self, Endpoint, Headers, SAMPLERS, Traces};
 use super::{
-    Cache, Config, Database, DeadLetters, Http, Kafka, KeyTemplate, Listen, OnDataLoss, OnOutage,
-    Replay, RootCertificates, Run, Secret, TableName, Token, limits, names,
+    Cache, Config, Database, DeadLetters, Http, Identity, Kafka, KeyTemplate, Listen, OnDataLoss,
+    OnOutage, Pem, Replay, RootCertificates, Run, Secret, TableName, Token, limits, names,
 };
 
 /// Properties that delivery depends on, and why each is not for configuration.
@@ -180,6 +180,8 @@ impl Check<'_> {
         let RawCache {
             url,
             root_certificates,
+            client_certificate,
+            client_key,
             key,
             ttl_s,
             batch_keys,
@@ -191,6 +193,7 @@ impl Check<'_> {
         let is_plain = checked.is_ok() && !crate::redis::is_encrypted(&url);
         self.accept("cache.url", &url, checked);
         let root_certificates = self.root_certificates(&root_certificates, is_plain);
+        let identity = self.identity(&client_certificate, &client_key, is_plain);
         let parsed = KeyTemplate::parse(&key);
         let key = self.accept("cache.key", &key, parsed);
         let ttl = self.number("cache.ttl_s", ttl_s);
@@ -201,6 +204,7 @@ impl Check<'_> {
         Some(Cache {
             url,
             root_certificates: root_certificates?,
+            identity: identity?,
             key: key?,
             ttl: Duration::from_secs(ttl?),
             batch_keys: batch_keys?,
@@ -221,16 +225,50 @@ impl Check<'_> {
         let read = named.map(RootCertificates::read).transpose();
         let read = self.accept(key, file, read)?;
         if read.is_some() && is_plain {
-            // Whoever has named them takes the connection for an encrypted one.
-            self.refuse(
-                key,
-                Some(&file),
-                "is for TLS, and cache.url asks for none",
-                "write rediss in cache.url in place of redis, or leave it out",
-            );
+            self.refuse_without_tls(key, file);
             return None;
         }
         Some(read)
+    }
+
+    /// Who we are to the cache's servers, if that is said.
+    fn identity(
+        &mut self,
+        certificate: &str,
+        key: &str,
+        is_plain: bool,
+    ) -> Option<Option<Identity>> {
+        let named = [("cache.client_certificate", certificate), ("cache.client_key", key)];
+        match named.map(|(_, file)| file.is_empty()) {
+            [true, true] => return Some(None),
+            [false, false] => {}
+            [is_alone, _] => {
+                let [(name, file), (missing, _)] =
+                    if is_alone { [named[1], named[0]] } else { named };
+                let fault = format!("needs {missing} beside it");
+                self.refuse(name, Some(&file), &fault, &limits::remedy(name));
+                return None;
+            }
+        }
+        if is_plain {
+            named.into_iter().for_each(|(name, file)| self.refuse_without_tls(name, file));
+            return None;
+        }
+        let [(certificate_name, _), (key_name, _)] = named;
+        let certificate_pem =
+            self.accept(certificate_name, certificate, Pem::certificate(certificate));
+        let key_pem = self.accept(key_name, key, Pem::key(key));
+        self.accept(key_name, key, Identity::new(certificate_pem?, key_pem?)).map(Some)
+    }
+
+    /// Whoever has named such a file takes the connection for an encrypted one.
+    fn refuse_without_tls(&mut self, key: &str, file: &str) {
+        self.refuse(
+            key,
+            Some(&file),
+            "is for TLS, and cache.url asks for none",
+            "write rediss in cache.url in place of redis, or leave it out",
+        );
     }
 
     fn run(&mut self, raw: RawRun) -> Option<Run> {

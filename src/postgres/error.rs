@@ -90,6 +90,12 @@ impl ConnectError {
         match self {
             ConnectError::Unreachable { .. } => "start the server, or set database.url (or DATABASE_URL) to where it is",
             ConnectError::NotReady { .. } => "wait until it is up, or raise its max_connections if it has none left",
+            ConnectError::Authentication { reason, .. } | ConnectError::Tls { reason, .. }
+                if reason.contains("client certificate") || reason.contains("fatal alert") =>
+            {
+                "the server asks who we are: set sslcert and sslkey in database.url to PEM files with a certificate of an authority \
+                 that it trusts, and its key"
+            }
             ConnectError::Authentication { .. } => {
                 "check user and password in database.url (special characters as %XX), and the server's pg_hba.conf"
             }
@@ -129,6 +135,10 @@ impl ConnectError {
                 ConnectError::Authentication { address, reason: cause_of(error) }
             }
             "invalid connection string" => ConnectError::BadUrl { reason },
+            // What the server thinks of our certificate it says after the handshake, by a broken line.
+            _ if cause_of(error).contains("fatal alert") => {
+                ConnectError::Tls { address, reason: cause_of(error) }
+            }
             _ => ConnectError::Unreachable { address, reason: cause_of(error) },
         }
     }

@@ -25,19 +25,13 @@ pub(super) struct Target {
     pub(super) config: tokio_postgres::Config,
     pub(super) verify: Verify,
     pub(super) root_certificates: Option<PathBuf>,
+    /// Files with our certificate and its key.
+    pub(super) identity: Option<[PathBuf; 2]>,
 }
 
 /// Parameters that libpq knows and that would change nothing here if they were dropped silently, or would be missed.
-const UNSUPPORTED: [&str; 8] = [
-    "passfile",
-    "service",
-    "sslcert",
-    "sslkey",
-    "sslpassword",
-    "sslcrl",
-    "krbsrvname",
-    "requirepeer",
-];
+const UNSUPPORTED: [&str; 6] =
+    ["passfile", "service", "sslpassword", "sslcrl", "krbsrvname", "requirepeer"];
 
 impl Target {
     pub(super) fn parse(url: &Secret) -> Result<Target, String> {
@@ -57,10 +51,13 @@ impl Target {
         let (place, query) = url.split_once('?').unwrap_or((url, ""));
         let mut kept = Vec::new();
         let (mut sslmode, mut root_certificates) = (None, None);
+        let (mut certificate, mut key) = (None, None);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
                 Some(("sslmode", value)) => sslmode = Some(value),
                 Some(("sslrootcert", value)) => root_certificates = Some(percent_decoded(value)?),
+                Some(("sslcert", value)) => certificate = Some(percent_decoded(value)?),
+                Some(("sslkey", value)) => key = Some(percent_decoded(value)?),
                 Some((name, _)) if UNSUPPORTED.contains(&name) => {
                     return Err(format!("has the parameter {name}, which is not supported"));
                 }
@@ -69,6 +66,11 @@ impl Target {
         }
         let system_roots = root_certificates.as_deref() == Some("system");
         let root_certificates = root_certificates.filter(|_| !system_roots).map(PathBuf::from);
+        let identity = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some([certificate, key].map(PathBuf::from)),
+            (None, None) => None,
+            _ => return Err("has only one of sslcert and sslkey".to_owned()),
+        };
         let (mode, verify) = match sslmode {
             Some("disable") => (SslMode::Disable, Verify::Nothing),
             None | Some("allow" | "prefer") => (SslMode::Prefer, Verify::Nothing),
@@ -94,7 +96,7 @@ impl Target {
         if config.get_application_name().is_none() {
             config.application_name("contentflow");
         }
-        Ok(Target { config, verify, root_certificates })
+        Ok(Target { config, verify, root_certificates, identity })
     }
 
     /// `host:port`, several separated by commas.
@@ -190,7 +192,9 @@ mod tests {
             ("postgres://u:SENTINEL@/d", "has no host"),
             ("postgres://u:SENTINEL@h/d?sslmode=on", "has an sslmode other than"),
             ("postgres://u:SENTINEL@h/d?sslmod=require", "unknown option `sslmod`"),
-            ("postgres://u:SENTINEL@h/d?sslcert=x", "sslcert, which is not supported"),
+            ("postgres://u:SENTINEL@h/d?sslcrl=x", "sslcrl, which is not supported"),
+            ("postgres://u:SENTINEL@h/d?sslcert=x", "has only one of sslcert and sslkey"),
+            ("postgres://u:SENTINEL@h/d?sslkey=x", "has only one of sslcert and sslkey"),
             ("postgres://u:SENTINEL@h:port/d", "`port`"),
         ];
         for (url, why) in cases {

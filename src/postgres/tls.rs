@@ -8,43 +8,42 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::target::Verify;
+use super::target::{Target, Verify};
+use crate::config::{Identity, Pem};
 
-/// The connector for one connection. Without a file of root certificates, those that browsers trust are the roots.
-pub(super) fn connector(
-    verify: Verify,
-    root_certificates: Option<&Path>,
-) -> Result<MakeRustlsConnect, String> {
+/// The connector for one connection. Without a file of root certificates, those that browsers trust are the roots. Files are read anew for each, so that
+/// certificates can be replaced under a running process.
+pub(super) fn connector(target: &Target) -> Result<MakeRustlsConnect, String> {
+    let root_certificates = target.root_certificates.as_deref();
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
-    let config = match verify {
-        Verify::ChainAndName => {
-            builder.with_root_certificates(roots(root_certificates)?).with_no_client_auth()
-        }
+    let builder = match target.verify {
+        Verify::ChainAndName => builder.with_root_certificates(roots(root_certificates)?),
         Verify::Chain => {
             let roots = Arc::new(roots(root_certificates)?);
             let chain = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
             let verifier = AnyName(chain.map_err(|error| error.to_string())?);
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(verifier))
-                .with_no_client_auth()
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
         }
         Verify::Nothing => {
             let verifier = AnyCertificate(provider);
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(verifier))
-                .with_no_client_auth()
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
         }
+    };
+    let config = match &target.identity {
+        Some([certificate, key]) => {
+            let (chain, key) = identity(certificate, key)?;
+            builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string())?
+        }
+        None => builder.with_no_client_auth(),
     };
     Ok(MakeRustlsConnect::new(config))
 }
@@ -59,6 +58,18 @@ fn roots(file: Option<&Path>) -> Result<RootCertStore, String> {
         roots.add(certificate.map_err(|error| bad(&error))?).map_err(|error| bad(&error))?;
     }
     if roots.is_empty() { Err(bad(&"has no certificate in it")) } else { Ok(roots) }
+}
+
+/// Who we are.
+fn identity(
+    certificate: &Path,
+    key: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
+    let bad = |name: &str, file: &Path, fault| format!("{name} {} {fault}", file.display());
+    let bad_key = |fault| bad("sslkey", key, fault);
+    let pem = Pem::certificate(certificate).map_err(|fault| bad("sslcert", certificate, fault))?;
+    let identity = Identity::new(pem, Pem::key(key).map_err(bad_key)?).map_err(bad_key)?;
+    identity.parts()
 }
 
 /// `verify-ca`: the chain must hold; the name need not.

@@ -168,6 +168,9 @@ fn tls_remedy(reason: &str) -> &'static str {
     // An authority that goes by the name of a trusted one, and is another, is known by its signature alone.
     if says("UnknownIssuer") || says("BadSignature") {
         "set cache.root_certificates to a PEM file with the certificate of the authority that has signed the server's"
+    } else if says("fatal alert") && (says("Certificate") || says("UnknownCA")) {
+        "the server asks who we are: set cache.client_certificate and cache.client_key to PEM files with a certificate of an authority that it \
+         trusts, and its key"
     } else if says("CaUsedAsEndEntity") {
         "give the server a certificate that is no authority's (basicConstraints CA:FALSE), and set cache.root_certificates to a PEM file \
          with that of whoever has signed it"
