@@ -230,7 +230,7 @@ fn f6_j5_every_node_of_a_cluster_is_known_by_the_authority_that_is_named() {
     let cluster = RedisCluster::start_encrypted(certificates.path());
     let mut world = single(World::new("f6-tls"));
     world.set("cache.url", cluster.secure_url());
-    let checked = trusted(&mut world, certificates.path());
+    let checked = trusted(&mut world, certificates.path(), &cluster.masters);
     assert!(checked.success().contains("a cluster of 3 nodes"), "{}", checked.out);
     let drafts = spread("d", 100);
     world.drafts(&drafts);

@@ -136,7 +136,7 @@ fn f6_j5_sentinels_and_each_master_of_theirs_are_known_by_the_authority_that_is_
     let [first, second] = &sentinels.servers;
     let mut world = single(World::new("f6-sentinel-tls"));
     world.set("cache.url", sentinels.url());
-    let checked = trusted(&mut world, certificates.path());
+    let checked = trusted(&mut world, certificates.path(), &sentinels.servers);
     let found = format!("by Sentinel, the master drafts at 127.0.0.1:{}", first.secure_port());
     assert!(checked.success().contains(&found), "{}", checked.out);
     let running = connected(&world);

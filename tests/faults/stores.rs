@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::world::private::Redis;
 use crate::world::{DEADLINE, Ended, Offsets, Running, World, event, eventually, images};
 
 /// Makes a world's program one thread with one connection to each server, and quick to try again.
@@ -62,12 +63,25 @@ pub(super) fn resumes(world: &World, running: Running, drafts: &[(&str, &str)], 
     assert!(world.dead_letters().is_empty(), "an outage is not bad data");
 }
 
-/// Proves that there is no TLS with the cache whose authority nobody has named, names it, and has the servers checked.
-pub(super) fn trusted(world: &mut World, certificates: &Path) -> Ended {
+/// Proves that there is no TLS with the cache whose authority nobody has named, nor with servers that ask who we are, names both, and has the servers checked.
+pub(super) fn trusted<'a>(
+    world: &mut World,
+    certificates: &Path,
+    servers: impl IntoIterator<Item = &'a Redis>,
+) -> Ended {
     let refused = world.call(&["run", "--until-caught-up"]);
     let error = refused.failure(1);
     assert!(error.contains("no TLS with Redis"), "{error}");
     assert!(error.contains("set cache.root_certificates"), "{error}");
     world.set("cache.root_certificates", certificates.join("ca.crt").display());
+    world.call(&["check"]).success();
+    servers.into_iter().for_each(|server| server.tell("CONFIG SET tls-auth-clients yes"));
+    let refused = world.call(&["run", "--until-caught-up"]);
+    let error = refused.failure(1);
+    assert!(error.contains("set cache.client_certificate and cache.client_key"), "{error}");
+    for (key, name) in [("cache.client_certificate", "good.crt"), ("cache.client_key", "good.key")]
+    {
+        world.set(key, certificates.join(name).display());
+    }
     world.call(&["check"])
 }
