@@ -31,8 +31,8 @@ const CLAIMS: usize = 1_024;
 /// Chunks that wait for a worker: some megabytes. Then the topic waits.
 const QUEUE: usize = 16;
 
-/// How long a worker without food may let those wait that want something of it.
-const NAP: Duration = Duration::from_millis(1);
+/// How long a worker without food lets those wait that want something of it: twice as long each time that none comes. A round that ends wakes all of them.
+const NAPS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(64)];
 
 enum Feed {
     Chunk(Chunk),
@@ -170,8 +170,12 @@ fn serve(worker: &mut Worker, queue: &Receiver<Feed>, draft_ids: DraftIdType, te
         (chunks_in, claims_in)
     });
     let mut round: Round = 0;
+    let [shortest, longest] = NAPS;
+    let mut nap = shortest;
     loop {
-        match queue.recv_timeout(NAP) {
+        let fed = queue.recv_timeout(nap);
+        nap = if fed.is_ok() { shortest } else { longest.min(2 * nap) };
+        match fed {
             Ok(Feed::Chunk(chunk)) => chunks.send(chunk),
             Ok(Feed::Claims(some)) => {
                 some.into_iter().for_each(|(claim, diff)| claims.update(claim, diff));
