@@ -170,7 +170,7 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<ExitCode, Failure> {
 
 /// Threads for everything that talks to PostgreSQL and Redis. What they do, a tenth of a core at full rate, is to encode statements and wait for answers; the
 /// work is done on the worker threads, which `run.workers` counts. A second one would mostly be woken to find nothing: where events come one by one, that is a
-/// twelfth of the process's CPU.
+/// twentieth of the process's CPU and more (decision 14).
 const RUNTIME_THREADS: usize = 1;
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
