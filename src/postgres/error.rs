@@ -91,7 +91,7 @@ impl ConnectError {
             ConnectError::Unreachable { .. } => "start the server, or set database.url (or DATABASE_URL) to where it is",
             ConnectError::NotReady { .. } => "wait until it is up, or raise its max_connections if it has none left",
             ConnectError::Authentication { reason, .. } | ConnectError::Tls { reason, .. }
-                if reason.contains("client certificate") || reason.contains("fatal alert") =>
+                if reason.contains("client certificate") || is_about_us(reason) =>
             {
                 "the server asks who we are: set sslcert and sslkey in database.url to PEM files with a certificate of an authority \
                  that it trusts, and its key"
@@ -135,8 +135,8 @@ impl ConnectError {
                 ConnectError::Authentication { address, reason: cause_of(error) }
             }
             "invalid connection string" => ConnectError::BadUrl { reason },
-            // What the server thinks of our certificate it says after the handshake, by a broken line.
-            _ if cause_of(error).contains("fatal alert") => {
+            // Ours is looked at when the handshake is over for us.
+            _ if is_about_us(&cause_of(error)) => {
                 ConnectError::Tls { address, reason: cause_of(error) }
             }
             _ => ConnectError::Unreachable { address, reason: cause_of(error) },
@@ -183,6 +183,12 @@ pub fn describe(error: &tokio_postgres::Error) -> String {
         Some(refusal) => format!("{} ({})", refusal.message(), refusal.code().code()),
         None => cause_of(error),
     }
+}
+
+/// Whether it is what a server says of our certificate, or of none.
+fn is_about_us(reason: &str) -> bool {
+    reason.contains("fatal alert")
+        && ["Certificate", "UnknownCA"].iter().any(|it| reason.contains(it))
 }
 
 /// The deepest cause says most: "connection refused", not "error connecting to server".
