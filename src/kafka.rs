@@ -154,6 +154,18 @@ pub fn complain(error: &rdkafka::error::KafkaError, reason: &str) {
     tracing::warn!(%error, reason, "kafka");
 }
 
+/// [`log`] for a client that [says more](ask_for_ids) than was asked for: its lines for debugging only if `debug` asks for them.
+pub fn log_what_was_asked(debug: bool, level: RDKafkaLogLevel, facility: &str, message: &str) {
+    if debug || !matches!(level, RDKafkaLogLevel::Debug) {
+        log(level, facility, message);
+    }
+}
+
+/// Whether somebody has asked for the client's own lines for debugging.
+pub fn is_debugged(config: &config::Kafka) -> bool {
+    config.properties.contains_key("debug")
+}
+
 /// The topic of which a line of the client's log says that its id has changed from one to another. Nothing else tells: a topic that
 /// is deleted and made again is read on from the old position. The client fetches by the topic's id, and so finds out before the
 /// first record of the new topic; its line, which comes with `debug = metadata`, stands in the queue before that record.

@@ -261,7 +261,7 @@ pub fn run(
     let (committer, commits) = Committer::new();
     let (on_data_loss, drain) = (config.run.on_data_loss, config.run.drain_timeout);
     let state = State::new(ingest, committer, Arc::clone(&abort), on_data_loss, drain);
-    let debug = config.kafka.properties.contains_key("debug");
+    let debug = crate::kafka::is_debugged(&config.kafka);
     let context = Context::new(config.kafka.topic.clone(), state, debug).watched(figures);
     let consumer = consumer(config, context);
     let consumer = Arc::new(consumer.map_err(|error| RunError::client("the consumer", &error))?);

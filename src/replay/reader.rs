@@ -44,12 +44,15 @@ pub type Reader = BaseConsumer<Context>;
 #[derive(Clone, Debug)]
 pub struct Context {
     topic: String,
+    /// Whether somebody has asked for the client's own debug lines.
+    debug: bool,
     made_again: Arc<AtomicBool>,
 }
 
 impl Context {
     fn of(config: &Config) -> Context {
-        Context { topic: config.kafka.topic.clone(), made_again: Arc::default() }
+        let debug = kafka::is_debugged(&config.kafka);
+        Context { topic: config.kafka.topic.clone(), debug, made_again: Arc::default() }
     }
 
     /// Notes that the topic has been made again.
@@ -68,7 +71,7 @@ impl ClientContext for Context {
         if kafka::made_again(message) == Some(&self.topic) {
             self.note_another_topic();
         }
-        kafka::log(level, facility, message);
+        kafka::log_what_was_asked(self.debug, level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -27,7 +27,7 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn of(config: &config::Kafka) -> Context {
-        Context { debug: config.properties.contains_key("debug"), ..Context::default() }
+        Context { debug: kafka::is_debugged(config), ..Context::default() }
     }
 
     /// How many lines have come so far.

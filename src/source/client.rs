@@ -208,9 +208,7 @@ impl ClientContext for Context {
         if kafka::made_again(message) == Some(&self.topic) {
             self.made_again.store(true, Ordering::Relaxed);
         }
-        if self.debug || !matches!(level, RDKafkaLogLevel::Debug) {
-            kafka::log(level, facility, message);
-        }
+        kafka::log_what_was_asked(self.debug, level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

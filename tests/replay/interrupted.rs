@@ -186,7 +186,7 @@ fn d4_a_record_of_another_topic_is_not_taken_for_the_one_that_is_read_again() {
     world.publish((1..).zip(jobs).map(|(ms, job)| event("d1", job).at(ms).on(0)));
     // A row that is refused is refused before anybody waits for its lock alone.
     let locked = barrier(&world);
-    let running = world.start(&["replay"]);
+    let running = world.start(&["-vv", "replay"]);
     // It is one epoch, which is written when all is read.
     eventually("it waits for the table", || world.database.somebody_waits());
     let new = (1..).zip(["x", "y", "z"]).map(|(ms, job)| event("d2", job).at(ms).on(0));
@@ -195,6 +195,7 @@ fn d4_a_record_of_another_topic_is_not_taken_for_the_one_that_is_read_again() {
 
     let ended = running.wait();
     ends_for_another_topic(&world, &ended);
+    assert!(!ended.err.contains("changed id"), "nobody has asked for the client's debug lines");
     let rows = world.rows();
     assert!(rows["d1"].is_untouched() && rows["d2"].is_untouched());
     assert!(world.dead_letters().is_empty());
