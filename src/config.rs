@@ -27,6 +27,7 @@ mod tests;
 
 pub use error::{ConfigError, Problem};
 pub use http::{Http, Listen, Token};
+pub(crate) use identity::is_doubted;
 pub use identity::{Identity, Pem};
 pub(crate) use names::quoted;
 pub use names::{KeyTemplate, TableName};

@@ -91,6 +91,12 @@ fn key(pem: &Pem) -> Result<PrivateKeyDer<'static>, String> {
     Ok(key)
 }
 
+/// Whether what a TLS client has to say is what a server says of our certificate, or of none.
+pub(crate) fn is_doubted(reason: &str) -> bool {
+    reason.contains("fatal alert")
+        && ["Certificate", "UnknownCA"].iter().any(|it| reason.contains(it))
+}
+
 /// The files' names tell enough.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,6 +5,7 @@ use std::error::Error as _;
 use tokio_postgres::error::SqlState;
 
 use super::target::Target;
+use crate::config::is_doubted;
 
 /// Why there is no session. None of them shows a password.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +92,7 @@ impl ConnectError {
             ConnectError::Unreachable { .. } => "start the server, or set database.url (or DATABASE_URL) to where it is",
             ConnectError::NotReady { .. } => "wait until it is up, or raise its max_connections if it has none left",
             ConnectError::Authentication { reason, .. } | ConnectError::Tls { reason, .. }
-                if reason.contains("client certificate") || is_about_us(reason) =>
+                if reason.contains("client certificate") || is_doubted(reason) =>
             {
                 "the server asks who we are: set sslcert and sslkey in database.url to PEM files with a certificate of an authority \
                  that it trusts, and its key"
@@ -136,7 +137,7 @@ impl ConnectError {
             }
             "invalid connection string" => ConnectError::BadUrl { reason },
             // Ours is looked at when the handshake is over for us.
-            _ if is_about_us(&cause_of(error)) => {
+            _ if is_doubted(&cause_of(error)) => {
                 ConnectError::Tls { address, reason: cause_of(error) }
             }
             _ => ConnectError::Unreachable { address, reason: cause_of(error) },
@@ -183,12 +184,6 @@ pub fn describe(error: &tokio_postgres::Error) -> String {
         Some(refusal) => format!("{} ({})", refusal.message(), refusal.code().code()),
         None => cause_of(error),
     }
-}
-
-/// Whether it is what a server says of our certificate, or of none.
-fn is_about_us(reason: &str) -> bool {
-    reason.contains("fatal alert")
-        && ["Certificate", "UnknownCA"].iter().any(|it| reason.contains(it))
 }
 
 /// The deepest cause says most: "connection refused", not "error connecting to server".

@@ -6,6 +6,7 @@ use redis::{ErrorKind, RedisError};
 
 use super::URL_FORMS;
 use super::place::description;
+use crate::config::is_doubted;
 
 /// Why keys could not be read or deleted. A lane of a run holds all of it as an outage: a DEL is never given up, and no event can be blamed.
 #[derive(Debug, thiserror::Error)]
@@ -168,7 +169,7 @@ fn tls_remedy(reason: &str) -> &'static str {
     // An authority that goes by the name of a trusted one, and is another, is known by its signature alone.
     if says("UnknownIssuer") || says("BadSignature") {
         "set cache.root_certificates to a PEM file with the certificate of the authority that has signed the server's"
-    } else if says("fatal alert") && (says("Certificate") || says("UnknownCA")) {
+    } else if is_doubted(reason) {
         "the server asks who we are: set cache.client_certificate and cache.client_key to PEM files with a certificate of an authority that it \
          trusts, and its key"
     } else if says("CaUsedAsEndEntity") {

@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use crate::interruptions::mixed;
 use crate::world::private::{Postgres, Redis};
-use crate::world::{Ended, World, certificates, event};
+use crate::world::{Ended, World, certificates, event, eventually};
 
 /// The keys.
 const CERTIFICATE: &str = "cache.client_certificate";
@@ -66,16 +65,11 @@ fn j5_redis_that_asks_for_a_certificate_is_shown_one_that_it_trusts() {
 fn j5_postgresql_that_asks_for_a_certificate_is_shown_one_that_it_trusts() {
     let (server, ours, theirs) = (Postgres::start(), certificates(), certificates());
     let mut world = World::on_postgres("j5-identity-postgres", &server);
-    let data = server.data();
-    let own = format!("--reference={}", data.display());
     for (from, to) in [("good.crt", "server.crt"), ("good.key", "server.key"), ("ca.crt", "ca.crt")]
     {
-        fs::copy(ours.path().join(from), data.join(to)).unwrap();
-        let file = data.join(to);
-        assert!(Command::new("chown").arg(&own).arg(&file).status().unwrap().success());
-        assert!(Command::new("chmod").arg("600").arg(&file).status().unwrap().success());
+        server.give(&ours.path().join(from), to);
     }
-    let rules = data.join("pg_hba.conf");
+    let rules = server.data().join("pg_hba.conf");
     let before = fs::read_to_string(&rules).unwrap();
     let first = "hostssl all all 127.0.0.1/32 trust clientcert=verify-ca\n";
     fs::write(&rules, first.to_owned() + &before).unwrap();
@@ -90,6 +84,8 @@ fn j5_postgresql_that_asks_for_a_certificate_is_shown_one_that_it_trusts() {
         |[certificate, key]: [String; 2]| format!("{encrypted}&sslcert={certificate}&sslkey={key}");
     let hint = "set sslcert and sslkey in database.url";
     world.set("database.url", &encrypted);
+    // It reads its settings again when it comes to that.
+    eventually("it asks for a certificate", || world.call(&["check"]).out.contains(hint));
     assert_unknown(&world, " database ", hint);
     world.set("database.url", shown(pair(theirs.path(), "good")));
     assert_unknown(&world, " database ", hint);

@@ -1,6 +1,5 @@
 //! Encryption that is asked for is had or refused, and the rights that the documentation asks for are enough.
 
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -10,13 +9,9 @@ use crate::world::{PrivateKafka, SECRET, World, certificates, eventually, record
 
 /// Has the server use that certificate for new connections.
 fn serve(server: &Postgres, world: &World, certificates: &Path, name: &str) {
-    let data = server.data();
     for extension in ["crt", "key"] {
-        let file = data.join(format!("server.{extension}"));
-        fs::copy(certificates.join(format!("{name}.{extension}")), &file).unwrap();
-        let owner = format!("--reference={}", data.display());
-        assert!(Command::new("chown").arg(owner).arg(&file).status().unwrap().success());
-        assert!(Command::new("chmod").arg("600").arg(&file).status().unwrap().success());
+        let file = certificates.join(format!("{name}.{extension}"));
+        server.give(&file, &format!("server.{extension}"));
     }
     world.database.sql("ALTER SYSTEM SET ssl = on");
     world.database.sql("SELECT pg_reload_conf()");

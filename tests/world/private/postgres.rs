@@ -1,7 +1,7 @@
 //! A PostgreSQL server of a test's own, which `dev/stack` starts and stops.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
@@ -62,6 +62,16 @@ impl Postgres {
             |home| PathBuf::from(home.trim_end()),
         );
         home.join("data")
+    }
+
+    /// Copies a file to its data, under that name, so that the server and nobody else can read it.
+    pub(crate) fn give(&self, file: &Path, name: &str) {
+        let data = self.data();
+        let copy = data.join(name);
+        fs::copy(file, &copy).unwrap();
+        let owner = format!("--reference={}", data.display());
+        assert!(Command::new("chown").arg(owner).arg(&copy).status().unwrap().success());
+        assert!(Command::new("chmod").arg("600").arg(&copy).status().unwrap().success());
     }
 
     /// Freezes the server with all its processes: connections are taken by the kernel, and nobody answers.
