@@ -12,7 +12,6 @@ use anyhow::{Context, ensure};
 use contentflow::config::Kafka;
 use contentflow::generate::Mix;
 use contentflow::kafka::client_config;
-use contentflow::publish;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
@@ -22,7 +21,7 @@ use super::events::Events;
 use super::process::{Snapshot, Taken, snapshot};
 use super::program::Running;
 use super::results::{per_second, ratio, us_per_event};
-use super::servers::{PARTITIONS, Servers, mix};
+use super::servers::{self, PARTITIONS, Servers, mix};
 
 /// No slice takes so long.
 const OVERDUE: Duration = Duration::from_secs(600);
@@ -66,7 +65,7 @@ pub(crate) fn measure(
         signal(&running, "STOP")?;
         let start_ms = mix(slice).start_ms + 1_000_000_000 * i64::try_from(number)?;
         let mix = Mix { seed: number, start_ms, ..mix(slice) };
-        publish::publish_generated(&kafka, mix, None, &mut |_sent| {})?;
+        servers::publish(&kafka, mix)?;
         let bare = bare_update::update_all(servers, &drafts)?;
         let before = snapshot(running.id()).context("the process is gone")?;
         let began = Instant::now();

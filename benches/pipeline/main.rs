@@ -141,7 +141,6 @@ fn measure_flat(servers: &mut Servers, settings: &Settings) -> anyhow::Result<()
 fn tuned(settings: &Settings) -> anyhow::Result<()> {
     let found = on_servers(settings, |servers, settings| {
         let events = settings.events;
-        say(&format!("publishing {events} events"));
         servers.publish(events)?;
         servers.refill(events)?;
         tune::measure(servers, settings.rounds)
@@ -153,7 +152,6 @@ type Rates = (u64, Vec<f64>, Vec<f64>);
 
 fn measure_poisoned(servers: &mut Servers, settings: &Settings) -> anyhow::Result<Vec<Rates>> {
     let Settings { events, rounds, .. } = *settings;
-    say(&format!("publishing {events} events"));
     servers.publish(events)?;
     let mut all: Vec<Rates> =
         [0, 1, 10, 500].map(|of_5000| (of_5000, Vec::new(), Vec::new())).into();
@@ -172,11 +170,9 @@ fn measure_poisoned(servers: &mut Servers, settings: &Settings) -> anyhow::Resul
 
 fn measure(servers: &mut Servers, settings: &Settings) -> anyhow::Result<Results> {
     let Settings { events: count, rounds, .. } = *settings;
-    say(&format!("publishing {count} events"));
     servers.publish(count)?;
     let events = Events::generate(count)?;
     if settings.measures("replay") {
-        say(&format!("publishing {} events for the replay", settings.replay_events));
         replay::publish(servers, settings.replay_events)?;
     }
     if settings.measures("latency") {

@@ -4,13 +4,13 @@
 use anyhow::ensure;
 use contentflow::config::Kafka;
 use contentflow::generate::Mix;
-use contentflow::publish;
 use serde::Deserialize;
 
 use super::process::Stopwatch;
 use super::program;
 use super::results::{ratio, us_per_event};
-use super::servers::{Servers, mix};
+use super::say;
+use super::servers::{self, Servers, mix};
 use super::settings::WORKERS;
 
 /// Events for each draft.
@@ -38,10 +38,8 @@ struct Report {
 
 /// Publishes the events, once.
 pub(crate) fn publish(servers: &Servers, events: u64) -> anyhow::Result<()> {
-    let mix = Mix { drafts: events / EVENTS_A_DRAFT, ..mix(events) };
-    let published = publish::publish_generated(&topic(servers), mix, None, &mut |_sent| {})?;
-    ensure!(published.events == events, "only {} events are published", published.events);
-    Ok(())
+    say(&format!("publishing {events} events for the replay"));
+    servers::publish(&topic(servers), Mix { drafts: events / EVENTS_A_DRAFT, ..mix(events) })
 }
 
 /// Replays them over a fresh table, and again.

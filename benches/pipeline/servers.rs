@@ -1,10 +1,11 @@
 //! A corner of the servers: a topic, a table, keys and groups with names that nobody else uses.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use contentflow::config::Config;
+use contentflow::config::{Config, Kafka};
 use contentflow::drafts::Rows;
 use contentflow::generate::{DraftIds, Mix};
 use contentflow::kafka::{Admin, client_config};
@@ -72,10 +73,8 @@ impl Servers {
 
     /// Publishes the events.
     pub(crate) fn publish(&self, events: u64) -> anyhow::Result<()> {
-        let kafka = &self.config.kafka;
-        let published = publish::publish_generated(kafka, mix(events), None, &mut |_sent| {})?;
-        ensure!(published.events == events, "only {} events are published", published.events);
-        Ok(())
+        say(&format!("publishing {events} events"));
+        publish(&self.config.kafka, mix(events))
     }
 
     /// How many drafts there are.
@@ -181,6 +180,18 @@ impl Servers {
         admin.delete_groups(&groups, &options).await.context("the groups are not deleted")?;
         Ok(())
     }
+}
+
+/// Publishes these events, and waits until they are on the disk. The kernel would write the last gigabytes of a topic within the next minutes, and take some of
+/// both cores for it from whatever is measured then.
+pub(crate) fn publish(kafka: &Kafka, mix: Mix) -> anyhow::Result<()> {
+    let events = mix.events;
+    let published = publish::publish_generated(kafka, mix, None, &mut |_sent| {})?;
+    ensure!(published.events == events, "only {} events are published", published.events);
+    // Where the broker is on another machine this does nothing, and nothing has to be done.
+    let synced = Command::new("sync").status().context("sync cannot be run")?;
+    ensure!(synced.success(), "sync: {synced}");
+    Ok(())
 }
 
 fn replay_topic(config: &Config) -> String {

@@ -49,9 +49,12 @@ pub(crate) fn measure(servers: &mut Servers, settings: &Settings) -> anyhow::Res
         anyhow::bail!("{} does not exist", missing.display());
     }
     let columns = compared(settings);
-    super::say(&format!("publishing {} and {} events", settings.events, settings.replay_events));
-    servers.publish(settings.events)?;
-    replay::publish(servers, settings.replay_events)?;
+    if asks_for(settings, "whole") {
+        servers.publish(settings.events)?;
+    }
+    if asks_for(settings, "replay") {
+        replay::publish(servers, settings.replay_events)?;
+    }
     if asks_for(settings, "latency") {
         latency::warm_up(servers)?;
     }

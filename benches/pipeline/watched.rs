@@ -23,7 +23,6 @@ pub(crate) struct Watched {
 
 pub(crate) fn measure(servers: &mut Servers, settings: &Settings) -> anyhow::Result<Watched> {
     let Settings { events, rounds, .. } = *settings;
-    super::say(&format!("publishing {events} events"));
     servers.publish(events)?;
     let mut watched = Watched { rounds: Vec::new(), snapshots: 0, scrapes: 0 };
     for round in 1..=rounds {
