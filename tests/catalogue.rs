@@ -1,4 +1,4 @@
-//! `docs/reliability.md` and the tests tell the same story.
+//! `docs/faults.md` and the tests tell the same story.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -27,7 +27,7 @@ fn has_id(name: &str) -> bool {
 #[test]
 fn every_test_that_the_page_names_exists_and_every_scenario_that_has_a_test_names_it() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = std::fs::read_to_string(root.join("docs/reliability.md")).unwrap();
+    let page = std::fs::read_to_string(root.join("docs/faults.md")).unwrap();
     let mut code = String::new();
     ["tests", "src"].iter().for_each(|under| sources(&root.join(under), &mut code));
     let tests: BTreeSet<&str> = code

@@ -1,4 +1,4 @@
-//! The catalogue of faults as tests: each function is named after the scenarios that it shows, and `docs/reliability.md` lists
+//! The catalogue of faults as tests: each function is named after the scenarios that it shows, and `docs/faults.md` lists
 //! them all.
 
 mod a_effects;
