@@ -5,6 +5,31 @@
 //!           ^                                       |
 //!           +-- commit <- progress <----- probe ----+
 //! ```
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`cli`] | the command line: what can be asked for, logging, and how a command ends |
+//! | [`config`] | defaults, file, environment and flags, validated once into types that cannot be wrong |
+//! | [`kafka`], [`postgres`], [`redis`] | what all clients of a server have in common: connections, deadlines, TLS, errors that say what to do |
+//! | [`headers`] | the headers of a record, of which one with a name that is not UTF-8 costs only itself |
+//! | [`migrate`], [`check`] | the table and its bookkeeping columns; what must be right before a run |
+//! | [`run`] | puts a run together, from the first connection to the report |
+//! | [`source`] | the poll loop, and what happens when partitions come and go |
+//! | [`ingest`] | records into chunks, chunks to workers, epochs opened and closed, the bound on what is in flight |
+//! | [`worker`] | one timely worker a thread, each with the whole graph |
+//! | [`sink`] | the effects on the servers, a task for each lane; retries, cuts and outages |
+//! | [`progress`], [`commit`] | what the workers report to the poll thread; the thread that commits offsets |
+//! | [`retry`], [`shutdown`] | how long to wait before the next try; how a run ends before its time |
+//! | [`report`] | the totals of a run |
+//! | [`figures`], [`limit`] | what the program counts about its own work; which stage limits |
+//! | [`http`], [`traces`] | the page, metrics and health of a run; spans for a collector |
+//! | [`scan`] | a topic from its beginning to its end, outside any group |
+//! | [`replay`] | whole partitions through the same graph, outside the group |
+//! | [`dead_letters`] | the format of dead letters, and the `dlq` commands |
+//! | [`lease`], [`drafts`] | the lease of a cache key; a reader of drafts as services should write it |
+//! | [`generate`], [`publish`] | synthetic events; the reference publisher |
+//! | [`verify`], [`tune`], [`demo`] | these commands |
+//! | [`progress_bar`], [`printable`] | how far a long command is; foreign text made safe for a terminal |
 
 pub mod cli;
 pub mod config;
