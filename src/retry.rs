@@ -7,7 +7,7 @@ use std::time::Duration;
 const CAP: Duration = Duration::from_secs(2);
 
 /// Exponential backoff with full jitter up to two seconds: many clients of one server do not come back in step.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     base: Duration,
     tries: u32,
@@ -17,6 +17,11 @@ impl Backoff {
     /// Starts with waits of up to `base`, doubled each time.
     pub fn new(base: Duration) -> Backoff {
         Backoff { base, tries: 0 }
+    }
+
+    /// Goes on behind so many tries.
+    pub fn after(self, tries: u32) -> Backoff {
+        Backoff { tries, ..self }
     }
 
     /// How often [`Backoff::next_wait`] was called.

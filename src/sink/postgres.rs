@@ -157,9 +157,7 @@ impl<T: Table> Writer<T> {
             let (_due, held) = self.held.get_mut(events[0].draft_id()).expect("it is held");
             let tickets: SmallVec<[Ticket; 1]> = smallvec![ticket; events.len()];
             self.book.set_aside(&mut events, &tickets);
-            held.group.events.extend(events);
-            held.tickets.extend(tickets);
-            held.attempts = 1;
+            held.join(events, ticket);
         }
     }
 
@@ -369,23 +367,30 @@ impl<T: Table> Writer<T> {
                         ..pending
                     });
                 }
-                // The first try and then the retries.
-                Verdict::NoSuchRow if pending.attempts > self.retry.retries => {
-                    let message =
-                        format!("no row has this eventDraftId, after {} tries", pending.attempts);
-                    let fault = Fault::new(Reason::UnknownDraft, message);
-                    self.give_up(pending, fault);
-                }
-                Verdict::NoSuchRow => {
-                    let others =
-                        if is_planted(Bug::RetriesAreShared) { self.held.len() } else { 0 };
-                    let others = u32::try_from(others).expect("few are held");
-                    self.try_later(Pending { attempts: pending.attempts + 1 + others, ..pending })
-                }
+                Verdict::NoSuchRow => self.look_again(pending),
             }
         }
         self.note_guesses(path, count - undecided.len(), count);
         Part { path: Path::Judged, groups: undecided }
+    }
+
+    /// Holds the events of a draft that has no row yet, but for those that have had their tries.
+    fn look_again(&mut self, pending: Pending) {
+        // The first try and then the retries.
+        let (tried, rest) = pending.part(self.retry.retries);
+        if let Some(tried) = tried {
+            let tries = tried.attempts_max();
+            let message = format!("no row has this eventDraftId, after {tries} tries");
+            self.give_up(tried, Fault::new(Reason::UnknownDraft, message));
+        }
+        if let Some(mut rest) = rest {
+            // As long as the eldest has to wait: what joins it may come too often for waits of its own.
+            rest.backoff = Backoff::new(self.retry.backoff).after(rest.attempts_max() - 1);
+            let others = if is_planted(Bug::RetriesAreShared) { self.held.len() } else { 0 };
+            let others = u32::try_from(others).expect("few are held");
+            rest.attempts.iter_mut().for_each(|attempts| *attempts += 1 + others);
+            self.try_later(rest);
+        }
     }
 
     /// Notes how many of some groups were guessed right, if they were guessed.
@@ -403,9 +408,8 @@ impl<T: Table> Writer<T> {
         culprit: Option<usize>,
     ) -> Option<Pending> {
         let culprit = culprit.unwrap_or_else(|| pending.group.newest());
-        let change = pending.group.events.swap_remove(culprit);
-        let ticket = pending.tickets.swap_remove(culprit);
-        self.book.refuse(ticket, change.refuse(fault.clone(), pending.attempts));
+        let (change, ticket, attempts) = pending.take(culprit);
+        self.book.refuse(ticket, change.refuse(fault.clone(), attempts));
         (!pending.group.events.is_empty()).then_some(pending)
     }
 
@@ -420,7 +424,7 @@ impl<T: Table> Writer<T> {
 
     /// Rejects all events of a group.
     fn reject(&mut self, Pending { group, tickets, attempts, .. }: Pending, fault: &Fault) {
-        for (change, ticket) in group.events.into_iter().zip(tickets) {
+        for ((change, ticket), attempts) in group.events.into_iter().zip(tickets).zip(attempts) {
             self.book.refuse(ticket, change.refuse(fault.clone(), attempts));
         }
     }

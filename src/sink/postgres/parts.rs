@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use dataflows::change::Change;
 use dataflows::effect::Ticket;
 use dataflows::latest::Group;
 use smallvec::{SmallVec, smallvec};
@@ -22,8 +23,9 @@ pub(super) struct Pending {
     pub(super) group: Group,
     /// The batch of each event: while a group is held, later events of its draft join it.
     pub(super) tickets: SmallVec<[Ticket; 1]>,
-    /// How often the group's row was looked for, this time included.
-    pub(super) attempts: u32,
+    /// How often the row was looked for with each event, this time included. What joins later has its own tries: a draft that is not there may get events
+    /// without end.
+    pub(super) attempts: SmallVec<[u32; 1]>,
     /// How often the row was not as it had been read when it was to be amended.
     pub(super) comparisons_lost: u32,
     pub(super) backoff: Backoff,
@@ -35,8 +37,46 @@ impl Pending {
     /// A group of that batch, for the first time.
     pub(super) fn new(group: Group, ticket: Ticket, backoff: Duration) -> Pending {
         let tickets = smallvec![ticket; group.events.len()];
+        let attempts = smallvec![1; group.events.len()];
         let backoff = Backoff::new(backoff);
-        Pending { group, tickets, attempts: 1, comparisons_lost: 0, backoff, is_set_aside: false }
+        Pending { group, tickets, attempts, comparisons_lost: 0, backoff, is_set_aside: false }
+    }
+
+    /// Adds events of the same draft that came later, in that batch.
+    pub(super) fn join(&mut self, events: impl IntoIterator<Item = Change>, ticket: Ticket) {
+        self.group.events.extend(events);
+        self.tickets.resize(self.group.events.len(), ticket);
+        self.attempts.resize(self.group.events.len(), 1);
+    }
+
+    /// Takes one event out.
+    pub(super) fn take(&mut self, event: usize) -> (Change, Ticket, u32) {
+        let change = self.group.events.swap_remove(event);
+        (change, self.tickets.swap_remove(event), self.attempts.swap_remove(event))
+    }
+
+    /// Parts the events with which the row was looked for more often than that from the others.
+    pub(super) fn part(mut self, attempts: u32) -> (Option<Pending>, Option<Pending>) {
+        let mut tried = Pending {
+            group: Group { events: SmallVec::new() },
+            tickets: SmallVec::new(),
+            attempts: SmallVec::new(),
+            ..self
+        };
+        for event in (0..self.attempts.len()).rev() {
+            if self.attempts[event] > attempts {
+                let (change, ticket, attempts) = self.take(event);
+                tried.group.events.push(change);
+                tried.tickets.push(ticket);
+                tried.attempts.push(attempts);
+            }
+        }
+        [tried, self].map(|it| Some(it).filter(|it| !it.group.events.is_empty())).into()
+    }
+
+    /// How often the row was looked for with the event that has been here the longest.
+    pub(super) fn attempts_max(&self) -> u32 {
+        self.attempts.iter().copied().max().unwrap_or_default()
     }
 }
 

@@ -69,22 +69,58 @@ impl Table for Locked {
     fn disconnect(&mut self) {}
 }
 
+/// A table without a row.
+struct Empty;
+
+impl Table for Empty {
+    async fn update(&mut self, _events: &[&Change]) -> Result<Vec<usize>, Failure> {
+        tokio::time::sleep(WRITE).await;
+        Ok(Vec::new())
+    }
+
+    async fn read(&mut self, _drafts: &[&str]) -> Result<Vec<(usize, RowMemory)>, Failure> {
+        Ok(Vec::new())
+    }
+
+    async fn amend(&mut self, _amendments: &[Amendment<'_>]) -> Result<Vec<usize>, Failure> {
+        Ok(Vec::new())
+    }
+
+    async fn locked(&mut self, _drafts: &[&str]) -> Result<Vec<usize>, Failure> {
+        Ok(Vec::new())
+    }
+
+    fn disconnect(&mut self) {}
+}
+
+const RETRY: Retry = Retry { retries: 3, backoff: Duration::from_millis(100) };
+
+fn policy() -> OutagePolicy {
+    OutagePolicy { on_outage: OnOutage::Wait, abort: Arc::new(Abort::default()), figures: None }
+}
+
+fn waker() -> Waker {
+    Waker::new(SyncActivator::new(vec![0], Activations::new(None).sync()))
+}
+
 /// So many events, each of a draft of its own.
 fn groups(count: u32) -> Vec<Group> {
     let count = u64::from(count);
-    let mix = Mix { events: count, drafts: count, ..Mix::default() };
     let mut chunk = Chunk::default();
+    fill(&mut chunk, Mix { events: count, drafts: count, ..Mix::default() });
+    group(sort(chunk, DraftIdType::Text { max_chars: None }).changes)
+}
+
+fn fill(chunk: &mut Chunk, mix: Mix) {
     for (event, offset) in Generator::new(mix).unwrap().zip(0..) {
         chunk.push(event.record_at(0, offset), []);
     }
-    group(sort(chunk, DraftIdType::Text { max_chars: None }).changes)
 }
 
 #[tokio::test(start_paused = true)]
 async fn e10_tries_at_locked_rows_have_a_tenth_of_the_time_while_batches_wait() {
     const BATCHES: u32 = 50_000;
-    let waker = Waker::new(SyncActivator::new(vec![0], Activations::new(None).sync()));
-    let (mut worker, mut lanes) = remote::<Group, Written>(1, &waker);
+    let (mut worker, mut lanes) = remote::<Group, Written>(1, &waker());
     let mut groups = groups(BATCHES);
     let first: Vec<Group> = groups.drain(..2).collect();
     let drafts = first.iter().map(|group| group.draft_id().to_owned()).collect();
@@ -96,16 +132,41 @@ async fn e10_tries_at_locked_rows_have_a_tenth_of_the_time_while_batches_wait() 
     drop(worker);
     let tries = Arc::new(Mutex::new(Duration::ZERO));
     let table = Locked { drafts, left: BATCHES - 2, tries: Arc::clone(&tries) };
-    let retry = Retry { retries: 3, backoff: Duration::from_millis(100) };
-    let abort = Arc::new(Abort::default());
-    let policy = OutagePolicy { on_outage: OnOutage::Wait, abort, figures: None };
 
     let began = Instant::now();
-    let served = serve(lanes.remove(0), table, retry, policy);
+    let served = serve(lanes.remove(0), table, RETRY, policy());
     tokio::time::timeout(Duration::from_secs(3_600), served).await.expect("the others go on");
 
     let (took, tries) = (began.elapsed(), *tries.lock().unwrap());
     assert!(tries >= 2 * TRY, "they are tried at: {tries:?} of {took:?}");
     // The first rest begins behind the first try.
     assert!(tries <= took / (RETRY_REST + 1) + 2 * TRY, "{tries:?} of {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn e17_an_event_of_an_unknown_draft_has_its_own_tries_however_many_follow_it() {
+    const EVENTS: u64 = 400;
+    let (mut worker, mut lanes) = remote::<Group, Written>(1, &waker());
+    let served = serve(lanes.remove(0), Empty, RETRY, policy());
+    let mut waiting = BTreeMap::new();
+    let published = async {
+        for ticket in 0..EVENTS {
+            let mut chunk = Chunk::default();
+            fill(&mut chunk, Mix { seed: ticket, events: 1, drafts: 1, ..Mix::default() });
+            let groups = group(sort(chunk, DraftIdType::Text { max_chars: None }).changes);
+            waiting.insert(ticket, Instant::now());
+            worker.submit(ticket, 0, groups);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            while let Some(answered) = worker.poll() {
+                for rejected in answered.answers.iter().flat_map(|written| &written.refused) {
+                    assert_eq!(rejected.attempts, RETRY.retries + 1);
+                    waiting.remove(&answered.ticket).expect("each once");
+                }
+            }
+            let longest = waiting.values().map(Instant::elapsed).max().unwrap_or_default();
+            assert!(longest < Duration::from_secs(2), "event {ticket}: one waits for {longest:?}");
+        }
+        drop(worker);
+    };
+    tokio::join!(served, published);
 }
