@@ -85,6 +85,7 @@ pub async fn serve(
         incomplete: Vec::new(),
         guesses: Guesses::default(),
         meets_locks: false,
+        met_outage: false,
     };
     let (mut jobs_end, mut rest_until) = (false, Instant::now());
     while !(jobs_end && writer.held.is_empty()) {
@@ -95,8 +96,11 @@ pub async fn serve(
             biased;
             () = sleep_until(due) => {
                 let since = Instant::now();
+                writer.met_outage = false;
                 writer.retry_due().await;
-                rest_until = Instant::now() + RETRY_REST * since.elapsed();
+                // While the server was away nobody else had his turn either.
+                let took = if writer.met_outage { Duration::ZERO } else { since.elapsed() };
+                rest_until = Instant::now() + RETRY_REST * took;
             }
             job = lane.jobs.recv(), if !jobs_end => match job {
                 Some(job) => writer.write(job).await,
@@ -125,6 +129,8 @@ struct Writer<T> {
     guesses: Guesses,
     /// Whether some rows were locked when that was last asked. Then it is asked before the next batch is written, not after a wait in vain.
     meets_locks: bool,
+    /// Whether the server has been away since that was last unset.
+    met_outage: bool,
 }
 
 impl<T: Table> Writer<T> {
@@ -339,6 +345,7 @@ impl<T: Table> Writer<T> {
                     return Err(NotWritten::Refused(fault.into()));
                 }
                 Err(Failure::Out(error)) => {
+                    self.met_outage = true;
                     self.table.disconnect();
                     outage.hold(&error).await;
                 }

@@ -18,7 +18,7 @@ use super::*;
 use crate::config::OnOutage;
 use crate::generate::{Generator, Mix};
 use crate::shutdown::Abort;
-use crate::sink::remote;
+use crate::sink::{Remote, remote};
 
 /// What a batch of rows takes that nobody has locked.
 const WRITE: Duration = Duration::from_millis(10);
@@ -29,6 +29,9 @@ struct Locked {
     /// Batches until they are free.
     left: u32,
     tries: Arc<Mutex<Duration>>,
+    /// How long the server is away from the first try on, and when that was.
+    outage: Duration,
+    first_try: Option<Instant>,
 }
 
 const TRY: Duration = Duration::from_secs(5);
@@ -54,6 +57,9 @@ impl Table for Locked {
     }
 
     async fn amend(&mut self, amendments: &[Amendment<'_>]) -> Result<Vec<usize>, Failure> {
+        if self.first_try.get_or_insert_with(Instant::now).elapsed() < self.outage {
+            return Err(Failure::Out(DatabaseError::NoAnswer(WRITE)));
+        }
         if self.left == 0 {
             return Ok((0..amendments.len()).collect());
         }
@@ -117,24 +123,64 @@ fn fill(chunk: &mut Chunk, mix: Mix) {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn e10_tries_at_locked_rows_have_a_tenth_of_the_time_while_batches_wait() {
-    const BATCHES: u32 = 50_000;
-    let (mut worker, mut lanes) = remote::<Group, Written>(1, &waker());
+const BATCHES: u32 = 50_000;
+
+/// A lane whose first batch has two rows, so that it is asked which of them are locked, with more batches behind it than it gets done in some minutes.
+fn batches_behind_two_locked_rows() -> (Remote<Group, Written>, Lane<Group, Written>, Vec<String>) {
+    let (mut worker, mut lanes) = remote(1, &waker());
     let mut groups = groups(BATCHES);
     let first: Vec<Group> = groups.drain(..2).collect();
     let drafts = first.iter().map(|group| group.draft_id().to_owned()).collect();
-    // Two, so that it is asked which of them are locked.
     worker.submit(0, 0, first);
     for (group, ticket) in groups.into_iter().zip(1..) {
         worker.submit(ticket, 0, vec![group]);
     }
+    (worker, lanes.remove(0), drafts)
+}
+
+#[tokio::test(start_paused = true)]
+async fn e10_an_outage_is_no_time_that_tries_at_locked_rows_have_had() {
+    const OUTAGE: Duration = Duration::from_secs(3_600);
+    let (mut worker, lane, drafts) = batches_behind_two_locked_rows();
+    let tries = Arc::default();
+    let table = Locked { drafts, left: 100, tries, outage: OUTAGE, first_try: None };
+
+    let served = serve(lane, table, RETRY, policy());
+    let first_is_done = async {
+        let began = Instant::now();
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            while let Some(answered) = worker.poll() {
+                if answered.ticket == 0 && answered.done {
+                    drop(worker);
+                    return began.elapsed();
+                }
+            }
+        }
+    };
+    let ((), took) = tokio::join!(served, first_is_done);
+    assert!(took >= OUTAGE, "{took:?}");
+    assert!(
+        took < OUTAGE + Duration::from_secs(60),
+        "tried again as soon as the server is back: {took:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn e10_tries_at_locked_rows_have_a_tenth_of_the_time_while_batches_wait() {
+    let (worker, lane, drafts) = batches_behind_two_locked_rows();
     drop(worker);
-    let tries = Arc::new(Mutex::new(Duration::ZERO));
-    let table = Locked { drafts, left: BATCHES - 2, tries: Arc::clone(&tries) };
+    let tries = Arc::default();
+    let table = Locked {
+        drafts,
+        left: BATCHES - 2,
+        tries: Arc::clone(&tries),
+        outage: Duration::ZERO,
+        first_try: None,
+    };
 
     let began = Instant::now();
-    let served = serve(lanes.remove(0), table, RETRY, policy());
+    let served = serve(lane, table, RETRY, policy());
     tokio::time::timeout(Duration::from_secs(3_600), served).await.expect("the others go on");
 
     let (took, tries) = (began.elapsed(), *tries.lock().unwrap());
