@@ -44,7 +44,7 @@ fn e16_e10_a_row_that_a_policy_hides_from_updates_is_one_dead_letter_also_beside
         world.set("run.retry_backoff_ms", 2);
         let drafts: Vec<String> = (0..20).map(|number| format!("d{number}")).collect();
         world.drafts(&drafts);
-        let role = writer_under_a_policy(&mut world, "event_draft_id <> 'd11'");
+        let role = writer_under_a_policy(&mut world, "USING (event_draft_id <> 'd11')");
         let places = world
             .publish(drafts.iter().map(|draft| event(draft, &format!("job-of-{draft}")).on(0)));
         let blocker = world.database.session();
@@ -82,15 +82,33 @@ fn e16_e10_a_row_that_a_policy_hides_from_updates_is_one_dead_letter_also_beside
     }
 }
 
-/// Has the program write as a role that reads every row, and to whose UPDATE a policy shows only some.
-fn writer_under_a_policy(world: &mut World, shown: &str) -> String {
+#[test]
+fn e16_a_row_that_a_policy_refuses_is_one_dead_letter() {
+    let mut world = World::new("forbidden");
+    let drafts: Vec<String> = (0..20).map(|number| format!("d{number}")).collect();
+    world.drafts(&drafts);
+    let role =
+        writer_under_a_policy(&mut world, "USING (true) WITH CHECK (event_draft_id <> 'd11')");
+    let places =
+        world.publish(drafts.iter().map(|draft| event(draft, &format!("job-of-{draft}")).on(0)));
+
+    let report = world.run_until_caught_up();
+
+    assert_eq!(report.outcomes(), [20, 19, 0, 0, 0, 1]);
+    assert_eq!(world.rejects(), [(places[11], "database-refused".to_owned())].into());
+    assert_eq!(world.rows_with_images(), 19);
+    world.database.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+}
+
+/// Has the program write as a role that reads every row, and whose UPDATE is under a policy.
+fn writer_under_a_policy(world: &mut World, policy: &str) -> String {
     let role = format!("writer_{:08x}", fastrand::u32(..));
     world.database.sql(&format!(
         "CREATE ROLE {role} LOGIN;
          GRANT SELECT, UPDATE ON event_drafts TO {role};
          ALTER TABLE event_drafts ENABLE ROW LEVEL SECURITY;
          CREATE POLICY read ON event_drafts FOR SELECT TO {role} USING (true);
-         CREATE POLICY write ON event_drafts FOR UPDATE TO {role} USING ({shown})"
+         CREATE POLICY write ON event_drafts FOR UPDATE TO {role} {policy}"
     ));
     let (_, address) = world.database.url.split_once('@').expect("the stack's URL has a user");
     world.set("database.url", format!("postgres://{role}@{address}"));

@@ -39,6 +39,13 @@ impl From<Fault> for Refusal {
 }
 
 impl Refusal {
+    fn of(error: &tokio_postgres::Error) -> Refusal {
+        // In the server's words, without its detail: that would quote the row.
+        let fault = Fault::new(Reason::DatabaseRefused, postgres::describe(error));
+        let detail = error.as_db_error().and_then(|error| error.detail());
+        Refusal { fault, culprit: None, detail: detail.map(str::to_owned) }
+    }
+
     /// Whether the detail quotes the row of that draft, as that of a constraint does where the id is the table's first column: `Failing row contains (d1, …).`,
     /// or `(event_draft_id, …) = (d1, …)` for a role that may not read all columns. The words are in the server's language. A hint, no more: a value
     /// that reads like an id may be something else.
@@ -74,6 +81,9 @@ impl Failure {
         if is_contention(code) {
             return Failure::Contended(error.into());
         }
+        if is_forbidden_row(&error) {
+            return Failure::Refused(Refusal::of(&error));
+        }
         // By class: the two characters that all codes of a kind share.
         match code.code().get(..2) {
             // The server is away, starting, full, read-only; the session is not usable; access is denied; the schema is not as
@@ -84,13 +94,7 @@ impl Failure {
             )
             | None => Failure::Out(error.into()),
             // Bad data, a constraint, a limit, a trigger; also codes that a trigger makes up, or one row could stop all others.
-            Some(_) => {
-                // In the server's words, without its detail: that would quote the row.
-                let fault = Fault::new(Reason::DatabaseRefused, postgres::describe(&error));
-                let detail = error.as_db_error().and_then(|error| error.detail());
-                let detail = detail.map(str::to_owned);
-                Failure::Refused(Refusal { fault, culprit: None, detail })
-            }
+            Some(_) => Failure::Refused(Refusal::of(&error)),
         }
     }
 
@@ -101,6 +105,16 @@ impl Failure {
             other => other,
         }
     }
+}
+
+/// Whether a row security policy refuses the row as it would be. That has the code of a right that is missing altogether; which function of the server says
+/// so does not depend on its language.
+fn is_forbidden_row(error: &tokio_postgres::Error) -> bool {
+    let error = error.as_db_error();
+    error.is_some_and(|error| {
+        *error.code() == SqlState::INSUFFICIENT_PRIVILEGE
+            && error.routine() == Some("ExecWithCheckOptions")
+    })
 }
 
 /// Deadlock, serialization failure, statement timeout or a statement cancelled by hand.
