@@ -30,6 +30,9 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// Records between two that are wanted which are rather skipped than jumped over.
 const SKIPPED_MAX: i64 = 200;
 
+/// So many records share a chunk, and each is looked for among as many: a draft may have had millions of events.
+const AT_ONCE: usize = 1_000;
+
 /// Where to ask.
 #[derive(Clone, Debug)]
 pub(super) struct Recall(Sender<Request>);
@@ -83,6 +86,12 @@ impl Recall {
 
     /// Reads these events again, whole.
     pub(super) async fn whole(&self, events: &mut [Change]) {
+        for events in events.chunks_mut(AT_ONCE) {
+            self.some(events).await;
+        }
+    }
+
+    async fn some(&self, events: &mut [Change]) {
         let place = |event: &Change| (event.position().partition, event.position().offset);
         let (answer, answered) = oneshot::channel();
         let request = Request { events: events.iter().map(Known::of).collect(), answer };

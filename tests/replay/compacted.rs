@@ -88,6 +88,22 @@ fn when_the_newest_is_refused_the_next_one_gets_its_turn_though_its_images_were_
 }
 
 #[test]
+fn a_draft_with_thousands_of_events_is_read_again_in_parts() {
+    let world = World::new("replay-refused-many");
+    world.drafts(["d1"]);
+    world.refuse_jobs(&["job-2499"]);
+    world.publish((0..2_500).map(|number| {
+        event("d1", &format!("job-{number}")).at(number).on(i32::try_from(number % 2).unwrap())
+    }));
+
+    let replayed = replay(&world, &["--dead-letters"]);
+
+    assert_eq!(replayed.report.outcomes(), [2_500, 1, 0, 2_498, 0, 1]);
+    assert_eq!(world.row("d1").images(), &images("job-2498"));
+    assert_eq!(world.dead_letters().len(), 1);
+}
+
+#[test]
 fn an_older_event_wins_where_the_row_knows_the_newest() {
     let world = World::new("replay-known");
     world.drafts(["d1"]);
