@@ -120,36 +120,49 @@ pub async fn run(config: &Config, out: &mut impl Write) -> io::Result<ExitCode> 
     };
     report(vec![Finding::ok("configuration", "valid")], out)?;
     report(kafka(config), out)?;
-    report(database(config).await, out)?;
-    report(cache(config).await, out)?;
+    report(database(config, Access::Write).await, out)?;
+    report(cache(config, Access::Write).await, out)?;
     Ok(if all_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What a command does with a server, and needs the rights for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It looks.
+    Read,
+    /// It updates rows, or deletes keys.
+    Write,
 }
 
 /// What a command needs besides the topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needs {
-    /// The table, and the rights to read and update it.
-    pub table: bool,
+    /// The table.
+    pub table: Option<Access>,
     /// The dead-letter topic.
     pub dead_letters: bool,
-    /// The cache, and the right to delete from it.
-    pub cache: bool,
+    /// The cache.
+    pub cache: Option<Access>,
 }
 
 impl Needs {
     /// What a run needs.
-    pub const ALL: Needs = Needs { table: true, dead_letters: true, cache: true };
+    pub const ALL: Needs =
+        Needs { table: Some(Access::Write), dead_letters: true, cache: Some(Access::Write) };
+    /// What a comparison needs, which changes nothing.
+    pub const READ: Needs =
+        Needs { table: Some(Access::Read), dead_letters: true, cache: Some(Access::Read) };
 }
 
 /// The same for a command that is about to start: only what is not ok of what it needs.
 pub async fn problems(config: &Config, needs: Needs) -> Vec<Problem> {
     let mut findings = kafka(config);
     findings.retain(|finding| needs.dead_letters || finding.subject != DEAD_LETTERS);
-    if needs.table {
-        findings.extend(database(config).await);
+    if let Some(access) = needs.table {
+        findings.extend(database(config, access).await);
     }
-    if needs.cache {
-        findings.extend(cache(config).await);
+    if let Some(access) = needs.cache {
+        findings.extend(cache(config, access).await);
     }
     findings.into_iter().filter_map(Finding::problem).collect()
 }
@@ -208,7 +221,7 @@ fn topic(admin: &Admin, subject: &'static str, name: &str, remedy: &str) -> Find
     }
 }
 
-async fn database(config: &Config) -> Vec<Finding> {
+async fn database(config: &Config, access: Access) -> Vec<Finding> {
     let client = match postgres::connect(&config.database).await {
         Ok(client) => client,
         Err(error) => {
@@ -216,7 +229,7 @@ async fn database(config: &Config) -> Vec<Finding> {
             return vec![Finding::unasked("database", is_outage, error.what(), error.remedy())];
         }
     };
-    let findings = table::findings(&client, &config.database.table);
+    let findings = table::findings(&client, &config.database.table, access);
     match tokio::time::timeout(table::CATALOG_TIMEOUT, findings).await {
         Ok(Ok(findings)) => findings,
         Ok(Err(error)) => {
@@ -238,7 +251,7 @@ async fn database(config: &Config) -> Vec<Finding> {
 /// An id that no draft has: what is deleted in its name never existed.
 const NO_DRAFT: &str = "contentflow-check-no-such-draft";
 
-async fn cache(config: &Config) -> Vec<Finding> {
+async fn cache(config: &Config, access: Access) -> Vec<Finding> {
     let mut connection = match redis::connect(&config.cache).await {
         Ok(connection) => connection,
         Err(error) => {
@@ -254,6 +267,9 @@ async fn cache(config: &Config) -> Vec<Finding> {
             return vec![Finding::fail("cache", what, remedy)];
         }
     };
+    if access == Access::Read {
+        return vec![found];
+    }
     let key = config.cache.key.key(NO_DRAFT);
     // The lease that readers take lies beside the key and is deleted with it.
     for key in [lease_key(&key), key] {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dataflows::validate::DraftIdType;
 use tokio_postgres::Client;
 
-use super::Finding;
+use super::{Access, Finding};
 use crate::config::TableName;
 
 /// A column, the types that it may have, and the right beside SELECT that it needs.
@@ -103,8 +103,9 @@ fn id_type(column: &Column) -> Option<DraftIdType> {
 pub(super) async fn findings(
     client: &Client,
     table: &TableName,
+    access: Access,
 ) -> Result<Vec<Finding>, tokio_postgres::Error> {
-    let mut findings = vec![server(client).await?];
+    let mut findings = vec![server(client, access).await?];
     let Some(oid) = find(client, table).await? else {
         findings.push(Finding::missing(
             "table",
@@ -117,11 +118,11 @@ pub(super) async fn findings(
     let columns = columns(client, oid).await?;
     findings.push(column_finding(&columns));
     findings.push(index(client, oid).await?);
-    findings.push(privileges(&columns, table));
+    findings.push(privileges(&columns, table, access));
     Ok(findings)
 }
 
-async fn server(client: &Client) -> Result<Finding, tokio_postgres::Error> {
+async fn server(client: &Client, access: Access) -> Result<Finding, tokio_postgres::Error> {
     let sql =
         "SELECT current_setting('server_version'), current_database()::text, current_user::text,
                       pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";
@@ -131,7 +132,7 @@ async fn server(client: &Client) -> Result<Finding, tokio_postgres::Error> {
     Ok(if row.try_get(3)? {
         let what = "the server is a standby in recovery, which takes no writes";
         Finding::fail("database", what, "set database.url to the primary")
-    } else if row.try_get(4)? {
+    } else if access == Access::Write && row.try_get(4)? {
         let what = format!("transactions of {user} in {database} are read-only");
         Finding::fail(
             "database",
@@ -242,12 +243,12 @@ async fn index(client: &Client, oid: u32) -> Result<Finding, tokio_postgres::Err
     })
 }
 
-fn privileges(columns: &[Column], table: &TableName) -> Finding {
+fn privileges(columns: &[Column], table: &TableName, access: Access) -> Finding {
     let needed: Vec<_> = columns
         .iter()
         .filter_map(|column| {
             let (_, _, update) = COLUMNS.iter().find(|(name, ..)| *name == column.name)?;
-            Some((column, *update))
+            Some((column, *update && access == Access::Write))
         })
         .collect();
     let select: Vec<_> = needed.iter().map(|(column, _)| (*column, column.may_select)).collect();
@@ -257,7 +258,8 @@ fn privileges(columns: &[Column], table: &TableName) -> Finding {
         lacking("SELECT", &select).into_iter().chain(lacking("UPDATE", &update)).collect();
     let subject = "privileges";
     if lacks.is_empty() {
-        return Finding::ok(subject, "SELECT and UPDATE");
+        let held = if access == Access::Write { "SELECT and UPDATE" } else { "SELECT" };
+        return Finding::ok(subject, held);
     }
     let lacks = lacks.join(", ");
     Finding::missing(

@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 
 use super::failure::{Failure, give_hint};
 use super::run::{ReportFormat, ready, write_report};
-use crate::check::Needs;
+use crate::check::{Access, Needs};
 use crate::commit::Offsets;
 use crate::config::{Config, Overrides};
 use crate::replay::plan::{self, From, Scope};
@@ -168,7 +168,11 @@ pub(super) fn execute(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let &ReplayArgs { dead_letters, rewrite, dry_run, .. } = args;
-    let needs = Needs { table: true, dead_letters, cache: !dry_run };
+    let needs = Needs {
+        table: Some(if dry_run { Access::Read } else { Access::Write }),
+        dead_letters,
+        cache: (!dry_run).then_some(Access::Write),
+    };
     let stop = ready(&config, needs, runtime)?;
     let options = Options { dead_letters, rewrite, dry_run };
     let go_on = |next: &Offsets| format!("to go on: {}", args.resumed(file, next));

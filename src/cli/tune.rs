@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 
 use super::failure::Failure;
 use super::run::{ReportFormat, ready};
-use crate::check::Needs;
+use crate::check::{Access, Needs};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::tune::chart::{self, Format};
 use crate::tune::settings::{Axis, Grid, Settings};
@@ -178,7 +178,8 @@ fn measure(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let writes = args.writes();
-    let needs = Needs { table: writes, dead_letters: false, cache: writes };
+    let access = writes.then_some(Access::Write);
+    let needs = Needs { table: access, dead_letters: false, cache: access };
     let stop = ready(config, needs, runtime)?;
     let budget_s = args.budget.or((!args.exhaustive).then_some(BUDGET_S));
     let plans = Plans {

@@ -74,8 +74,8 @@ pub(super) fn run(
     runtime: &Runtime,
     out: &mut impl Write,
 ) -> Result<ExitCode, Failure> {
-    let stop = ready(config, Needs::ALL, runtime)?;
     let &VerifyArgs { repair, whole_topic, json, limit, .. } = args;
+    let stop = ready(config, if repair { Needs::ALL } else { Needs::READ }, runtime)?;
     let plan = Plan { repair, whole_topic, json, limit };
     let table = runtime.block_on(Table::look_up(config))?;
     let verify = Verify::new(config, runtime, table, plan, stop);

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::interruptions::mixed;
 use crate::world::private::{Postgres, Redis};
-use crate::world::{PrivateKafka, SECRET, World, certificates, eventually, record};
+use crate::world::{PrivateKafka, SECRET, World, certificates, event, eventually, record};
 
 /// Has the server use that certificate for new connections.
 fn serve(server: &Postgres, world: &World, certificates: &Path, name: &str) {
@@ -132,6 +132,37 @@ fn j6_the_least_rights_are_enough_for_a_whole_load() {
     world.database.sql(&format!("REVOKE UPDATE (updated_at) ON event_drafts FROM {role}"));
     let refused = world.call(&["run", "--until-caught-up"]);
     assert!(refused.failure(1).contains("UPDATE (updated_at)"), "{}", refused.err);
+    world.database.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+}
+
+#[test]
+fn j6_a_comparison_and_a_dry_run_need_no_right_to_write() {
+    let server = Redis::start();
+    let role = format!("reader_{:08x}", fastrand::u32(..));
+    let mut world = World::on_redis("j6-reads", &server);
+    world.drafts(["d1"]);
+    world.publish([event("d1", "job-1")]);
+    world.run_until_caught_up();
+    world.call(&["draft", "get", "d1"]).success();
+    world.database.sql(&format!(
+        "CREATE ROLE {role} LOGIN; ALTER ROLE {role} SET default_transaction_read_only = on;
+         GRANT SELECT ON event_drafts TO {role}"
+    ));
+    server.tell("ACL SETUSER reader on >secret ~event:draft:* +get +scan +select +ping");
+    let (_, address) = world.database.url.split_once('@').expect("the stack's URL has a user");
+    world.set("database.url", format!("postgres://{role}@{address}"));
+    let (_, address) = world.cache.url.split_once("://").unwrap();
+    world.set("cache.url", format!("redis://reader:secret@{address}"));
+
+    world.call(&["verify"]).success();
+    let dry = world.call(&["replay", "--dry-run"]);
+    assert!(dry.success().contains("read"), "{}", dry.out);
+    // What would write says at once what it lacks.
+    for writes in [&["verify", "--repair"][..], &["replay"], &["run", "--until-caught-up"]] {
+        let refused = world.call(writes);
+        let error = refused.failure(1);
+        assert!(error.contains("UPDATE") || error.contains("read-only"), "{writes:?}: {error}");
+    }
     world.database.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
 }
 
