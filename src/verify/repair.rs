@@ -80,15 +80,25 @@ impl Verify<'_> {
         within(deadline, WRITE, client.batch_execute(postgres::BY_INDEX)).await?;
         let (whole, memory): (Vec<_>, Vec<_>) =
             rewrites.into_iter().partition(|rewrite| rewrite.remedy.winner.is_some());
+        let mut keys = Connection::new(self.config.cache.clone());
         for rewrites in [whole, memory] {
             for batch in rewrites.chunks(self.config.database.batch_rows) {
-                self.write(&client, batch).await?;
+                let written = self.write(&client, batch).await;
+                // Also where some of it may be written: who comes next finds no difference in those rows, and leaves their keys.
+                self.delete(&mut keys, batch.iter().map(|rewrite| rewrite.draft)).await?;
+                written?;
             }
         }
-        let drafts: BTreeSet<&str> =
-            differences.iter().map(|difference| difference.draft.as_str()).collect();
-        let mut keys = Connection::new(self.config.cache.clone());
-        let drafts: Vec<&str> = drafts.into_iter().collect();
+        let cached = differences.iter().filter(|difference| difference.remedy.is_none());
+        self.delete(&mut keys, cached.map(|difference| difference.draft.as_str())).await
+    }
+
+    async fn delete<'a>(
+        &self,
+        keys: &mut Connection,
+        drafts: impl Iterator<Item = &'a str>,
+    ) -> Result<(), VerifyError> {
+        let drafts: Vec<&str> = drafts.collect::<BTreeSet<&str>>().into_iter().collect();
         for drafts in drafts.chunks(self.config.cache.batch_keys) {
             keys.delete(drafts).await?;
         }

@@ -92,3 +92,25 @@ fn with_on_outage_exit_a_watch_ends_with_code_75() {
     let ended = watch.wait();
     assert!(!ended.failure(75).contains("held:"), "{}", ended.err);
 }
+
+#[test]
+fn a_repair_that_loses_the_database_has_deleted_the_keys_of_what_it_has_written() {
+    let mut world = settled(World::new("repair-cut"));
+    world.set("database.batch_rows", 1);
+    for draft in ["d1", "d2"] {
+        world.call(&["draft", "get", draft]).success();
+    }
+    world.database.sql("UPDATE event_drafts SET content_images = '{}'");
+    let locked = world.database.session();
+    locked.sql("BEGIN; SELECT FROM event_drafts WHERE event_draft_id = 'd2' FOR UPDATE");
+    world.set("database.lock_timeout_ms", 20_000);
+    let repairing = world.start(&["verify", "--repair"]);
+    eventually("the second row is waited for", || world.database.somebody_waits());
+    world.database.cut_sessions();
+
+    let ended = repairing.wait();
+    assert!(ended.failure(75).contains("terminating connection"), "{}", ended.err);
+    locked.sql("ROLLBACK");
+    assert_ne!(world.row("d1").images(), "{}", "the first one is written");
+    assert!(world.cached_among(["d1"]).is_empty(), "and nobody reads its old value");
+}
