@@ -101,6 +101,11 @@ fn a_table_that_is_not_there_or_not_complete_is_named() {
     world.database.sql("ALTER TABLE event_drafts RENAME COLUMN content_images TO images");
     says(&run(), 1, "there is no content_images", "add them");
     world.database.sql("ALTER TABLE event_drafts RENAME COLUMN images TO content_images");
+    world.database.sql("ALTER TABLE event_drafts ALTER COLUMN content_images TYPE json");
+    says(&run(), 1, "content_images is json, not jsonb", "TYPE jsonb USING content_images::jsonb");
+    world.database.sql(
+        "ALTER TABLE event_drafts ALTER COLUMN content_images TYPE jsonb USING content_images::jsonb",
+    );
     world.database.sql("ALTER TABLE event_drafts DROP CONSTRAINT event_drafts_pkey");
     says(&run(), 1, "event_draft_id has no index", "primary key");
 }

@@ -11,7 +11,7 @@ use crate::config::TableName;
 /// A column, the types that it may have, and the right beside SELECT that it needs.
 const COLUMNS: [(&str, &[&str], bool); 9] = [
     ("event_draft_id", &["text", "varchar", "uuid", "int8", "int4"], false),
-    ("content_images", &["jsonb", "json"], true),
+    ("content_images", &["jsonb"], true),
     ("updated_at", &["timestamptz", "timestamp"], true),
     ("content_job_id", &["text"], true),
     ("content_event_at", &["timestamptz"], true),
@@ -116,7 +116,7 @@ pub(super) async fn findings(
     };
     findings.push(Finding::ok("table", table.to_string()));
     let columns = columns(client, oid).await?;
-    findings.push(column_finding(&columns));
+    findings.push(column_finding(&columns, table));
     findings.push(index(client, oid).await?);
     findings.push(privileges(&columns, table, access));
     Ok(findings)
@@ -167,7 +167,7 @@ async fn columns(client: &Client, oid: u32) -> Result<Vec<Column>, tokio_postgre
     rows.iter().map(column).collect()
 }
 
-fn column_finding(columns: &[Column]) -> Finding {
+fn column_finding(columns: &[Column], table: &TableName) -> Finding {
     let subject = "columns";
     let find = |name: &str| columns.iter().find(|column| column.name == name);
     let wrong: Vec<_> = COLUMNS
@@ -181,11 +181,12 @@ fn column_finding(columns: &[Column]) -> Finding {
     let absent: Vec<_> =
         COLUMNS.iter().map(|(name, ..)| *name).filter(|name| find(name).is_none()).collect();
     if !wrong.is_empty() {
-        Finding::fail(
-            subject,
-            wrong.join(", "),
-            "change their types, or set database.table to the table of drafts",
-        )
+        let mut remedy =
+            "change their types, or set database.table to the table of drafts".to_owned();
+        if find("content_images").is_some_and(|column| column.base_type == "json") {
+            remedy += &format!("; {}", to_jsonb(table));
+        }
+        Finding::fail(subject, wrong.join(", "), remedy)
     } else if absent.iter().any(|name| !name.starts_with("content_") || *name == "content_images") {
         let what = format!("there is no {}", absent.join(", no "));
         Finding::missing(
@@ -203,6 +204,14 @@ fn column_finding(columns: &[Column]) -> Finding {
         let id = find("event_draft_id").map_or("", |column| column.full_type.as_str());
         Finding::ok(subject, format!("all {}, event_draft_id is {id}", COLUMNS.len()))
     }
+}
+
+/// Images are compared and written as jsonb, to which no statement of ours turns a column of json by itself.
+fn to_jsonb(table: &TableName) -> String {
+    let table = table.sql();
+    format!(
+        "ALTER TABLE {table} ALTER COLUMN content_images TYPE jsonb USING content_images::jsonb"
+    )
 }
 
 /// The catalog's names as SQL writes them.
@@ -280,5 +289,34 @@ fn lacking(right: &str, columns: &[(&Column, bool)]) -> Option<String> {
         0 => None,
         all if all == columns.len() => Some(right.to_owned()),
         _ => Some(format!("{right} ({})", lacking.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table_with(name: &str, base_type: &str) -> Vec<Column> {
+        let column = |(column, types, _): &(&str, &[&str], bool)| Column {
+            name: (*column).to_owned(),
+            base_type: if *column == name { base_type } else { types[0] }.to_owned(),
+            full_type: if *column == name { base_type } else { types[0] }.to_owned(),
+            type_modifier: -1,
+            may_select: true,
+            may_update: true,
+        };
+        COLUMNS.iter().map(column).collect()
+    }
+
+    #[test]
+    fn images_in_another_type_than_jsonb_are_refused_with_the_statement_that_changes_it() {
+        let table = TableName::parse("shop.drafts").unwrap();
+        let of = |base_type| column_finding(&table_with("content_images", base_type), &table);
+        assert!(of("jsonb").is_ok());
+        let problem = of("json").problem().unwrap();
+        assert_eq!(problem.what, "columns: content_images is json, not jsonb");
+        assert!(problem.remedy.contains(
+            "ALTER TABLE \"shop\".\"drafts\" ALTER COLUMN content_images TYPE jsonb USING content_images::jsonb"
+        ), "{}", problem.remedy);
     }
 }
