@@ -4,7 +4,7 @@
 //! are told to be one by their topic, partition and offset.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dataflows::change::Rejected;
@@ -14,20 +14,26 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use tokio::sync::mpsc;
 
 use super::outage::{Outage, OutagePolicy};
 use super::{Job, Lane};
 use crate::config::Config;
-use crate::dead_letters::DeadLetter;
+use crate::dead_letters::{DeadLetter, Reference};
 use crate::figures::Server;
 
 /// How long the client tries to deliver before it reports a failure, milliseconds. Then we say what is held, and try again.
 const DELIVERY_TIMEOUT_MS: &str = "30000";
 
 /// The producer of the dead-letter topic, shared by all workers.
-pub type DeadLetterProducer = BaseProducer<Deliveries>;
+///
+/// The client calls some errors fatal, such as that this user may not write: it takes no record any more, whatever is mended after that. So another client has
+/// its place from then on.
+pub struct DeadLetterProducer {
+    config: ClientConfig,
+    client: Mutex<Arc<BaseProducer<Deliveries>>>,
+}
 
 /// How long its thread waits for a report at a time. The client spends the last millisecond of each wait with looks at the clock: with the tenth of a second of its own
 /// thread that is a hundredth of a core, for a topic to which mostly nothing goes.
@@ -83,14 +89,42 @@ pub fn producer(config: &Config) -> KafkaResult<Arc<DeadLetterProducer>> {
         // A broker holds the whole batch against the topic's limit: small batches, so that only what is large itself is refused.
         .set("batch.size", "16384")
         .set("linger.ms", "5");
-    let producer: Arc<DeadLetterProducer> = Arc::new(client.create_with_context(Deliveries)?);
-    let reporting = Arc::downgrade(&producer);
+    let producer = start(&client)?;
+    Ok(Arc::new(DeadLetterProducer { config: client, client: Mutex::new(producer) }))
+}
+
+fn start(config: &ClientConfig) -> KafkaResult<Arc<BaseProducer<Deliveries>>> {
+    let client: Arc<BaseProducer<Deliveries>> = Arc::new(config.create_with_context(Deliveries)?);
+    let reporting = Arc::downgrade(&client);
     std::thread::spawn(move || {
-        while let Some(producer) = reporting.upgrade() {
-            producer.poll(WAIT);
+        while let Some(client) = reporting.upgrade() {
+            client.poll(WAIT);
         }
     });
-    Ok(producer)
+    Ok(client)
+}
+
+impl DeadLetterProducer {
+    fn current(&self) -> MutexGuard<'_, Arc<BaseProducer<Deliveries>>> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a client is done for, if it is: another one has its place after this.
+    fn replace(&self, client: &Arc<BaseProducer<Deliveries>>) -> Option<RDKafkaErrorCode> {
+        let (code, _) = client.client().fatal_error()?;
+        let mut current = self.current();
+        // Unless another lane was quicker.
+        if Arc::ptr_eq(&current, client) {
+            match start(&self.config) {
+                Ok(new) => *current = new,
+                // It has this place still, and is looked at again after the next try.
+                Err(error) => {
+                    tracing::warn!(%error, "there is no other client for the dead-letter topic")
+                }
+            }
+        }
+        Some(code)
+    }
 }
 
 /// The dead-letter topic as a lane meets it.
@@ -160,9 +194,30 @@ async fn deliver(topic: &mut impl Publish, batch: &[Rejected], policy: &OutagePo
             }
         }
         match worst {
-            Some(error) => outage.hold(&error).await,
+            Some(error) => outage.hold(&told(&error)).await,
             None => outage.over(),
         }
+    }
+}
+
+/// Whether that is what a client that is done for says of each record, and not why.
+fn is_aftermath(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::Fatal | RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight
+    )
+}
+
+/// A failure, and what to do about it where it does not pass by itself.
+fn told(error: &KafkaError) -> String {
+    match error.rdkafka_error_code() {
+        Some(
+            RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed,
+        ) => format!(
+            "{error}; grant this user WRITE on the dead-letter topic (before Kafka 2.8 also IDEMPOTENT_WRITE on the cluster)"
+        ),
+        _ => error.to_string(),
     }
 }
 
@@ -181,15 +236,24 @@ impl Publish for Topic {
         letters: &[(usize, Form)],
     ) -> Vec<(usize, Form, KafkaError)> {
         let (reports, mut reported) = mpsc::unbounded_channel();
+        let client = Arc::clone(&self.producer.current());
         let mut failed = Vec::new();
         for (index, form) in letters {
-            if let Err(error) = self.enqueue(&batch[*index], *index, *form, &reports).await {
+            if let Err(error) =
+                self.enqueue(&client, &batch[*index], (*index, *form), &reports).await
+            {
                 failed.push((*index, *form, error));
             }
         }
         drop(reports);
         while let Some((index, form, result)) = reported.recv().await {
             failed.extend(result.err().map(|error| (index, form, error)));
+        }
+        if let Some(cause) = self.producer.replace(&client) {
+            let is_unsaid =
+                |error: &KafkaError| error.rdkafka_error_code().is_some_and(is_aftermath);
+            let unsaid = failed.iter_mut().filter(|(_, _, error)| is_unsaid(error));
+            unsaid.for_each(|(_, _, error)| *error = KafkaError::MessageProduction(cause));
         }
         failed
     }
@@ -198,9 +262,9 @@ impl Publish for Topic {
 impl Topic {
     async fn enqueue(
         &self,
+        client: &BaseProducer<Deliveries>,
         rejected: &Rejected,
-        index: usize,
-        form: Form,
+        (index, form): (usize, Form),
         reports: &mpsc::UnboundedSender<Report>,
     ) -> KafkaResult<()> {
         let record = rejected.record();
@@ -221,11 +285,11 @@ impl Topic {
             let delivery = Box::new(Delivery { index, form, reports: reports.clone() });
             let sent = match form {
                 Form::Whole => {
-                    self.produce(record.key(), record.value(), letter.headers(), delivery)
+                    self.produce(client, record.key(), record.value(), letter.headers(), delivery)
                 }
                 Form::Reference => {
-                    let reference = letter.reference();
-                    self.produce(reference.key, Some(&reference.value), reference.headers, delivery)
+                    let Reference { key, value, headers } = letter.reference();
+                    self.produce(client, key, Some(&value), headers, delivery)
                 }
             };
             match sent {
@@ -240,6 +304,7 @@ impl Topic {
 
     fn produce(
         &self,
+        client: &BaseProducer<Deliveries>,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
         headers: OwnedHeaders,
@@ -249,7 +314,7 @@ impl Topic {
             BaseRecord::with_opaque_to(&self.config.dead_letters.topic, delivery).headers(headers);
         message.key = key;
         message.payload = value;
-        self.producer.send::<[u8], [u8]>(message).map_err(|(error, _)| error)
+        client.send::<[u8], [u8]>(message).map_err(|(error, _)| error)
     }
 }
 
@@ -260,4 +325,39 @@ pub enum Form {
     Whole,
     /// By where it is, because it is too large for the topic.
     Reference,
+}
+
+#[cfg(test)]
+mod tests {
+    use dataflows::change::Arena;
+    use dataflows::record::{Chunk, RawRecord};
+    use dataflows::reject::{Fault, Reason};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_producer_that_is_done_for_is_followed_by_another_one() {
+        let cluster = MockCluster::new(1).unwrap();
+        let mut config = Config::default();
+        config.kafka.brokers = cluster.bootstrap_servers();
+        cluster.create_topic(&config.dead_letters.topic, 1, 1).unwrap();
+        let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
+        cluster.request_errors(RDKafkaApiKey::InitProducerId, &[refusal]);
+        let mut chunk = Chunk::default();
+        chunk.push(RawRecord { value: Some(b"rubbish"), ..RawRecord::default() }, []);
+        let fault = Fault::new(Reason::NotJson, "it is rubbish");
+        let batch = [Rejected::new(Arena::new(chunk, String::new()), 0, fault)];
+        let producer = producer(&config).unwrap();
+        let mut topic = Topic { config: Arc::new(config), producer };
+
+        let failed = topic.publish(&batch, &[(0, Form::Whole)]).await;
+        let code = failed[0].2.rdkafka_error_code();
+        assert_eq!(code, Some(RDKafkaErrorCode::ClusterAuthorizationFailed));
+        let told = told(&failed[0].2);
+        assert!(told.contains("grant this user WRITE on the dead-letter topic"), "{told}");
+        let failed = topic.publish(&batch, &[(0, Form::Whole)]).await;
+        assert!(failed.is_empty(), "{failed:?}");
+    }
 }

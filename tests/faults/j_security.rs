@@ -261,3 +261,25 @@ fn j6_the_least_rights_on_kafka_are_enough_for_a_whole_load() {
     }
     assert_eq!(world.run_until_caught_up().outcomes(), [1, 0, 0, 0, 0, 1]);
 }
+
+#[test]
+fn j6_a_dead_letter_topic_that_may_only_be_read_is_held_and_resumed_once_it_may_be_written() {
+    let kafka = PrivateKafka::lease();
+    let mut world = kafka.world("j6-dead-letters");
+    speak_tls(&mut world, &kafka);
+    let [topic, group, write] = least_rights(&world);
+    let read = ["Read", "--topic", world.dead_letter_topic()].map(str::to_owned);
+    [&topic, &group, &read].into_iter().for_each(|right| change_rights(&kafka, "--add", right));
+    world.publish([record("rubbish").on(0)]);
+    let running = world.start_run();
+    eventually("it is held", || running.err().contains("held: "));
+    let held = running.err();
+    let held = held.lines().find(|line| line.contains("held: ")).unwrap();
+    assert!(held.contains("grant this user WRITE on the dead-letter topic"), "{held}");
+    assert!(world.committed().is_empty());
+
+    change_rights(&kafka, "--add", &write);
+    eventually("it goes on by itself", || world.committed() == [(0, 1)].into());
+    assert_eq!(world.rejects(), [((0, 0), "not-json".to_owned())].into());
+    running.stop().success();
+}
