@@ -138,6 +138,19 @@ fn h7_a_replayed_record_is_byte_for_byte_what_was_rejected() {
         Replayed { replayed: 7, ..Replayed::default() }
     );
     assert_eq!(corner.read(corner.topic()).len(), 21);
+    // But no record is replayed more than three times.
+    assert_eq!(
+        replay(&corner, &Which::All, true).0,
+        Replayed { replayed: 7, ..Replayed::default() }
+    );
+    let after = corner.read(corner.topic());
+    for replays in ["1", "2", "3"] {
+        let times = |record: &&Record| record.header("dlq.replays").as_deref() == Some(replays);
+        assert_eq!(after.iter().filter(times).count(), 7, "{replays}");
+    }
+    let (refused, text) = replay(&corner, &Which::All, true);
+    assert_eq!(refused, Replayed { refused: 7, ..Replayed::default() }, "{text}");
+    assert_eq!(corner.read(corner.topic()).len(), 28);
 }
 
 #[test]

@@ -83,15 +83,16 @@ pub fn replay(
     Ok(sum)
 }
 
-/// The letters that are meant, one for each record, and the records that have been replayed.
+/// The letters that are meant, one for each record, and how often each record has been replayed.
+#[derive(Default)]
 struct Plan {
     letters: BTreeMap<Place, Letter>,
-    replayed: HashSet<Origin>,
+    marks: HashMap<Origin, u32>,
 }
 
 impl Plan {
     fn read(reader: &Reader, topic: &str, which: &Which) -> Result<Plan, DlqError> {
-        let mut plan = Plan { letters: BTreeMap::new(), replayed: HashSet::new() };
+        let mut plan = Plan::default();
         let mut seen = HashSet::new();
         reader.walk::<DlqError>(topic, &reader.everything(topic)?, |message| {
             match Entry::read(message) {
@@ -101,7 +102,7 @@ impl Plan {
                     }
                 }
                 Entry::Mark(origin) => {
-                    plan.replayed.insert(origin);
+                    *plan.marks.entry(origin).or_default() += 1;
                 }
                 Entry::Stranger(place) => tracing::warn!(%place, topic, "not a dead letter"),
             }
@@ -116,9 +117,16 @@ impl Plan {
         sum: &mut Replayed,
         out: &mut dyn Write,
     ) -> Result<BTreeMap<Place, Letter>, DlqError> {
-        let Plan { letters, replayed } = self;
+        let Plan { letters, marks } = self;
         let mut selected = BTreeMap::new();
-        for (place, letter) in letters {
+        for (place, mut letter) in letters {
+            let since = marks.get(&letter.origin).copied().unwrap_or(0);
+            if letter.replays < REPLAYS_MAX && since > 0 && !again {
+                sum.already += 1;
+                continue;
+            }
+            // Those that it came with, and those of the same letter.
+            letter.replays = letter.replays.saturating_add(since);
             if letter.replays >= REPLAYS_MAX {
                 sum.refused += 1;
                 writeln!(
@@ -127,8 +135,6 @@ impl Plan {
                     name(&letter),
                     letter.replays
                 )?;
-            } else if replayed.contains(&letter.origin) && !again {
-                sum.already += 1;
             } else {
                 selected.insert(place, letter);
             }
@@ -252,4 +258,59 @@ fn stretches(selected: &BTreeMap<Place, Letter>) -> Stretches {
 fn name(letter: &Letter) -> String {
     let Origin { topic, partition, offset, timestamp_ms: _ } = &letter.origin;
     format!("{} ({} {partition}:{offset})", letter.place, one_line(topic.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What becomes of the letter of a record that came with so many replays, and has been replayed so often since.
+    fn selected(replays: u32, marks: u32, again: bool) -> (Replayed, Option<u32>, String) {
+        let origin = Origin { topic: "t".to_owned(), partition: 0, offset: 7, timestamp_ms: 1 };
+        let letter = Letter {
+            place: Place { partition: 0, offset: 3 },
+            origin: origin.clone(),
+            reason: "not-json".to_owned(),
+            message: String::new(),
+            attempts: 0,
+            stage: "accept".to_owned(),
+            replays,
+            is_reference: false,
+            written_ms: None,
+            size: None,
+        };
+        let mut plan = Plan { letters: [(letter.place, letter)].into(), ..Plan::default() };
+        plan.marks.extend((marks > 0).then_some((origin, marks)));
+        let (mut sum, mut out) = (Replayed::default(), Vec::new());
+        let selected = plan.select(again, &mut sum, &mut out).unwrap();
+        let replays = selected.values().next().map(|letter| letter.replays);
+        (sum, replays, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn a_record_is_replayed_three_times_whoever_insists() {
+        for (replays, marks) in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0)] {
+            let (sum, selected, _) = selected(replays, marks, true);
+            assert_eq!((sum, selected), (Replayed::default(), Some(replays + marks)));
+        }
+        for (replays, marks) in [(0, 3), (1, 2), (2, 1), (3, 0), (3, 1)] {
+            let (sum, selected, text) = selected(replays, marks, true);
+            assert_eq!((sum.refused, selected), (1, None), "{replays} and {marks}");
+            assert!(
+                text.contains(&format!("has been replayed {} times", replays + marks)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_record_that_was_replayed_is_left_alone_unless_somebody_insists() {
+        for marks in [1, 3] {
+            let (sum, selected, text) = selected(0, marks, false);
+            assert_eq!((sum.already, sum.refused, selected), (1, 0, None));
+            assert_eq!(text, "");
+        }
+        let (sum, ..) = selected(3, 1, false);
+        assert_eq!(sum.refused, 1, "as often as a record may be");
+    }
 }
