@@ -55,6 +55,7 @@ pub mod shutdown;
 pub mod report;
 pub mod scan;
 pub mod replay;
+pub mod notice;
 pub mod progress_bar;
 pub mod dead_letters;
 pub mod lease;

@@ -1,10 +1,12 @@
 //! How far a long command is, on standard error: a bar on a terminal, a line now and then elsewhere.
 
 use std::fmt;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+
+use crate::notice::Notice;
 
 /// Between two lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -77,8 +79,7 @@ impl Bar {
                 }
                 *last = Instant::now();
                 let line = line(what, done, *total, has_rate.then(|| began.elapsed()));
-                // Nobody reads it: no reason to stop.
-                drop(writeln!(std::io::stderr(), "{line}{note}"));
+                Notice::Note(&format!("{line}{note}")).tell();
             }
         }
     }

@@ -94,3 +94,29 @@ fn a_storm_is_a_page_in_the_log() {
     assert!(lines.len() < 250, "{}", ended.err);
     assert!(lines.iter().any(|line| line.contains("more=")), "{}", ended.err);
 }
+
+#[test]
+fn a_log_for_machines_is_one_object_a_line_whatever_becomes_of_the_command() {
+    let world = World::new("logs-objects");
+    world.call(&["draft", "put", "d1"]).success();
+    world.publish([event("d1", "job-1"), record("rubbish")]);
+    let objects = |arguments: &[&str], code: i32| -> Vec<serde_json::Value> {
+        let ended = world.call(&[&["--log-format", "json"], arguments].concat());
+        assert_eq!(ended.code(), Some(code), "{}", ended.err);
+        let object = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
+        ended.err.lines().map(object).collect()
+    };
+    objects(&["run", "--until-caught-up"], 0);
+    objects(&["replay"], 0);
+    assert_eq!(objects(&["draft", "get", "d1"], 0).len(), 1, "where it was read");
+    let failed = objects(&["draft", "get", "nobody"], 1);
+    let error = failed.last().unwrap();
+    assert_eq!(error["level"], "ERROR");
+    assert!(error["message"].as_str().unwrap().contains("there is no draft"), "{error}");
+    assert!(error["hint"].as_str().unwrap().contains("draft list"), "{error}");
+    // Long enough for a line on how far it is.
+    let published = objects(&["publish", "--generate", "60", "--rate", "10"], 0);
+    let says =
+        |object: &serde_json::Value| object["message"].as_str().unwrap().contains("of 60 events");
+    assert!(published.iter().any(says), "{published:?}");
+}

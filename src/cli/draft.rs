@@ -1,12 +1,13 @@
 //! `contentflow draft …`
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use clap::{Args, Subcommand};
 
 use super::failure::Failure;
 use crate::config::Config;
 use crate::drafts;
+use crate::notice::Notice;
 
 /// `contentflow draft …`
 #[derive(Clone, Debug, Subcommand)]
@@ -57,7 +58,9 @@ pub async fn run(
 ) -> Result<(), Failure> {
     match command {
         DraftCommand::Get(GetArgs { id }) => {
-            drafts::get(config, id, out, &mut io::stderr()).await?
+            let mut notes = Vec::new();
+            drafts::get(config, id, out, &mut notes).await?;
+            Notice::Note(String::from_utf8_lossy(&notes).trim_end()).tell();
         }
         DraftCommand::Put(PutArgs { id, data }) => {
             drafts::put(config, id, data.as_deref(), out).await?

@@ -1,12 +1,12 @@
 //! How a command ends when it does not end well: exit code, error line, hint line.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 use crate::check::Problem;
 use crate::headers;
-use crate::printable::visible;
+use crate::notice::Notice;
 
 mod causes;
 
@@ -71,25 +71,11 @@ impl Failure {
 
     /// Writes the error to standard error and gives the exit code.
     pub fn report(&self) -> ExitCode {
-        let mut err = io::stderr().lock();
         for (what, hint) in &self.lines {
-            complain(&mut err, what, hint.as_deref());
+            Notice::Error(what, hint.as_deref()).tell();
         }
         ExitCode::from(self.exit_code)
     }
-}
-
-/// One line each, whatever is in the message. When standard error is closed, there is nobody left to tell.
-fn complain(err: &mut impl Write, what: &str, hint: Option<&str>) {
-    // Where the program itself breaks a line there is nothing hidden; anything else may be foreign.
-    let one_line = |text: &str| visible(&text.replace(['\n', '\r'], " ")).into_owned();
-    let hint = hint.map_or(String::new(), |hint| format!("hint: {}\n", one_line(hint)));
-    drop(err.write_all(format!("error: {}\n{hint}", one_line(what)).as_bytes()));
-}
-
-/// Says what can be done where nothing has failed. When standard error is closed, there is nobody left to tell.
-pub(super) fn give_hint(hint: &str) {
-    drop(writeln!(io::stderr().lock(), "hint: {hint}"));
 }
 
 /// What clap has to say: help and version are no errors and go to standard output.
@@ -115,11 +101,8 @@ pub(super) fn install_panic_hook() {
             .location()
             .map_or(String::new(), |place| format!(" at {}:{}", place.file(), place.line()));
         let what = format!("internal error{place}: {message}");
-        complain(
-            &mut io::stderr().lock(),
-            &what,
-            Some("this is a bug in contentflow: please report it with this line"),
-        );
+        let hint = "this is a bug in contentflow: please report it with this line";
+        Notice::Error(&what, Some(hint)).tell();
         std::process::exit(i32::from(FAILED));
     }));
 }
@@ -137,14 +120,6 @@ impl From<io::Error> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_error_is_one_line_and_its_hint_another() {
-        let mut err = Vec::new();
-        complain(&mut err, "it\nbroke \u{1b}[2J\u{202e}", Some("mend\rit"));
-        let text = String::from_utf8(err).unwrap();
-        assert_eq!(text, "error: it broke \\u{1b}[2J\\u{202e}\nhint: mend it\n");
-    }
 
     #[test]
     fn a_closed_pipe_ends_quietly() {

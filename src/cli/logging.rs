@@ -14,6 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt as lines};
 
 use self::rates::Limits;
+use crate::notice;
 use crate::printable::visible;
 
 mod rates;
@@ -51,7 +52,10 @@ pub(super) fn start(format: LogFormat, verbose: u8, quiet: bool) -> Log {
         LogFormat::Text => {
             text(filter, limits.clone(), wants_color(&io::stderr()), io::stderr).try_init()
         }
-        LogFormat::Json => json(filter, limits.clone(), io::stderr).try_init(),
+        LogFormat::Json => {
+            notice::speak_json();
+            json(filter, limits.clone(), io::stderr).try_init()
+        }
     };
     drop(started);
     Log(limits)

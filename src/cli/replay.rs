@@ -8,11 +8,12 @@ use std::sync::Arc;
 use clap::Args;
 use tokio::runtime::Runtime;
 
-use super::failure::{Failure, give_hint};
+use super::failure::Failure;
 use super::run::{ReportFormat, ready, write_report};
 use crate::check::{Access, Needs};
 use crate::commit::Offsets;
 use crate::config::{Config, Overrides};
+use crate::notice::Notice;
 use crate::replay::plan::{self, From, Scope};
 use crate::replay::{Options, ReplayError, replay};
 use crate::run::RunError;
@@ -182,7 +183,7 @@ pub(super) fn execute(
             if !report.complete {
                 // The report first, and the way on below it.
                 out.flush()?;
-                give_hint(&go_on(&report.next));
+                Notice::Hint(&go_on(&report.next)).tell();
             }
             Ok(())
         }
