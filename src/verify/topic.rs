@@ -1,13 +1,13 @@
 //! The topic, read beside the consumer group: how far the group has come, and every record.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dataflows::change::Stage;
 use dataflows::record::{Chunk, RawRecord};
 use dataflows::verify::Beginning;
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::BorrowedMessage;
 
 use super::VerifyError;
 use crate::config::Config;
@@ -23,6 +23,9 @@ pub(super) struct Topic<'a> {
     whole_topic: bool,
 }
 
+/// Partition, offset and timestamp of records that the database has refused: a topic that was made again can have two for one place.
+type Letters = BTreeSet<(i32, i64, i64)>;
+
 /// Events that must have reached their rows: those below these offsets that no dead letter stands for.
 #[derive(Debug, Default)]
 pub(super) struct Settled {
@@ -30,19 +33,24 @@ pub(super) struct Settled {
     pub(super) beginning: Beginning,
     /// The first offset of each partition that nothing is promised of.
     pub(super) to: BTreeMap<i32, i64>,
-    /// The timestamps of records with a dead letter from the database, by partition and offset. Most of them never reached their row,
-    /// but a crash between the dead letter and the commit, or a replay, may have tried them again.
-    letters: HashMap<(i32, i64), i64>,
+    /// Those with a dead letter from the database. Most of them never reached their row, but a crash between the dead letter and the
+    /// commit, or a replay, may have tried them again.
+    letters: Letters,
 }
 
 impl Settled {
     /// Whether what is at that place must have reached its row.
     pub(super) fn has(&self, message: &BorrowedMessage<'_>) -> bool {
-        let place = (message.partition(), message.offset());
-        let RawRecord { timestamp_ms, stamped_by_topic, .. } = record_of(message);
+        self.has_record(&record_of(message))
+    }
+
+    fn has_record(&self, record: &RawRecord<'_>) -> bool {
+        let RawRecord { partition, offset, timestamp_ms, stamped_by_topic, .. } = *record;
         // The letter has the first timestamp of a record that was replayed. One of another time is from an earlier topic.
-        let is_letter = |letter: &i64| stamped_by_topic || *letter == timestamp_ms;
-        self.is_below(place.0, place.1) && !self.letters.get(&place).is_some_and(is_letter)
+        let times =
+            if stamped_by_topic { i64::MIN..=i64::MAX } else { timestamp_ms..=timestamp_ms };
+        let letters = (partition, offset, *times.start())..=(partition, offset, *times.end());
+        self.is_below(partition, offset) && self.letters.range(letters).next().is_none()
     }
 
     /// Whether an event at that place is settled, or as old as that.
@@ -81,16 +89,16 @@ impl<'a> Topic<'a> {
         })
     }
 
-    fn letters(&self) -> Result<HashMap<(i32, i64), i64>, VerifyError> {
+    fn letters(&self) -> Result<Letters, VerifyError> {
         let topic = &self.config.dead_letters.topic;
-        let mut letters = HashMap::new();
+        let mut letters = Letters::new();
         self.reader.walk::<ScanError>(topic, &self.reader.everything(topic)?, |message| {
             if let Entry::Letter(letter) = Entry::read(message)
                 && letter.stage == Stage::Write.name()
                 && letter.origin.topic == self.name()
             {
                 let origin = letter.origin;
-                letters.insert((origin.partition, origin.offset), origin.timestamp_ms);
+                letters.insert((origin.partition, origin.offset, origin.timestamp_ms));
             }
             Ok(ControlFlow::Continue(()))
         })?;
@@ -142,4 +150,27 @@ impl<'a> Topic<'a> {
 /// Copies a record to the end of a chunk.
 pub(super) fn copy(message: &BorrowedMessage<'_>, chunk: &mut Chunk) {
     chunk.push_named(record_of(message), headers_of(message));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_letter_of_a_place_counts_for_the_record_of_its_time() {
+        let mut settled = Settled { to: [(0, 10)].into(), ..Settled::default() };
+        // The topic was made again: the letters of both lie in one dead-letter topic.
+        for timestamp_ms in [1_000, 2_000] {
+            settled.letters.insert((0, 4, timestamp_ms));
+        }
+        let has = |offset, timestamp_ms, stamped_by_topic| {
+            let record =
+                RawRecord { offset, timestamp_ms, stamped_by_topic, ..RawRecord::default() };
+            settled.has_record(&record)
+        };
+        assert!(!has(4, 1_000, false) && !has(4, 2_000, false), "both have a letter");
+        assert!(has(4, 3_000, false), "its time is another's");
+        assert!(!has(4, 3_000, true), "its time says nothing of it");
+        assert!(has(3, 1_000, false) && has(5, 2_000, true) && !has(10, 1_000, false));
+    }
 }
