@@ -108,7 +108,7 @@ impl<'a> Verify<'a> {
     ///
     /// [`VerifyError`].
     pub fn run(&self, out: &mut dyn Write) -> Result<bool, VerifyError> {
-        let topic = Topic::open(self.config, self.plan.whole_topic)?;
+        let mut topic = Topic::open(self.config, self.plan.whole_topic)?;
         let mut workers = Workers::start(self.config.run.workers, self.table.draft_ids)?;
         let compared = self.compare(&topic, &mut workers, &mut Sides::default())?;
         let suspects = workers.suspects();
@@ -116,7 +116,7 @@ impl<'a> Verify<'a> {
         let mut differences = self.look(&topic, &suspects)?;
         differences.extend(self.orphans()?);
         if self.plan.repair && !differences.is_empty() {
-            differences = self.repair(&topic, differences)?;
+            differences = self.repair(&mut topic, differences)?;
         }
         show::write(&differences, &compared, &self.plan, out)?;
         Ok(differences.iter().all(|difference| difference.mended == Some(true)))

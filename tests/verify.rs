@@ -442,3 +442,33 @@ fn a_watch_says_when_a_difference_appears_and_when_it_goes_and_calls_no_lag_one(
     assert_eq!(ended.code(), Some(3), "{}", ended.err);
     assert_eq!(ended.out.lines().count(), 4, "nothing else: {}", ended.out);
 }
+
+#[test]
+fn an_event_that_the_database_refuses_is_said_to_be_one_and_gives_its_turn_to_the_next() {
+    let world = World::new("verify-refused");
+    world.refuse_jobs(&["refused"]);
+    world.drafts(["d1"]);
+    world.publish([event("d1", "good"), event("d1", "refused").at(1)]);
+    // Which reports the reject, and writes no dead letter of it.
+    world.call(&["replay"]).success();
+    assert_eq!(differences(&world), found([("row-behind", "d1")]));
+
+    world.database.sql(
+        "UPDATE event_drafts SET content_images = NULL, content_job_id = NULL, content_event_at = '-infinity',
+                content_event_offset = -1, content_event_partition = -1, content_older_jobs = NULL,
+                content_older_positions = NULL",
+    );
+    let repair = world.call(&["verify", "--repair", "--json"]);
+    let lines = lines(&repair);
+    assert_eq!((repair.code(), lines.len()), (Some(3), 1), "{}", repair.out);
+    assert_eq!(lines[0]["mended"], false);
+    let message = lines[0]["message"].as_str().unwrap();
+    assert!(
+        message.contains("the database refuses") && message.contains("--dead-letters"),
+        "{message}"
+    );
+    assert_eq!(world.row("d1").job(), Some("good"));
+
+    world.call(&["replay", "--dead-letters"]).success();
+    assert_eq!(differences(&world), found([]));
+}

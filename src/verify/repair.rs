@@ -2,9 +2,13 @@
 //!
 //! A row is written only while it is as it was judged: whatever has changed it meanwhile was newer, and wins. So a repair can
 //! run beside the pipeline.
+//!
+//! An event that the database refuses gives its turn to the next newest, as in a run. But it has no dead letter before a run or a replay
+//! writes one: until then it is a difference, and said to be one.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
+use dataflows::change::Change;
 use dataflows::record::Position;
 use dataflows::verify::{About, DraftKey};
 use tokio_postgres::Client;
@@ -15,6 +19,7 @@ use super::table::within;
 use super::topic::Topic;
 use super::{Verify, VerifyError};
 use crate::postgres;
+use crate::printable::one_line;
 use crate::sink::postgres::failure::Failure;
 use crate::sink::postgres::session::{self, jobs_literal, positions_literal};
 use crate::sink::redis::{Connection, Keys};
@@ -28,11 +33,19 @@ struct Rewrite<'a> {
     remedy: &'a Remedy,
 }
 
+/// A row that the database does not take.
+struct Refused {
+    draft: String,
+    /// The event whose images it was to hold, if it was to hold others.
+    event: Option<Position>,
+    message: String,
+}
+
 impl Verify<'_> {
     /// Mends the differences, looks again, and notes on each whether it is gone. What is found wrong in the course of it is added.
     pub(super) fn repair(
         &self,
-        topic: &Topic<'_>,
+        topic: &mut Topic<'_>,
         mut differences: Vec<Difference>,
     ) -> Result<Vec<Difference>, VerifyError> {
         let touched: HashSet<(DraftKey, About)> = differences
@@ -41,8 +54,13 @@ impl Verify<'_> {
             .flat_map(|draft| [(draft, About::Row), (draft, About::Cached)])
             .collect();
         let mut left = differences.clone();
+        let mut refusals: HashMap<String, String> = HashMap::new();
         for _round in 0..ROUNDS {
-            self.runtime.block_on(self.mend(&left))?;
+            for Refused { draft, event, message } in self.runtime.block_on(self.mend(&left))? {
+                event.into_iter().for_each(|event| topic.refuse(event));
+                // The first is that of the newest event.
+                refusals.entry(draft).or_insert(message);
+            }
             left = self.look(topic, &touched)?;
             left.extend(self.orphans()?);
             if left.iter().all(|difference| !difference.is_mendable()) {
@@ -54,6 +72,11 @@ impl Verify<'_> {
                 other.draft == difference.draft && other.kind == difference.kind
             };
             difference.mended = Some(!left.iter().any(is_same));
+            if let (Some(_), Some(message)) = (&difference.remedy, refusals.get(&difference.draft))
+            {
+                difference.mended = Some(false);
+                difference.detail += &refused(message);
+            }
         }
         for new in left {
             let is_same = |other: &Difference| other.draft == new.draft && other.kind == new.kind;
@@ -65,7 +88,7 @@ impl Verify<'_> {
     }
 
     /// The rows first, then the keys: as the pipeline does.
-    async fn mend(&self, differences: &[Difference]) -> Result<(), VerifyError> {
+    async fn mend(&self, differences: &[Difference]) -> Result<Vec<Refused>, VerifyError> {
         let mut rewrites: Vec<Rewrite<'_>> = differences
             .iter()
             .filter_map(|difference| {
@@ -81,16 +104,18 @@ impl Verify<'_> {
         let (whole, memory): (Vec<_>, Vec<_>) =
             rewrites.into_iter().partition(|rewrite| rewrite.remedy.winner.is_some());
         let mut keys = Connection::new(self.config.cache.clone());
+        let mut refused = Vec::new();
         for rewrites in [whole, memory] {
             for batch in rewrites.chunks(self.config.database.batch_rows) {
                 let written = self.write(&client, batch).await;
                 // Also where some of it may be written: who comes next finds no difference in those rows, and leaves their keys.
                 self.delete(&mut keys, batch.iter().map(|rewrite| rewrite.draft)).await?;
-                written?;
+                refused.extend(written?);
             }
         }
         let cached = differences.iter().filter(|difference| difference.remedy.is_none());
-        self.delete(&mut keys, cached.map(|difference| difference.draft.as_str())).await
+        self.delete(&mut keys, cached.map(|difference| difference.draft.as_str())).await?;
+        Ok(refused)
     }
 
     async fn delete<'a>(
@@ -105,8 +130,13 @@ impl Verify<'_> {
         Ok(())
     }
 
-    /// Writes rows, cutting around what the database refuses: that is left as it is, and found again.
-    async fn write(&self, client: &Client, batch: &[Rewrite<'_>]) -> Result<(), VerifyError> {
+    /// Writes rows, cutting around what the database refuses: that is left as it is, and returned.
+    async fn write(
+        &self,
+        client: &Client,
+        batch: &[Rewrite<'_>],
+    ) -> Result<Vec<Refused>, VerifyError> {
+        let mut refused = Vec::new();
         let mut parts = vec![batch];
         while let Some(part) = parts.pop() {
             match self.try_write(client, part).await {
@@ -117,15 +147,18 @@ impl Verify<'_> {
                     parts.extend([right, left]);
                 }
                 Err(Failure::Refused(refusal)) => {
-                    let message = &refusal.fault.message;
-                    tracing::warn!(draft = part[0].draft, "not mended: {message}");
+                    let Rewrite { draft, remedy } = part[0];
+                    let message = refusal.fault.message;
+                    tracing::warn!(draft, "not mended: {message}");
+                    let event = remedy.winner.as_ref().map(Change::position);
+                    refused.push(Refused { draft: draft.to_owned(), event, message });
                 }
                 Err(Failure::Contended(error) | Failure::Locked(error)) => {
                     tracing::warn!(draft = part[0].draft, "not mended: {error}");
                 }
             }
         }
-        Ok(())
+        Ok(refused)
     }
 
     async fn try_write(&self, client: &Client, part: &[Rewrite<'_>]) -> Result<(), Failure> {
@@ -182,6 +215,15 @@ impl Verify<'_> {
             id_type = self.table.id_type(),
         )
     }
+}
+
+/// What is said of a row that the database does not take as it should be. The server's words may quote anybody's.
+fn refused(message: &str) -> String {
+    let message = one_line(message.as_bytes());
+    format!(
+        "; the database refuses what it should hold ({message}): a run makes a dead letter of such an event, or \
+         `contentflow replay --dead-letters`"
+    )
 }
 
 const WRITE: &str = "prepare the repair";

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dataflows::change::Stage;
-use dataflows::record::{Chunk, RawRecord};
+use dataflows::record::{Chunk, Position, RawRecord};
 use dataflows::verify::Beginning;
 use rdkafka::message::BorrowedMessage;
 
@@ -21,6 +21,8 @@ pub(super) struct Topic<'a> {
     config: &'a Config,
     reader: Reader,
     whole_topic: bool,
+    /// What a repair was refused, as the place and timestamp of its event: as good as a dead letter, which nobody has written yet.
+    refused: Letters,
 }
 
 /// Partition, offset and timestamp of records that the database has refused: a topic that was made again can have two for one place.
@@ -62,7 +64,13 @@ impl Settled {
 impl<'a> Topic<'a> {
     /// Nothing is read yet. `whole_topic`: also what the group has not committed must have reached its row.
     pub(super) fn open(config: &'a Config, whole_topic: bool) -> Result<Topic<'a>, VerifyError> {
-        Ok(Topic { config, reader: Reader::new(&config.kafka)?, whole_topic })
+        let (reader, refused) = (Reader::new(&config.kafka)?, Letters::new());
+        Ok(Topic { config, reader, whole_topic, refused })
+    }
+
+    /// From now on, that event need not have reached its row: the database refuses it.
+    pub(super) fn refuse(&mut self, at: Position) {
+        self.refused.insert((at.partition, at.offset, at.timestamp_ms));
     }
 
     fn name(&self) -> &str {
@@ -91,7 +99,7 @@ impl<'a> Topic<'a> {
 
     fn letters(&self) -> Result<Letters, VerifyError> {
         let topic = &self.config.dead_letters.topic;
-        let mut letters = Letters::new();
+        let mut letters = self.refused.clone();
         self.reader.walk::<ScanError>(topic, &self.reader.everything(topic)?, |message| {
             if let Entry::Letter(letter) = Entry::read(message)
                 && letter.stage == Stage::Write.name()
