@@ -45,17 +45,8 @@ impl Server {
     /// All three.
     pub const ALL: [Server; 3] = [Server::Database, Server::Cache, Server::DeadLetters];
 
-    /// Its name in logs and errors.
+    /// Its public name among the dependencies: in logs, errors and metrics, and on the page.
     pub fn name(self) -> &'static str {
-        match self {
-            Server::Database => "postgres",
-            Server::Cache => "redis",
-            Server::DeadLetters => "dead-letter topic",
-        }
-    }
-
-    /// Its public name among the dependencies.
-    pub fn dependency(self) -> &'static str {
         match self {
             Server::Database => "postgresql",
             Server::Cache => "redis",

@@ -25,7 +25,7 @@ fn letter(topic: &str, record: &Record, reason: Reason, large: bool) -> Record {
         offset: record.offset,
         timestamp_ms: record.timestamp_ms,
         attempts: 1,
-        stage: "decode",
+        stage: "accept",
         key: record.key.as_deref(),
         value: record.value.as_deref(),
         headers: record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())),

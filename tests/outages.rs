@@ -153,7 +153,7 @@ fn exits(name: &str, wire_before: fn(&mut World) -> Proxy, dependency: &str) {
 
 #[test]
 fn with_on_outage_exit_a_lost_database_ends_the_run_with_code_75() {
-    exits("exit-database", World::wire_to_database, "postgres");
+    exits("exit-database", World::wire_to_database, "postgresql");
 }
 
 #[test]

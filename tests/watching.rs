@@ -108,7 +108,7 @@ fn a_dead_letter_is_shown_with_its_reason_and_place_and_none_of_its_payload() {
     let letter = &status["dead_letters"][0];
     assert_eq!(
         ["reason", "stage", "partition", "offset"].map(|name| letter[name].clone()),
-        [json!("missing-field"), json!("validate"), json!(3), json!(0)]
+        [json!("missing-field"), json!("accept"), json!(3), json!(0)]
     );
     assert!(letter["message"].as_str().unwrap().contains("eventDraftId"), "{letter}");
     assert!(letter["at_ms"].as_u64().unwrap() > 1_600_000_000_000);

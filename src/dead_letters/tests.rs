@@ -1,3 +1,4 @@
+use dataflows::change::Stage;
 use rdkafka::message::Headers;
 
 use super::*;
@@ -16,7 +17,7 @@ fn letter<'a>(
         offset: 42,
         timestamp_ms: 1_700_000_000_000,
         attempts: 1,
-        stage: "decode",
+        stage: Stage::Accept.name(),
         key: Some(b"draft-1"),
         value,
         headers: headers.iter().copied(),
@@ -55,7 +56,7 @@ fn the_records_own_headers_come_first_and_unchanged() {
     assert_eq!(text(&headers, "dlq.offset"), "42");
     assert_eq!(text(&headers, "dlq.timestamp"), "1700000000000");
     assert_eq!(text(&headers, "dlq.attempts"), "1");
-    assert_eq!(text(&headers, "dlq.stage"), "decode");
+    assert_eq!(text(&headers, "dlq.stage"), "accept");
     assert_eq!(text(&headers, "dlq.replays"), "0");
 }
 

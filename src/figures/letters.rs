@@ -55,10 +55,7 @@ impl Letters {
             newest.push_back(Letter {
                 at_ms,
                 reason: rejected.fault.reason.code(),
-                stage: match rejected.stage {
-                    Stage::Accept => "validate",
-                    Stage::Write => "write",
-                },
+                stage: rejected.stage.name(),
                 partition: record.partition(),
                 offset: record.offset(),
                 message: rejected.fault.message.chars().take(MESSAGE_MAX).collect(),
@@ -85,4 +82,27 @@ impl Letters {
 pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use dataflows::change::Arena;
+    use dataflows::record::{Chunk, RawRecord};
+    use dataflows::reject::{Fault, Reason};
+
+    use super::*;
+
+    #[test]
+    fn a_letter_names_its_stage_as_its_header_does() {
+        let mut chunk = Chunk::default();
+        chunk.push(RawRecord::default(), []);
+        let fault = Fault::new(Reason::NullValue, "there is no value");
+        let rejected = Rejected::new(Arena::new(chunk, String::new()), 0, fault);
+        let mut refused = rejected.clone();
+        refused.stage = Stage::Write;
+        let letters = Letters::default();
+        letters.note(&[refused, rejected]);
+        let stages: Vec<_> = letters.newest().iter().map(|letter| letter.stage).collect();
+        assert_eq!(stages, [Stage::Accept, Stage::Write].map(Stage::name));
+    }
 }

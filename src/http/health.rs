@@ -80,7 +80,7 @@ impl Default for Dependencies {
     fn default() -> Dependencies {
         Dependencies {
             kafka: Dependency::new("kafka"),
-            servers: Server::ALL.map(|server| Dependency::new(server.dependency())),
+            servers: Server::ALL.map(|server| Dependency::new(server.name())),
         }
     }
 }

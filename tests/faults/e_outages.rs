@@ -22,7 +22,7 @@ fn survives(world: &World, reason: &str, break_it: impl FnOnce(), mend_it: impl 
 fn e1_a_fast_restart_of_postgresql_is_waited_for() {
     let server = Postgres::start();
     let world = single(World::on_postgres("e1", &server));
-    survives(&world, "postgres", || server.end("INT"), || server.start_again());
+    survives(&world, "postgresql", || server.end("INT"), || server.start_again());
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn e14_a_server_without_a_free_connection_is_waited_for() {
     let hogs: Vec<_> = std::iter::from_fn(|| world.database.try_session()).collect();
     assert!(!hogs.is_empty());
     world.publish([event("d1", "job-1").on(0)]);
-    held(&running, "postgres");
+    held(&running, "postgresql");
     // Once it was refused to us, the other times to the program.
     let refusals = || server.log().matches("too many clients already").count();
     eventually("it is refused again and again", || refusals() >= 4);

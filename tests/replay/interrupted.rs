@@ -116,7 +116,7 @@ fn while_a_server_is_away_a_replay_waits_for_it() {
             "held: waiting for the server, no event is charged for it dependency=\"{what}\""
         ))
     };
-    eventually("the database is waited for", || held("postgres"));
+    eventually("the database is waited for", || held("postgresql"));
     database.open();
     eventually("the rows are written, and the cache is waited for", || {
         world.rows_with_images() == 2 && held("redis")

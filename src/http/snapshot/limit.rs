@@ -64,7 +64,7 @@ fn node(stage: limit::Stage) -> &'static str {
 }
 
 fn node_of(dependency: &str) -> &'static str {
-    match Server::ALL.into_iter().find(|server| server.dependency() == dependency) {
+    match Server::ALL.into_iter().find(|server| server.name() == dependency) {
         Some(server) => server.effect(),
         None => "source",
     }
