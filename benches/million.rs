@@ -10,11 +10,12 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use contentflow::clock::now_ms;
 use contentflow::config::{Config, Overrides};
 use contentflow::drafts::Rows;
 use contentflow::generate::{DraftIds, Mix};
 use contentflow::kafka::Admin;
-use contentflow::publish::{now_ms, publish_generated};
+use contentflow::publish::publish_generated;
 use contentflow::{kafka, migrate};
 use dataflows::reject::Reason;
 use rdkafka::TopicPartitionList;

@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::check;
+use crate::clock::now_ms;
 use crate::config::Config;
 use crate::dead_letters::{self, Which};
 use crate::drafts::{self, Rows};
@@ -111,7 +112,7 @@ impl Demo<'_> {
             events: self.plan.events,
             drafts: self.plan.drafts,
             draft_ids,
-            start_ms: publish::now_ms(),
+            start_ms: now_ms(),
             spacing_us: publish::spacing_us(None),
             duplicates: 0.05,
             stale: 0.05,

@@ -50,6 +50,7 @@ pub mod sink;
 pub mod http;
 pub mod progress;
 pub mod commit;
+pub mod clock;
 pub mod retry;
 pub mod shutdown;
 pub mod report;

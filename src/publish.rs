@@ -16,6 +16,7 @@ use dataflows::record::{Chunk, RawRecord};
 use dataflows::reject::Fault;
 use dataflows::validate::DraftIdType;
 
+use crate::clock::now_ms;
 use crate::config::Kafka;
 use crate::generate::{CONTENT_CREATED, Generator, Mix};
 
@@ -200,11 +201,6 @@ pub fn publish_generated(
 /// rate, and without one a distance that no publisher outruns, so that no event comes from the future.
 pub fn spacing_us(rate: Option<u64>) -> u64 {
     rate.map_or(1, |rate| 1_000_000 / rate.max(1))
-}
-
-/// Milliseconds since the epoch, now.
-pub fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
 }
 
 /// The draft's id, if a consumer would take the value for a ContentCreated and accept it.

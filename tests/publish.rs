@@ -3,6 +3,7 @@
 use std::io::Cursor;
 use std::time::{Duration, Instant};
 
+use contentflow::clock::now_ms;
 use contentflow::generate::{Generator, Mix};
 use contentflow::publish::{self, PublishError, Publisher};
 
@@ -23,7 +24,7 @@ fn an_event_is_keyed_by_its_draft_and_says_its_type() {
     let record = corner.read(corner.topic()).remove(0);
     assert_eq!(record.key, Some(b"draft \"1\"".to_vec()));
     assert_eq!(record.header("eventType").unwrap(), "ContentCreated");
-    assert!((publish::now_ms() - record.timestamp_ms).abs() < 60_000);
+    assert!((now_ms() - record.timestamp_ms).abs() < 60_000);
 
     let refused = publish::publish_one(&corner.config.kafka, " ", "d", &urls).unwrap_err();
     assert!(refused.to_string().contains("blank-id"), "{refused}");
@@ -89,7 +90,7 @@ fn a_generated_mix_arrives_whole_and_in_the_order_of_each_draft() {
 fn a_rate_is_kept() {
     let corner = Corner::new("rate", 1);
     let started = Instant::now();
-    let mix = Mix { events: 1_000, start_ms: publish::now_ms(), ..Mix::default() };
+    let mix = Mix { events: 1_000, start_ms: now_ms(), ..Mix::default() };
     publish::publish_generated(&corner.config.kafka, mix, Some(500), &mut |_| ()).unwrap();
     let seconds = started.elapsed().as_secs_f64();
     assert!((1.9..4.0).contains(&seconds), "{seconds} s for two seconds of events");

@@ -10,6 +10,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use crate::Epoch;
 use crate::change::{Arena, Change, Cuts, Rejected};
 use crate::decode::{Decoded, Decoder};
+use crate::operators;
 use crate::outcome::Tally;
 use crate::record::Chunk;
 use crate::reject::Fault;
@@ -30,7 +31,7 @@ pub fn accept<'scope>(
     chunks: Stream<'scope, Epoch, Vec<Chunk>>,
     draft_ids: DraftIdType,
 ) -> Accepted<'scope> {
-    let mut builder = OperatorBuilder::new("accept".to_owned(), chunks.scope());
+    let mut builder = OperatorBuilder::new(operators::ACCEPT.to_owned(), chunks.scope());
     let mut input = builder.new_input(chunks, Pipeline);
     let (changes_port, changes) = builder.new_output::<Vec<Change>>();
     let (rejects_port, rejects) = builder.new_output::<Vec<Rejected>>();

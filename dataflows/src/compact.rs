@@ -16,6 +16,7 @@ use crate::Epoch;
 use crate::change::{Change, Husks};
 use crate::held::{Held, Share};
 use crate::latest::{Group, order};
+use crate::operators;
 use crate::record::Position;
 
 mod flow;
@@ -41,7 +42,7 @@ pub fn compact<'scope>(
 ) -> Stream<'scope, Epoch, Vec<Group>> {
     let scope = changes.scope();
     let flow = flow.clone();
-    changes.unary_frontier(Pipeline, "latest", |initial, info| {
+    changes.unary_frontier(Pipeline, operators::LATEST, |initial, info| {
         drop(initial);
         flow.wake_by(scope.activator_for(info.address));
         let mut open: BTreeMap<Epoch, (Capability<Epoch>, Drafts)> = BTreeMap::new();

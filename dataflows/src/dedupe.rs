@@ -15,6 +15,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::Epoch;
 use crate::change::Change;
+use crate::operators;
 use crate::outcome::{Outcome, Settled, Tally};
 use crate::planted::panic_on;
 
@@ -124,7 +125,7 @@ pub fn dedupe<'scope>(
     changes: Stream<'scope, Epoch, Vec<Change>>,
     memory: &SharedMemory,
 ) -> Deduped<'scope> {
-    let mut builder = OperatorBuilder::new("dedupe".to_owned(), changes.scope());
+    let mut builder = OperatorBuilder::new(operators::DEDUPE.to_owned(), changes.scope());
     let mut input =
         builder.new_input(changes, Exchange::new(|change: &Change| change.draft_hash()));
     let (fresh_port, fresh) = builder.new_output::<Vec<Change>>();
@@ -172,7 +173,7 @@ pub fn remember<'scope>(
     memory: &SharedMemory,
 ) -> Stream<'scope, Epoch, Vec<Settled>> {
     let memory = Rc::clone(memory);
-    settled.unary(Pipeline, "remember", move |_capability, _info| {
+    settled.unary(Pipeline, operators::REMEMBER, move |_capability, _info| {
         move |input, output| {
             let mut memory = memory.borrow_mut();
             input.for_each_stamp(|capability, batches| {

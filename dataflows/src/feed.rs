@@ -7,6 +7,7 @@ use timely::dataflow::{Scope, Stream};
 use timely::scheduling::SyncActivator;
 
 use crate::Epoch;
+use crate::operators::FEED;
 use crate::record::Chunk;
 
 /// What a worker is fed. Every worker is told of the end of every epoch, so that all agree on it.
@@ -30,7 +31,7 @@ pub fn feed<'scope>(
     mut next: impl FnMut() -> Option<Feed> + 'static,
     started: impl FnOnce(SyncActivator),
 ) -> Stream<'scope, Epoch, Vec<Chunk>> {
-    source::<_, CapacityContainerBuilder<Vec<Chunk>>, _, _>(scope, "feed", |capability, info| {
+    source::<_, CapacityContainerBuilder<Vec<Chunk>>, _, _>(scope, FEED, |capability, info| {
         started(scope.worker().sync_activator_for(info.address.to_vec()));
         let activator = scope.activator_for(info.address);
         let mut open = CapabilitySet::from_elem(capability);

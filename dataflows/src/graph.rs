@@ -16,6 +16,7 @@ use crate::compact::{Compaction, Flow, compact};
 use crate::dedupe::{Memory, dedupe, remember};
 use crate::effect::{Batching, Effect, Waker, effect};
 use crate::latest::{Group, latest};
+use crate::operators;
 use crate::outcome::{Settled, Tally};
 use crate::record::Chunk;
 use crate::validate::DraftIdType;
@@ -88,16 +89,16 @@ where
         (Some(compaction), Some(flow)) => compact(deduped.fresh, compaction, flow),
         _ => latest(deduped.fresh),
     };
-    let written = effect("write", groups, by_draft, effects.write);
+    let written = effect(operators::WRITE, groups, by_draft, effects.write);
     let written = match flow {
         Some(flow) => flow.watch(written),
         None => written,
     };
     let written = part(written);
     let settled = remember(written.settled, &memory).concat(deduped.duplicates);
-    let invalidated = effect("invalidate", settled, by_key, effects.invalidate);
+    let invalidated = effect(operators::INVALIDATE, settled, by_key, effects.invalidate);
     let rejects = accepted.rejects.concat(written.refused);
-    let dead = effect("dead-letter", rejects, by_arrival, effects.dead_letter);
+    let dead = effect(operators::DEAD_LETTER, rejects, by_arrival, effects.dead_letter);
 
     let tallies = [
         accepted.skipped,

@@ -9,6 +9,7 @@ use timely::dataflow::operators::Operator;
 
 use crate::Epoch;
 use crate::change::Change;
+use crate::operators;
 
 /// All events of one draft in one epoch, at least one; [`crate::row::judge`] says which of them is applied.
 #[derive(Clone, Debug)]
@@ -42,7 +43,7 @@ impl Group {
 pub fn latest<'scope>(
     changes: Stream<'scope, Epoch, Vec<Change>>,
 ) -> Stream<'scope, Epoch, Vec<Group>> {
-    changes.unary_frontier(Pipeline, "latest", |initial, _info| {
+    changes.unary_frontier(Pipeline, operators::LATEST, |initial, _info| {
         drop(initial);
         let mut open = BTreeMap::new();
         // What an epoch has, the next one will have about as much of.

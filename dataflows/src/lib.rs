@@ -32,6 +32,7 @@ pub mod row;
 pub mod effect;
 pub mod written;
 pub mod outcome;
+pub mod operators;
 pub mod graph;
 pub mod ledger;
 pub mod verify;

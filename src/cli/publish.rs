@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use clap::Args;
 
 use super::failure::Failure;
+use crate::clock::now_ms;
 use crate::config::{Config, Overrides};
 use crate::drafts::Rows;
 use crate::generate::{DraftIds, Mix};
@@ -206,7 +207,7 @@ fn mix(args: &SyntheticArgs, events: u64, drafts: u64, draft_ids: DraftIds) -> M
         events,
         drafts,
         draft_ids,
-        start_ms: publish::now_ms(),
+        start_ms: now_ms(),
         spacing_us: publish::spacing_us(rate),
         duplicates,
         stale,

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use dataflows::change::{Rejected, Stage};
 use serde::Serialize;
+
+use crate::clock::now_ms;
 
 /// How many are kept.
 const KEPT: usize = 20;
@@ -18,7 +19,7 @@ const MESSAGE_MAX: usize = 300;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Letter {
     /// When it was acknowledged, milliseconds since 1970.
-    pub at_ms: u64,
+    pub at_ms: i64,
     /// The reason's code.
     pub reason: &'static str,
     /// The stage that rejected the record.
@@ -76,12 +77,6 @@ impl Letters {
     pub fn rejected(&self) -> (u64, u64) {
         (self.accept.load(Ordering::Relaxed), self.write.load(Ordering::Relaxed))
     }
-}
-
-/// Milliseconds since 1970.
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use dataflows::operators;
 use timely::logging::{ParkEvent, StartStop, TimelyEvent, TimelyEventBuilder};
 use timely::worker::Worker;
 
@@ -64,12 +65,12 @@ impl Stage {
     /// The stage that an operator belongs to.
     fn working(operator: &str) -> Option<Stage> {
         match operator {
-            "feed" | "accept" => Some(Stage::Decode),
-            "dedupe" | "remember" => Some(Stage::Dedupe),
-            "latest" | "compact" => Some(Stage::Latest),
-            "write" => Some(Stage::Write),
-            "invalidate" => Some(Stage::Invalidate),
-            "dead-letter" => Some(Stage::DeadLetter),
+            operators::FEED | operators::ACCEPT => Some(Stage::Decode),
+            operators::DEDUPE | operators::REMEMBER => Some(Stage::Dedupe),
+            operators::LATEST => Some(Stage::Latest),
+            operators::WRITE => Some(Stage::Write),
+            operators::INVALIDATE => Some(Stage::Invalidate),
+            operators::DEAD_LETTER => Some(Stage::DeadLetter),
             _ => None,
         }
     }
@@ -77,7 +78,7 @@ impl Stage {
     /// The stage whose input an operator's input is. What is decoded comes in chunks, and is counted where those are taken in.
     fn entered(operator: &str) -> Option<Stage> {
         match operator {
-            "feed" | "accept" | "remember" => None,
+            operators::FEED | operators::ACCEPT | operators::REMEMBER => None,
             _ => Stage::working(operator),
         }
     }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::snapshot::rounded;
+use crate::clock::now_ms;
 use crate::figures::Figures;
 use crate::figures::histogram::{Counts, float};
-use crate::figures::letters::now_ms;
 
 /// The time between two points, seconds.
 const STEP: Duration = Duration::from_secs(5);
@@ -22,7 +22,7 @@ pub struct History {
     since: Instant,
     done: u64,
     latency: Counts,
-    until_ms: u64,
+    until_ms: i64,
     points: VecDeque<Point>,
 }
 
@@ -37,7 +37,7 @@ struct Point {
 #[derive(Debug, Serialize)]
 pub struct Told {
     step_s: u64,
-    until_ms: u64,
+    until_ms: i64,
     records_per_s: Vec<f64>,
     latency_p50_ms: Vec<Option<f64>>,
     latency_p99_ms: Vec<Option<f64>>,

@@ -9,8 +9,9 @@ use serde::Serialize;
 use super::health::Dependency;
 use super::history;
 use super::watcher::Watcher;
+use crate::clock::now_ms;
 use crate::figures::calls::Health;
-use crate::figures::letters::{Letter, now_ms};
+use crate::figures::letters::Letter;
 use crate::figures::polled::{Place, Polled};
 
 mod journey;
@@ -25,7 +26,7 @@ pub struct Snapshot<'a> {
     version: &'static str,
     topic: &'a str,
     group: &'a str,
-    now_ms: u64,
+    now_ms: i64,
     started_ms: u64,
     state: &'static str,
     ready: bool,

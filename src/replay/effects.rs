@@ -1,11 +1,10 @@
 //! The effects of a replay: those of a run, but for what its options leave out.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dataflows::change::{Change, Rejected};
+use dataflows::change::{Change, Rejected, hash};
 use dataflows::effect::{Effect, Waker};
 use dataflows::graph::Invalidated;
 use dataflows::latest::Group;
@@ -161,10 +160,4 @@ impl<T: Table> Table for Rows<T> {
     fn judge(&self, row: &RowMemory, events: &[Change]) -> Judgement {
         if self.options.rewrite { judge_anew(row, events) } else { judge(row, events) }
     }
-}
-
-fn hash(draft: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    draft.hash(&mut hasher);
-    hasher.finish()
 }

@@ -14,9 +14,9 @@ use redis::{Cmd, RedisError};
 use self::second_delete::SecondDeletes;
 use super::outage::{Outage, OutagePolicy};
 use super::{Job, Lane};
+use crate::clock::now_ms;
 use crate::config::Cache;
 use crate::figures::histogram::float;
-use crate::figures::letters::now_ms;
 use crate::figures::{Figures, Server};
 use crate::lease;
 use crate::redis::{CacheConnection, CacheError};
@@ -67,7 +67,7 @@ pub async fn serve(
 
 /// Notes how long it took from each record's timestamp until now.
 fn note_latencies(figures: &Figures, batch: &[Settled]) {
-    let now_ms = i64::try_from(now_ms()).unwrap_or(i64::MAX);
+    let now_ms = now_ms();
     let mut latencies = figures.latency.batch();
     for change in batch.iter().flat_map(|settled| &settled.group.events) {
         let ms = now_ms.saturating_sub(change.position().timestamp_ms);

@@ -7,10 +7,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use contentflow::clock::now_ms;
 use contentflow::config::{Config, Secret};
 use contentflow::drafts::{self, Source};
 use contentflow::generate::{Generator, Kind, Mix};
-use contentflow::publish::{Event, Publisher, now_ms};
+use contentflow::publish::{Event, Publisher};
 use dataflows::reject::Reason;
 use tokio::runtime::Runtime;
 

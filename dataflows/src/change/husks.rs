@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Arena, Change, Content, Cuts, ImageCuts, hash};
+use super::{Arena, Change, Content, Cuts, ImageCuts, append, hash};
 use crate::record::{Chunk, Position, RawRecord, Span};
 
 /// Collects husks into one arena: for each draft its id and one event's images, for each of its events the place and the job.
@@ -44,9 +44,9 @@ impl Husks {
 
     /// The events that follow are of this draft; the one at `images_of` has images.
     pub fn begin(&mut self, id: &str, hash: u64, images_of: Position, images: &str) {
-        let id = self.append(id);
+        let id = append(&mut self.texts, id);
         let start = self.texts.len();
-        self.append(images);
+        append(&mut self.texts, images);
         let images = ImageCuts::of_json(start, images);
         self.draft = Some(DraftSpans { id, hash, images, images_of });
     }
@@ -62,14 +62,8 @@ impl Husks {
         let record = RawRecord { partition, offset, timestamp_ms, ..RawRecord::default() };
         self.chunk.push(record, []);
         let job_hash = hash(job);
-        let job = self.append(job);
+        let job = append(&mut self.texts, job);
         self.events.push(Husk { job, job_hash, position, replayed, draft });
-    }
-
-    fn append(&mut self, text: &str) -> Span {
-        let start = self.texts.len();
-        self.texts.push_str(text);
-        Span::since(start, self.texts.len())
     }
 
     /// The events, in their order.

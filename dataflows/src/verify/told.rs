@@ -14,6 +14,7 @@ use timely::dataflow::operators::Operator;
 use super::{About, Claim, DraftKey, Round, digest};
 use crate::accept::sort;
 use crate::change::Change;
+use crate::operators;
 use crate::record::{Chunk, Position};
 use crate::row::JOBS_REMEMBERED;
 use crate::validate::DraftIdType;
@@ -168,7 +169,7 @@ fn events<'scope>(
     chunks: Stream<'scope, Round, Vec<Chunk>>,
     draft_ids: DraftIdType,
 ) -> Stream<'scope, Round, Vec<Event>> {
-    chunks.unary(Pipeline, "accept", move |_capability, _info| {
+    chunks.unary(Pipeline, operators::ACCEPT, move |_capability, _info| {
         move |input, output| {
             input.for_each_stamp(|capability, batches| {
                 let mut session = output.session(&capability);
