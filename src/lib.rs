@@ -29,7 +29,8 @@
 //! | [`lease`], [`drafts`] | the lease of a cache key; a reader of drafts as services should write it |
 //! | [`generate`], [`publish`] | synthetic events; the reference publisher |
 //! | [`verify`], [`tune`], [`demo`] | these commands |
-//! | [`progress_bar`], [`printable`] | how far a long command is; foreign text made safe for a terminal |
+//! | [`progress_bar`], [`notice`], [`printable`] | how far a long command is; errors and hints in the form of the log; foreign text made safe for a terminal |
+//! | [`clock`] | the time of day |
 
 pub mod cli;
 pub mod config;

@@ -195,6 +195,8 @@ async fn deliver(topic: &mut impl Publish, batch: &[Rejected], policy: &OutagePo
         }
         match worst {
             Some(error) => outage.hold(&told(&error)).await,
+            // What was too large is not through yet.
+            None if !letters.is_empty() => {}
             None => outage.over(),
         }
     }
@@ -329,6 +331,8 @@ pub enum Form {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use dataflows::change::Arena;
     use dataflows::record::{Chunk, RawRecord};
     use dataflows::reject::{Fault, Reason};
@@ -336,6 +340,46 @@ mod tests {
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
     use super::*;
+    use crate::config::OnOutage;
+    use crate::figures::Figures;
+    use crate::figures::calls::{Health, PATIENCE};
+
+    fn rejects() -> [Rejected; 1] {
+        let mut chunk = Chunk::default();
+        chunk.push(RawRecord { value: Some(b"rubbish"), ..RawRecord::default() }, []);
+        let fault = Fault::new(Reason::NotJson, "it is rubbish");
+        [Rejected::new(Arena::new(chunk, String::new()), 0, fault)]
+    }
+
+    /// A topic for which everything is too large.
+    struct TooSmall;
+
+    impl Publish for TooSmall {
+        async fn publish(
+            &mut self,
+            _batch: &[Rejected],
+            letters: &[(usize, Form)],
+        ) -> Vec<(usize, Form, KafkaError)> {
+            let error = KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge);
+            letters.iter().map(|(index, form)| (*index, *form, error.clone())).collect()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_topic_that_takes_not_even_a_reference_is_said_to_be_held() {
+        let figures = Arc::new(Figures::new(1));
+        let policy = OutagePolicy {
+            on_outage: OnOutage::Wait,
+            abort: Arc::default(),
+            figures: Some(Arc::clone(&figures)),
+        };
+        let (batch, mut topic) = (rejects(), TooSmall);
+        let mut delivery = pin!(deliver(&mut topic, &batch, &policy));
+        let waited = tokio::time::timeout(Duration::from_secs(10), &mut delivery).await;
+        assert!(waited.is_err(), "nothing is delivered");
+        let health = figures.lanes(Server::DeadLetters).calls.health(PATIENCE);
+        assert!(matches!(health, Health::Held { .. }), "{health:?}");
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_producer_that_is_done_for_is_followed_by_another_one() {
@@ -345,10 +389,7 @@ mod tests {
         cluster.create_topic(&config.dead_letters.topic, 1, 1).unwrap();
         let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
         cluster.request_errors(RDKafkaApiKey::InitProducerId, &[refusal]);
-        let mut chunk = Chunk::default();
-        chunk.push(RawRecord { value: Some(b"rubbish"), ..RawRecord::default() }, []);
-        let fault = Fault::new(Reason::NotJson, "it is rubbish");
-        let batch = [Rejected::new(Arena::new(chunk, String::new()), 0, fault)];
+        let batch = rejects();
         let producer = producer(&config).unwrap();
         let mut topic = Topic { config: Arc::new(config), producer };
 
