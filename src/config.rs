@@ -205,6 +205,19 @@ impl Config {
     }
 }
 
+/// What the names of properties have in them whose values are secrets.
+const SECRETS: [&str; 9] = [
+    "password",
+    "passphrase",
+    "secret",
+    "token",
+    "private.key",
+    "ssl.key",
+    "ssl_key",
+    "oauthbearer.config",
+    "jaas",
+];
+
 /// Looked for in the working directory.
 pub const DEFAULT_FILE: &str = "contentflow.toml";
 
@@ -216,11 +229,10 @@ impl Default for Config {
 }
 
 impl Kafka {
-    /// True for a property whose value must not be shown.
+    /// True for a property whose value must not be shown. A name that the client does not know may be that of a secret, misspelt.
     pub fn is_secret(property: &str) -> bool {
-        ["password", "secret", "token", "ssl.key", "ssl_key", "oauthbearer.config", "jaas"]
-            .iter()
-            .any(|part| property.contains(part))
+        SECRETS.iter().any(|part| property.contains(part))
+            || !crate::kafka::knows_property(property)
     }
 }
 

@@ -11,6 +11,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext};
+use rdkafka::types::RDKafkaConfRes;
 
 use crate::config;
 
@@ -38,6 +39,15 @@ pub fn check_property(name: &str, value: &str) -> Result<(), String> {
         Err(rdkafka::error::KafkaError::ClientConfig(_, description, _, _)) => Err(description),
         Err(other) => Err(other.to_string()),
     }
+}
+
+/// Whether librdkafka has a property of that name, whatever its values are.
+pub fn knows_property(name: &str) -> bool {
+    let set = ClientConfig::new().set(name, "").create_native_config();
+    !matches!(
+        set,
+        Err(rdkafka::error::KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..))
+    )
 }
 
 /// A failure to talk to the brokers.

@@ -479,6 +479,26 @@ fn the_configuration_shows_no_secret_of_a_property() {
     assert!(shown.contains("sasl.password") && !shown.contains("SENTINEL"), "{shown}");
 }
 
+#[test]
+fn no_error_shows_what_may_be_a_secret_of_a_property() {
+    for name in [
+        "sasl.pasword",
+        "SASL.PASSWORD",
+        "ssl.kye.pem",
+        "sasl.oauthbearer.assertion.private.key.passphrase",
+        "sasl.oauthbearer.assertion.private.key.pem",
+    ] {
+        for value in ["'SENTINEL'", "['SENTINEL']"] {
+            let refused = from_file(&format!("[kafka.properties]\n'{name}' = {value}\n"));
+            let shown = refused
+                .map_or_else(|error| format!("{error} {error:?}"), |config| format!("{config:?}"));
+            assert!(shown.contains(name) && !shown.contains("SENTINEL"), "{shown}");
+        }
+    }
+    let message = complaint(from_file("[kafka.properties]\n'linger.ms' = 'soon'\n"));
+    assert!(message.contains("kafka.properties.linger.ms = \"soon\""), "{message}");
+}
+
 proptest! {
     /// Whatever a password is made of, escaped or not, and wherever it stands, neither the secret nor an error about it
     /// shows it.
