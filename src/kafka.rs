@@ -32,6 +32,25 @@ pub fn client_config(config: &config::Kafka) -> ClientConfig {
     client
 }
 
+/// What is only tuning, and the user may say otherwise, by either of its names.
+pub fn set_unless_asked(
+    client: &mut ClientConfig,
+    config: &config::Kafka,
+    defaults: &[(&str, &str)],
+) {
+    let alias = |name| match name {
+        "message.timeout.ms" => "delivery.timeout.ms",
+        "linger.ms" => "queue.buffering.max.ms",
+        other => other,
+    };
+    let asked = |name| config.properties.contains_key(name);
+    for (name, value) in defaults {
+        if !asked(*name) && !asked(alias(name)) {
+            client.set(*name, *value);
+        }
+    }
+}
+
 /// Asks librdkafka itself whether it knows a property and takes its value.
 pub fn check_property(name: &str, value: &str) -> Result<(), String> {
     match ClientConfig::new().set(name, value).create_native_config() {

@@ -332,12 +332,14 @@ fn consumer(config: &Config, context: Context) -> Result<KafkaClient, KafkaError
 }
 
 /// What the user's properties may say otherwise.
-const UNLESS_ASKED: [(&str, &str); 3] = [
+const UNLESS_ASKED: [(&str, &str); 4] = [
     ("partition.assignment.strategy", "cooperative-sticky"),
     // What is fetched ahead: half an epoch, a tenth of a second's work. The client's own 100,000 records and 64 MiB would have gone from the processor's
     // caches by the time they are polled.
     ("queued.min.messages", "20000"),
     ("queued.max.messages.kbytes", "16384"),
+    // The default of a second lets a fast consumer starve when its queue has run low.
+    ("fetch.queue.backoff.ms", "5"),
 ];
 
 /// How the consumer of a run is configured.
@@ -352,16 +354,10 @@ pub fn consumer_config(config: &Kafka) -> ClientConfig {
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "true")
         // What a disk or a wire has changed must not pass for what was published.
-        .set("check.crcs", "true")
-        // The default of a second lets a fast consumer starve when its queue has run low.
-        .set("fetch.queue.backoff.ms", "5");
+        .set("check.crcs", "true");
     // So that it is noticed when the topic is made again, see `kafka::made_again`.
     crate::kafka::ask_for_ids(&mut client);
-    for (name, value) in UNLESS_ASKED {
-        if !config.properties.contains_key(name) {
-            client.set(name, value);
-        }
-    }
+    crate::kafka::set_unless_asked(&mut client, config, &UNLESS_ASKED);
     client
 }
 

@@ -163,6 +163,23 @@ fn g_a_value_over_a_mebibyte_goes_to_the_dead_letters_by_reference_and_comes_bac
 }
 
 #[test]
+fn g_a_large_value_is_a_whole_dead_letter_where_topic_and_client_take_it() {
+    let mut world = World::new("large-taken");
+    let takes = [("max.message.bytes", "20000000")];
+    world.cluster().configure_topic(world.dead_letter_topic(), &takes);
+    world.set("kafka.properties.message.max.bytes", 20_000_000);
+    let large = record(format!("{{\"note\":\"{}\"}}", "x".repeat(5_000_000))).on(1);
+    world.publish([large.clone()]);
+
+    assert_eq!(world.run_until_caught_up().outcomes(), [1, 0, 0, 0, 0, 1]);
+
+    let letter = world.dead_letters().remove(0);
+    assert_eq!(letter.header("dlq.reason"), Some("value-too-large"));
+    assert_eq!(letter.header("dlq.reference"), None);
+    assert!(letter.value == large.value, "byte for byte");
+}
+
+#[test]
 fn a_dead_letter_can_be_counted_listed_shown_and_replayed_once_its_draft_is_there() {
     let mut world = World::new("round-trip");
     world.set("run.retry_backoff_ms", 1);

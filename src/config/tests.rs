@@ -218,6 +218,10 @@ fn a_property_that_delivery_depends_on_is_refused_with_the_reason() {
         ("enable.partition.eof", "ends of the partitions"),
         ("acks", "in-sync replicas"),
         ("partition.assignment.strategy", "cooperatively"),
+        ("transactional.id", "no transaction"),
+        ("delivery.report.only.error", "is told of"),
+        ("enable.gapless.guarantee", "sent again"),
+        ("check.crcs", "what was published"),
     ] {
         let message =
             complaint(from_file(&format!("[kafka.properties]\n\"{property}\" = \"x\"\n")));

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Properties that delivery depends on, and why each is not for configuration.
-const OWNED: [(&str, &str); 15] = [
+const OWNED: [(&str, &str); 19] = [
     ("bootstrap.servers", "kafka.brokers sets it"),
     ("metadata.broker.list", "kafka.brokers sets it"),
     ("group.id", "kafka.group sets it"),
@@ -38,6 +38,16 @@ const OWNED: [(&str, &str); 15] = [
     ("acks", "a dead letter counts when all in-sync replicas have it"),
     ("request.required.acks", "a dead letter counts when all in-sync replicas have it"),
     ("enable.idempotence", "dead letters are produced idempotently"),
+    (
+        "transactional.id",
+        "a run writes its dead letters in no transaction, and a replay of them names its own",
+    ),
+    (
+        "delivery.report.only.error",
+        "a dead letter counts when its delivery is reported, so each is told of",
+    ),
+    ("enable.gapless.guarantee", "a dead letter whose delivery failed is sent again"),
+    ("check.crcs", "what a disk or a wire has changed must not pass for what was published"),
 ];
 
 /// How long a consumer may go without polling, and librdkafka's default for it.

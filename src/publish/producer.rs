@@ -93,14 +93,9 @@ impl Publisher {
     pub fn new(config: &Kafka) -> Result<Publisher, PublishError> {
         kafka::Admin::new(config)?.partitions(&config.topic, kafka::METADATA_TIMEOUT)?;
         let mut client = kafka::client_config(config);
-        for (name, value) in PROPERTIES {
-            client.set(name, value);
-        }
-        client.set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string());
-        // What the user has set goes before what is only tuning here.
-        for (name, value) in &config.properties {
-            client.set(name, value);
-        }
+        kafka::set_unless_asked(&mut client, config, &PROPERTIES);
+        let timeout = DELIVERY_TIMEOUT.as_millis().to_string();
+        kafka::set_unless_asked(&mut client, config, &[("message.timeout.ms", &timeout)]);
         let deliveries = Deliveries::default();
         let producer =
             client.create_with_context(deliveries.clone()).map_err(kafka::creation_error)?;

@@ -19,12 +19,21 @@ use tokio::sync::mpsc;
 
 use super::outage::{Outage, OutagePolicy};
 use super::{Job, Lane};
-use crate::config::Config;
+use crate::config::{Config, Kafka};
 use crate::dead_letters::{DeadLetter, Reference};
 use crate::figures::Server;
+use crate::kafka;
 
-/// How long the client tries to deliver before it reports a failure, milliseconds. Then we say what is held, and try again.
-const DELIVERY_TIMEOUT_MS: &str = "30000";
+/// What the user's properties may say otherwise.
+const UNLESS_ASKED: [(&str, &str); 4] = [
+    // How long the client tries to deliver before it reports a failure. Then we say what is held, and try again.
+    ("message.timeout.ms", "30000"),
+    // What the source took must fit here as well: twice the largest value, for the headers.
+    ("message.max.bytes", "2200000"),
+    // A broker holds the whole batch against the topic's limit: small batches, so that only what is large itself is refused.
+    ("batch.size", "16384"),
+    ("linger.ms", "5"),
+];
 
 /// The producer of the dead-letter topic, shared by all workers.
 ///
@@ -56,11 +65,11 @@ pub struct Delivery {
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        crate::kafka::log(level, facility, message);
+        kafka::log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        crate::kafka::complain(&error, reason);
+        kafka::complain(&error, reason);
     }
 }
 
@@ -79,18 +88,9 @@ impl ProducerContext for Deliveries {
 ///
 /// The client's error when `[kafka.properties]` contradict what delivery needs.
 pub fn producer(config: &Config) -> KafkaResult<Arc<DeadLetterProducer>> {
-    let mut client: ClientConfig = crate::kafka::client_config(&config.kafka);
-    client
-        .set("acks", "all")
-        .set("enable.idempotence", "true")
-        .set("message.timeout.ms", DELIVERY_TIMEOUT_MS)
-        // What the source took must fit here as well: twice the largest value, for the headers.
-        .set("message.max.bytes", "2200000")
-        // A broker holds the whole batch against the topic's limit: small batches, so that only what is large itself is refused.
-        .set("batch.size", "16384")
-        .set("linger.ms", "5");
-    let producer = start(&client)?;
-    Ok(Arc::new(DeadLetterProducer { config: client, client: Mutex::new(producer) }))
+    let config = producer_config(&config.kafka);
+    let client = Mutex::new(start(&config)?);
+    Ok(Arc::new(DeadLetterProducer { config, client }))
 }
 
 fn start(config: &ClientConfig) -> KafkaResult<Arc<BaseProducer<Deliveries>>> {
@@ -125,6 +125,13 @@ impl DeadLetterProducer {
         }
         Some(code)
     }
+}
+
+fn producer_config(config: &Kafka) -> ClientConfig {
+    let mut client = kafka::client_config(config);
+    client.set("acks", "all").set("enable.idempotence", "true");
+    kafka::set_unless_asked(&mut client, config, &UNLESS_ASKED);
+    client
 }
 
 /// The dead-letter topic as a lane meets it.
@@ -400,5 +407,26 @@ mod tests {
         assert!(told.contains("grant this user WRITE on the dead-letter topic"), "{told}");
         let failed = topic.publish(&batch, &[(0, Form::Whole)]).await;
         assert!(failed.is_empty(), "{failed:?}");
+    }
+
+    #[test]
+    fn the_producer_is_tuned_as_the_user_asks_by_either_name_of_a_property() {
+        let mut config = Config::default().kafka;
+        assert_eq!(producer_config(&config).get("linger.ms"), Some("5"));
+        for (name, value) in [
+            ("message.max.bytes", "20000000"),
+            ("batch.size", "1000"),
+            ("delivery.timeout.ms", "5000"),
+            ("queue.buffering.max.ms", "0"),
+        ] {
+            config.properties.insert(name.to_owned(), value.to_owned());
+        }
+        let client = producer_config(&config);
+        for (name, value) in &config.properties {
+            assert_eq!(client.get(name), Some(value.as_str()));
+        }
+        // The client has one value for both names, and would take either.
+        assert_eq!((client.get("message.timeout.ms"), client.get("linger.ms")), (None, None));
+        assert_eq!(client.get("acks"), Some("all"));
     }
 }
