@@ -32,6 +32,25 @@ pub fn client_config(config: &config::Kafka) -> ClientConfig {
     client
 }
 
+/// What every consumer begins with, whether it joins the group or has its name for access rights alone. Where it starts, and what a
+/// missing offset means, each adds itself.
+pub fn consumer_config(config: &config::Kafka) -> ClientConfig {
+    let mut client = client_config(config);
+    client
+        .set("group.id", &config.group)
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "true")
+        // What a disk or a wire has changed must not pass for what was published.
+        .set("check.crcs", "true");
+    // The default of a second lets a fast consumer starve when its queue has run low.
+    set_unless_asked(&mut client, config, &[("fetch.queue.backoff.ms", "5")]);
+    // So that it is noticed when a topic is made again, see `made_again`.
+    ask_for_ids(&mut client);
+    client
+}
+
 /// What is only tuning, and the user may say otherwise, by either of its names.
 pub fn set_unless_asked(
     client: &mut ClientConfig,

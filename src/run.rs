@@ -332,31 +332,19 @@ fn consumer(config: &Config, context: Context) -> Result<KafkaClient, KafkaError
 }
 
 /// What the user's properties may say otherwise.
-const UNLESS_ASKED: [(&str, &str); 4] = [
+const UNLESS_ASKED: [(&str, &str); 3] = [
     ("partition.assignment.strategy", "cooperative-sticky"),
     // What is fetched ahead: half an epoch, a tenth of a second's work. The client's own 100,000 records and 64 MiB would have gone from the processor's
     // caches by the time they are polled.
     ("queued.min.messages", "20000"),
     ("queued.max.messages.kbytes", "16384"),
-    // The default of a second lets a fast consumer starve when its queue has run low.
-    ("fetch.queue.backoff.ms", "5"),
 ];
 
 /// How the consumer of a run is configured.
 pub fn consumer_config(config: &Kafka) -> ClientConfig {
-    let mut client = crate::kafka::client_config(config);
-    client
-        .set("group.id", &config.group)
-        .set("isolation.level", "read_committed")
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        // Every start is given explicitly; an offset that turns out not to exist is an error, not a jump.
-        .set("auto.offset.reset", "error")
-        .set("enable.partition.eof", "true")
-        // What a disk or a wire has changed must not pass for what was published.
-        .set("check.crcs", "true");
-    // So that it is noticed when the topic is made again, see `kafka::made_again`.
-    crate::kafka::ask_for_ids(&mut client);
+    let mut client = crate::kafka::consumer_config(config);
+    // Every start is given explicitly; an offset that turns out not to exist is an error, not a jump.
+    client.set("auto.offset.reset", "error");
     crate::kafka::set_unless_asked(&mut client, config, &UNLESS_ASKED);
     client
 }

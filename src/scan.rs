@@ -36,6 +36,14 @@ pub enum ScanError {
         /// What the client says.
         source: ClientError,
     },
+    /// What there is of it is not what was published.
+    #[error("the topic {topic} has corrupt records: {source}")]
+    Corrupt {
+        /// Its name.
+        topic: String,
+        /// What the client says.
+        source: ClientError,
+    },
     /// The brokers stopped answering.
     #[error("nothing came from the topic {topic} for {seconds} s")]
     Silent {
@@ -61,7 +69,7 @@ impl ScanError {
                 source.rdkafka_error_code().is_some_and(is_away)
             }
             ScanError::Silent { .. } => true,
-            ScanError::MadeAgain { .. } => false,
+            ScanError::Corrupt { .. } | ScanError::MadeAgain { .. } => false,
         }
     }
 
@@ -71,6 +79,9 @@ impl ScanError {
             ScanError::Kafka(error) => error.remedy(),
             ScanError::Unreadable { .. } => {
                 "grant READ on it, or look into the broker's log".to_owned()
+            }
+            ScanError::Corrupt { .. } => {
+                "mend the partition: what stands behind them is not read either".to_owned()
             }
             ScanError::Silent { .. } => "check the brokers".to_owned(),
             ScanError::MadeAgain { .. } => {
@@ -128,19 +139,11 @@ pub type Stretches = BTreeMap<i32, Stretch>;
 impl Reader {
     /// A reader; nothing is sent yet.
     pub(crate) fn new(config: &config::Kafka) -> Result<Reader, ScanError> {
-        let mut client = kafka::client_config(config);
-        // The group's name is for access rights: the reader neither joins it nor commits for it.
-        client.set("group.id", &config.group);
-        client.set("enable.auto.commit", "false");
-        client.set("enable.partition.eof", "true");
-        client.set("isolation.level", "read_committed");
+        let mut client = kafka::consumer_config(config);
         // At the end of a partition the broker holds back its answer for so long, in case something comes.
-        client.set("fetch.wait.max.ms", "20");
-        // The default of a second lets a fast consumer starve when its queue has run low.
-        client.set("fetch.queue.backoff.ms", "5");
+        kafka::set_unless_asked(&mut client, config, &[("fetch.wait.max.ms", "20")]);
         // What retention deletes while it is being read is gone; the walk goes on with what is there.
         client.set("auto.offset.reset", "earliest");
-        kafka::ask_for_ids(&mut client);
         let consumer =
             client.create_with_context(Context::of(config)).map_err(kafka::creation_error)?;
         Ok(Reader { consumer, admin: kafka::Admin::new(config)? })
@@ -248,6 +251,12 @@ impl Reader {
                 }
                 Some(Err(source @ ClientError::MessageConsumptionFatal(_))) => {
                     return Err(unreadable(topic, source).into());
+                }
+                // The client would go on behind it.
+                Some(Err(source))
+                    if source.rdkafka_error_code() == Some(RDKafkaErrorCode::BadMessage) =>
+                {
+                    return Err(ScanError::Corrupt { topic: topic.to_owned(), source }.into());
                 }
                 // The client goes on trying by itself: what does not pass ends in silence.
                 Some(Err(source)) if heard.elapsed() > SILENCE_MAX => {

@@ -75,4 +75,11 @@ fn b9_a_corrupt_batch_stops_the_run_and_is_not_skipped() {
     assert!(world.committed().get(&0).is_none_or(|offset| *offset <= 1), "nothing is skipped");
     assert!(world.row("d2").is_untouched());
     assert!(world.dead_letters().is_empty());
+
+    // Whoever has moved the group past it has not made it whole.
+    world.commit(0, 3);
+    let repair = world.call(&["verify", "--repair"]);
+    let error = repair.failure(1);
+    assert!(error.contains("corrupt"), "{error}");
+    assert!(world.row("d2").is_untouched() && world.row("d3").is_untouched());
 }

@@ -210,7 +210,8 @@ impl From<ScanError> for Failure {
         match error {
             ScanError::Kafka(error) => error.into(),
             _ if error.is_outage() => Failure::outage(&error).hint(error.remedy()),
-            ScanError::Silent { .. }
+            ScanError::Corrupt { .. }
+            | ScanError::Silent { .. }
             | ScanError::Unreadable { .. }
             | ScanError::MadeAgain { .. } => Failure::failed(&error).hint(error.remedy()),
         }
