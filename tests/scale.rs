@@ -38,7 +38,20 @@ fn any_number_of_workers_ends_in_the_same_rows() {
 
 #[test]
 fn c1_two_processes_share_the_partitions_and_one_takes_over_from_the_other() {
-    let mut world = World::new("share");
+    share(World::new("share"));
+}
+
+#[test]
+fn c1_they_do_so_too_where_each_rebalance_takes_all_partitions_away() {
+    for strategy in ["range", "roundrobin"] {
+        let mut world = World::new(&format!("share-{strategy}"));
+        world.set("kafka.properties.partition.assignment.strategy", strategy);
+        share(world);
+    }
+}
+
+/// Has one process give some of its work to another one, and then all of it.
+fn share(mut world: World) {
     world.set("run.epoch_records", 200);
     world.set("run.retry_backoff_ms", 5);
     world.slow_down(60);

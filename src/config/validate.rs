@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Properties that delivery depends on, and why each is not for configuration.
-const OWNED: [(&str, &str); 19] = [
+const OWNED: [(&str, &str); 18] = [
     ("bootstrap.servers", "kafka.brokers sets it"),
     ("metadata.broker.list", "kafka.brokers sets it"),
     ("group.id", "kafka.group sets it"),
@@ -29,11 +29,7 @@ const OWNED: [(&str, &str); 19] = [
     ("auto.offset.reset", "run.on_data_loss decides what a missing offset means"),
     ("isolation.level", "only committed transactions are read"),
     ("enable.partition.eof", "the reader needs the ends of the partitions"),
-    (
-        "partition.assignment.strategy",
-        "partitions move cooperatively, so that a rebalance stops only what moves",
-    ),
-    ("group.protocol", "partitions move by the classic protocol, cooperatively"),
+    ("group.protocol", "partitions move by the classic protocol"),
     ("allow.auto.create.topics", "a missing topic is reported, not created"),
     ("acks", "a dead letter counts when all in-sync replicas have it"),
     ("request.required.acks", "a dead letter counts when all in-sync replicas have it"),

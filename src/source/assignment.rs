@@ -38,7 +38,7 @@ pub struct State {
     on_data_loss: OnDataLoss,
     drain: Duration,
     partitions: BTreeMap<i32, Owned>,
-    assigned_once: bool,
+    is_assigned: bool,
     is_leaving: bool,
 }
 
@@ -61,17 +61,8 @@ impl State {
         drain: Duration,
     ) -> State {
         let partitions = BTreeMap::new();
-        let (assigned_once, is_leaving) = (false, false);
-        State {
-            ingest,
-            committer,
-            abort,
-            on_data_loss,
-            drain,
-            partitions,
-            assigned_once,
-            is_leaving,
-        }
+        let (is_assigned, is_leaving) = (false, false);
+        State { ingest, committer, abort, on_data_loss, drain, partitions, is_assigned, is_leaving }
     }
 
     /// Ends the work of this member: it commits nothing more but what it hands over, and asks for nothing more. Partitions can
@@ -100,7 +91,7 @@ impl State {
         let caught_up = |(partition, owned): (&i32, &Owned)| {
             owned.reached_end || owned.start >= owned.target || read_to(partition) >= owned.target
         };
-        self.assigned_once && self.partitions.iter().all(caught_up)
+        self.is_assigned && self.partitions.iter().all(caught_up)
     }
 
     /// How many offsets there were to read when the partitions were assigned.
@@ -122,7 +113,7 @@ impl State {
         client: &impl Client,
         partitions: &[i32],
     ) -> KafkaResult<Vec<(i32, i64)>> {
-        self.assigned_once = true;
+        self.is_assigned = true;
         let since = Instant::now();
         let mut backoff = Backoff::new(Duration::from_millis(100));
         let starts = loop {
@@ -221,7 +212,7 @@ impl State {
 
     /// Whether the group has given us our partitions, if only none.
     pub fn is_assigned(&self) -> bool {
-        self.assigned_once
+        self.is_assigned
     }
 
     /// How far each partition is that is ours.
@@ -275,6 +266,7 @@ impl State {
     }
 
     fn let_go(&mut self, partitions: &[i32]) {
+        let had_some = !self.partitions.is_empty();
         for partition in partitions {
             if !is_planted(Bug::CommitRevoked) && !is_planted(Bug::EpochlessTracker) {
                 self.ingest.forget(*partition);
@@ -283,6 +275,10 @@ impl State {
                 self.committer.forget(*partition);
             }
             self.partitions.remove(partition);
+        }
+        if had_some && self.partitions.is_empty() {
+            // In the middle of a rebalance: what we get next is not known yet, and so not read.
+            self.is_assigned = false;
         }
     }
 }

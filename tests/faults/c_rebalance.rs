@@ -152,7 +152,18 @@ fn c7_of_two_instances_with_one_static_id_the_older_one_ends() {
 
 #[test]
 fn c8_in_a_storm_of_rebalances_the_work_goes_on() {
-    let mut world = World::new("c8");
+    storm(World::new("c8"));
+}
+
+#[test]
+fn c8_it_goes_on_too_where_each_of_them_takes_all_partitions_away() {
+    let mut world = World::new("c8-range");
+    world.set("kafka.properties.partition.assignment.strategy", "range");
+    storm(world);
+}
+
+/// Guests come and go.
+fn storm(mut world: World) {
     world.set("run.epoch_records", 100);
     world.set("run.retry_backoff_ms", 5);
     world.set("kafka.properties.heartbeat.interval.ms", 300);
