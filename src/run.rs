@@ -259,8 +259,8 @@ pub fn run(
     let ingest = Ingest::new(entrances, config.run.clone(), progress, watch);
     figures.into_iter().for_each(|figures| figures.watch_polling(ingest.turns()));
     let (committer, commits) = Committer::new();
-    let (on_data_loss, drain) = (config.run.on_data_loss, config.run.drain_timeout);
-    let state = State::new(ingest, committer, Arc::clone(&abort), on_data_loss, drain);
+    let (abort_too, stop) = (Arc::clone(&abort), Arc::clone(&until.stop));
+    let state = State::new(ingest, committer, abort_too, stop, &config.run);
     let debug = crate::kafka::is_debugged(&config.kafka);
     let context = Context::new(config.kafka.topic.clone(), state, debug).watched(figures);
     let consumer = consumer(config, context);

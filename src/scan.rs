@@ -66,7 +66,7 @@ impl ScanError {
         match self {
             ScanError::Kafka(error) => error.is_outage(),
             ScanError::Unreadable { source, .. } => {
-                source.rdkafka_error_code().is_some_and(is_away)
+                source.rdkafka_error_code().is_some_and(kafka::is_away)
             }
             ScanError::Silent { .. } => true,
             ScanError::Corrupt { .. } | ScanError::MadeAgain { .. } => false,
@@ -89,25 +89,6 @@ impl ScanError {
             }
         }
     }
-}
-
-/// Whether a broker is away, or has no say at the moment.
-fn is_away(code: RDKafkaErrorCode) -> bool {
-    matches!(
-        code,
-        RDKafkaErrorCode::AllBrokersDown
-            | RDKafkaErrorCode::BrokerTransportFailure
-            | RDKafkaErrorCode::BrokerNotAvailable
-            | RDKafkaErrorCode::OperationTimedOut
-            | RDKafkaErrorCode::RequestTimedOut
-            | RDKafkaErrorCode::Resolve
-            | RDKafkaErrorCode::WaitingForCoordinator
-            | RDKafkaErrorCode::CoordinatorNotAvailable
-            | RDKafkaErrorCode::CoordinatorLoadInProgress
-            | RDKafkaErrorCode::NotCoordinator
-            | RDKafkaErrorCode::LeaderNotAvailable
-            | RDKafkaErrorCode::NotLeaderForPartition
-    )
 }
 
 /// Reads topics without being a member of a group, committed transactions only.

@@ -7,25 +7,36 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dataflows::planted::{Bug, is_planted};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult};
 use tokio::time::Instant;
 
 use super::client::Client;
 use crate::commit::{Committer, Offsets};
-use crate::config::OnDataLoss;
+use crate::config::{OnDataLoss, OnOutage, Run};
 use crate::figures::polled::Place;
 use crate::ingest::Ingest;
+use crate::kafka;
 use crate::retry::Backoff;
 use crate::shutdown::Abort;
 
-/// How long a rebalance may ask for offsets before it gives up: well within `max.poll.interval.ms`.
-const START: Duration = Duration::from_secs(60);
+/// How long a rebalance asks the leaders for offsets, while nothing is read: longer than one that has gone takes to be replaced.
+const START: Duration = Duration::from_secs(15);
+
+/// How long until leaders are asked again what there is of partitions that stand still.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// Where a partition starts of which neither the group nor a leader says anything: what the client takes for its first record.
+const EARLIEST: i64 = -2;
 
 /// How long a revocation waits for a commit that is under way.
 const UNDER_WAY: Duration = Duration::from_secs(5);
+
+/// Where the group stands in each partition, if it has an offset for it.
+type Committed = Vec<(i32, Option<i64>)>;
 
 /// What the poll loop and the client's callbacks share.
 pub struct State {
@@ -35,9 +46,13 @@ pub struct State {
     pub committer: Committer,
     /// Ends the run.
     pub abort: Arc<Abort>,
+    stop: Arc<AtomicBool>,
+    on_outage: OnOutage,
     on_data_loss: OnDataLoss,
     drain: Duration,
     partitions: BTreeMap<i32, Owned>,
+    /// When to ask again about partitions that stand still because their next record has gone, if one has not been told of.
+    ask_again: Option<Instant>,
     is_assigned: bool,
     is_leaving: bool,
 }
@@ -45,24 +60,39 @@ pub struct State {
 /// A partition that is ours.
 #[derive(Clone, Copy, Debug)]
 struct Owned {
+    /// An offset, or [`EARLIEST`].
     start: i64,
-    /// The high watermark when it was assigned.
-    target: i64,
+    /// The high watermark when it was assigned, if its leader has told.
+    target: Option<i64>,
     reached_end: bool,
 }
 
 impl State {
-    /// The state of a run before its first assignment. `drain` bounds how long a revocation waits for what is in flight.
+    /// The state of a run before its first assignment. `stop` is set by a signal.
     pub fn new(
         ingest: Ingest,
         committer: Committer,
         abort: Arc<Abort>,
-        on_data_loss: OnDataLoss,
-        drain: Duration,
+        stop: Arc<AtomicBool>,
+        run: &Run,
     ) -> State {
+        let (on_outage, on_data_loss) = (run.on_outage, run.on_data_loss);
+        let drain = run.drain_timeout;
         let partitions = BTreeMap::new();
         let (is_assigned, is_leaving) = (false, false);
-        State { ingest, committer, abort, on_data_loss, drain, partitions, is_assigned, is_leaving }
+        State {
+            ingest,
+            committer,
+            abort,
+            stop,
+            on_outage,
+            on_data_loss,
+            drain,
+            partitions,
+            ask_again: None,
+            is_assigned,
+            is_leaving,
+        }
     }
 
     /// Ends the work of this member: it commits nothing more but what it hands over, and asks for nothing more. Partitions can
@@ -89,78 +119,135 @@ impl State {
         let read_to =
             |partition: &i32| self.ingest.ranges().get(partition).map_or(0, |(_, last)| last + 1);
         let caught_up = |(partition, owned): (&i32, &Owned)| {
-            owned.reached_end || owned.start >= owned.target || read_to(partition) >= owned.target
+            let is_there = |target| owned.start >= target || read_to(partition) >= target;
+            owned.reached_end || owned.target.is_some_and(is_there)
         };
         self.is_assigned && self.partitions.iter().all(caught_up)
     }
 
     /// How many offsets there were to read when the partitions were assigned.
     pub fn backlog(&self) -> u64 {
-        self.partitions
-            .values()
-            .map(|owned| u64::try_from(owned.target - owned.start).unwrap_or(0))
-            .sum()
+        let left = |owned: &Owned| u64::try_from(owned.target? - owned.start).ok();
+        self.partitions.values().filter_map(left).sum()
     }
 
-    /// Takes partitions on, and says where to start in each. Asks patiently: a broker that restarts must not cost us the
-    /// assignment.
+    /// Takes partitions on, and says where to start in each; `None` when the run is to end before that is known. An outage costs no
+    /// partition: the coordinator is asked until it answers, unless outages are to end the run, and one without a leader begins where
+    /// the group stands, when it has one.
     ///
     /// # Errors
     ///
-    /// The client's, when the broker has not answered for a minute.
+    /// The client's, where it is no outage.
     pub fn assigned(
         &mut self,
         client: &impl Client,
         partitions: &[i32],
-    ) -> KafkaResult<Vec<(i32, i64)>> {
+    ) -> KafkaResult<Option<Vec<(i32, i64)>>> {
+        let Some(committed) = self.committed(client, partitions)? else { return Ok(None) };
+        let starts = self.starts(client, committed);
         self.is_assigned = true;
-        let since = Instant::now();
-        let mut backoff = Backoff::new(Duration::from_millis(100));
-        let starts = loop {
-            match self.starts(client, partitions) {
-                Err(error) if since.elapsed() < START && !self.abort.is_raised() => {
-                    tracing::warn!(%error, "where to start is not known yet, asking again");
-                    client.sleep(backoff.next_wait());
-                }
-                answer => break answer?,
-            }
-        };
         self.partitions.extend(&starts);
         if !is_planted(Bug::PauseIsKept) {
             // A partition that went away while it was paused comes back paused: in the client, a pause outlives the assignment.
             client.resume(partitions)?;
         }
         tracing::info!(partitions = %describe(partitions), "assigned");
-        Ok(starts.into_iter().map(|(partition, owned)| (partition, owned.start)).collect())
+        Ok(Some(starts.into_iter().map(|(partition, owned)| (partition, owned.start)).collect()))
     }
 
-    fn starts(
+    /// Where the group stands in each partition.
+    fn committed(
         &self,
         client: &impl Client,
         partitions: &[i32],
-    ) -> KafkaResult<BTreeMap<i32, Owned>> {
-        let mut starts = BTreeMap::new();
-        for (partition, committed) in client.committed(partitions)? {
+    ) -> KafkaResult<Option<Committed>> {
+        let since = Instant::now();
+        let mut backoff = Backoff::new(Duration::from_millis(100));
+        while !self.is_to_end() {
             self.ingest.turn();
-            let (low, high) = client.watermarks(partition)?;
-            let earliest = if is_planted(Bug::ResetToLatest) { high } else { low };
-            let start =
-                committed.map_or(earliest, |offset| self.check(partition, offset, low, high));
-            starts.insert(partition, Owned { start, target: high, reached_end: false });
+            match client.committed(partitions) {
+                Err(error) if self.is_worth_asking_again(&error, since) => {
+                    tracing::warn!(%error, "where to start is not known yet, asking again");
+                    client.sleep(backoff.next_wait());
+                }
+                Err(error) if is_outage(&error) => {
+                    self.abort.outage(format!("kafka is out: {error}; check the brokers"));
+                }
+                answer => return answer.map(Some),
+            }
         }
-        Ok(starts)
+        Ok(None)
+    }
+
+    /// For some time whatever the coordinator says; then while it is away, if that is to be waited for.
+    fn is_worth_asking_again(&self, error: &KafkaError, since: Instant) -> bool {
+        since.elapsed() < START || (is_outage(error) && self.on_outage == OnOutage::Wait)
+    }
+
+    /// Where to start in each partition, and where it ends now. The leaders are asked for some time: the partitions that have one
+    /// are not to wait for those that have none.
+    fn starts(&self, client: &impl Client, committed: Committed) -> BTreeMap<i32, Owned> {
+        let since = Instant::now();
+        let mut backoff = Backoff::new(Duration::from_millis(100));
+        let (mut starts, mut open) = (BTreeMap::new(), committed);
+        while !open.is_empty() {
+            open.retain(|(partition, committed)| {
+                self.ingest.turn();
+                let is_time = since.elapsed() < START && !self.is_to_end();
+                let owned = match is_time.then(|| client.watermarks(*partition)) {
+                    Some(Ok((low, high))) => self.within(*partition, *committed, low, high),
+                    Some(Err(error)) => {
+                        tracing::warn!(partition, %error, "where it begins is not known yet, asking again");
+                        return true;
+                    }
+                    // If there is nothing any more at that offset, the client will say so.
+                    None => Owned {
+                        start: committed.unwrap_or(EARLIEST),
+                        target: None,
+                        reached_end: false,
+                    },
+                };
+                starts.insert(*partition, owned);
+                false
+            });
+            if !open.is_empty() {
+                client.sleep(backoff.next_wait());
+            }
+        }
+        starts
+    }
+
+    /// A partition of which it is known what there is.
+    fn within(&self, partition: i32, committed: Option<i64>, low: i64, high: i64) -> Owned {
+        let earliest = if is_planted(Bug::ResetToLatest) { high } else { low };
+        let start = committed.map_or(earliest, |offset| self.check(partition, offset, low, high));
+        Owned { start, target: Some(high), reached_end: false }
+    }
+
+    /// Whether nothing is worth waiting for any more.
+    fn is_to_end(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.abort.is_raised()
     }
 
     /// Finds the partitions whose next record has gone while they were ours, and goes on with what there is of them, if that is
     /// not a reason to stop. What has been read of them is in flight all the same.
     ///
+    /// A partition whose leader does not answer is asked for again later.
+    ///
     /// # Errors
     ///
-    /// The client's error when the broker does not say what there is.
+    /// The client's error when it cannot go on from there.
     pub fn out_of_range(&mut self, client: &impl Client) -> KafkaResult<()> {
-        let (mut all, mut moved) = (Offsets::new(), Offsets::new());
-        for (partition, next) in self.next_offsets() {
-            let (low, high) = client.watermarks(partition)?;
+        self.ask_again = None;
+        let since = Instant::now();
+        let (mut all, mut moved) = (self.next_offsets(), Offsets::new());
+        for (partition, next) in all.clone() {
+            self.ingest.turn();
+            let is_time = since.elapsed() < START && !self.is_to_end();
+            let Some(Ok((low, high))) = is_time.then(|| client.watermarks(partition)) else {
+                self.ask_again = Some(Instant::now() + AGAIN);
+                continue;
+            };
             let start = self.check(partition, next, low, high);
             all.insert(partition, start);
             if start != next {
@@ -178,6 +265,18 @@ impl State {
         client.take_up_anew(&all, &moved)
     }
 
+    /// [`State::out_of_range`] for partitions that were not told of when it was asked last.
+    ///
+    /// # Errors
+    ///
+    /// The client's.
+    pub fn ask_again_if_due(&mut self, client: &impl Client) -> KafkaResult<()> {
+        match self.ask_again {
+            Some(due) if Instant::now() >= due => self.out_of_range(client),
+            _ => Ok(()),
+        }
+    }
+
     /// Reads all partitions from their beginning: the topic was deleted and made again. What is in flight has offsets of the old one.
     ///
     /// # Errors
@@ -187,7 +286,7 @@ impl State {
         let (mut starts, mut corrected) = (Offsets::new(), Vec::new());
         for (partition, owned) in &mut self.partitions {
             let (low, high) = client.watermarks(*partition)?;
-            *owned = Owned { start: low, target: high, reached_end: false };
+            *owned = Owned { start: low, target: Some(high), reached_end: false };
             starts.insert(*partition, low);
             if self.ingest.ranges().contains_key(partition) {
                 // A commit that was under way may have left an offset of the old topic behind.
@@ -218,9 +317,10 @@ impl State {
     /// How far each partition is that is ours.
     pub fn places(&self) -> BTreeMap<i32, Place> {
         let place = |(partition, position)| {
-            let Owned { start, target: end, .. } = self.partitions[&partition];
+            let Owned { start, target, .. } = self.partitions[&partition];
             let committed = self.committer.committed().get(&partition).copied().unwrap_or(start);
-            (partition, Place { position, committed, end })
+            let [position, committed] = [position, committed].map(|it: i64| it.max(0));
+            (partition, Place { position, committed, end: target.unwrap_or(position) })
         };
         self.next_offsets().into_iter().map(place).collect()
     }
@@ -232,7 +332,9 @@ impl State {
 
     /// The offset to go on from, unless the records there are gone.
     fn check(&self, partition: i32, offset: i64, low: i64, high: i64) -> i64 {
-        let (lost, remedy) = if offset < low {
+        let (lost, remedy) = if offset == EARLIEST {
+            return offset;
+        } else if offset < low {
             (low - offset, "were deleted by retention before they were read")
         } else if offset > high {
             (
@@ -328,6 +430,13 @@ impl HandOver {
     }
 }
 
+fn is_outage(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_some_and(kafka::is_away)
+}
+
 fn describe(partitions: &[i32]) -> String {
     partitions.iter().map(i32::to_string).collect::<Vec<_>>().join(",")
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,10 +128,10 @@ impl Context {
 
     fn assigned(&self, client: &KafkaClient, partitions: &[i32]) -> KafkaResult<()> {
         let mut state = self.state();
-        let starts = if state.is_leaving() {
-            names(&self.topic, partitions)
-        } else {
-            list(&self.topic, state.assigned(client, partitions)?)?
+        let starts = if state.is_leaving() { None } else { state.assigned(client, partitions)? };
+        let starts = match starts {
+            Some(starts) => list(&self.topic, starts)?,
+            None => names(&self.topic, partitions),
         };
         match client.rebalance_protocol() {
             RebalanceProtocol::Cooperative => client.incremental_assign(&starts),
@@ -267,7 +267,7 @@ fn list(
 ) -> KafkaResult<TopicPartitionList> {
     let mut list = TopicPartitionList::new();
     for (partition, offset) in offsets {
-        list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+        list.add_partition_offset(topic, partition, Offset::from_raw(offset))?;
     }
     Ok(list)
 }

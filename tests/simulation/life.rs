@@ -148,10 +148,10 @@ impl Life {
         let entrance = Entrance { queue, activator: activator.unwrap() };
         let run = settings(limits);
         let drain = run.drain_timeout;
-        let ingest = Ingest::new(vec![entrance], run, Arc::clone(&progress), watch);
+        let ingest = Ingest::new(vec![entrance], run.clone(), Arc::clone(&progress), watch);
         let (committer, commits) = Committer::new();
-        let state = State::new(ingest, committer, abort, OnDataLoss::Stop, drain);
         let stop = Arc::new(AtomicBool::new(false));
+        let state = State::new(ingest, committer, abort, Arc::clone(&stop), &run);
         let until = Until { stop: Arc::clone(&stop), caught_up: false };
         let member = lock(world).group.join();
         let client = SimClient {
@@ -252,7 +252,10 @@ impl Life {
                 }
             }
             Polled::Assign(partitions) => match self.state.assigned(&self.client, &partitions) {
-                Ok(starts) => lock(&self.client.world).group.assigned(member, &starts),
+                Ok(starts) => {
+                    let starts = starts.unwrap_or_default();
+                    lock(&self.client.world).group.assigned(member, &starts);
+                }
                 Err(error) => return self.fail(&error.to_string()),
             },
             Polled::Revoke(partitions) => self.begin_hand_over(partitions),

@@ -1,0 +1,193 @@
+//! Partitions that come and go while servers do not answer.
+
+use std::cell::{Cell, RefCell};
+use std::pin::pin;
+use std::task::{Context, Waker};
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use timely::scheduling::activate::{Activations, SyncActivator};
+
+use super::*;
+use crate::commit::Commits;
+use crate::ingest::Entrance;
+use crate::progress::progress;
+use crate::shutdown::Cause;
+
+/// Virtual time, and servers that answer when a test lets them.
+struct Fake {
+    /// After which the coordinator answers, and after which a signal comes.
+    coordinator_after: Duration,
+    stop_after: Duration,
+    /// What the leaders say; those that are not here say nothing.
+    leaders: RefCell<BTreeMap<i32, (i64, i64)>>,
+    taken_up: RefCell<Vec<(Offsets, Offsets)>>,
+    began: Instant,
+    asked: Cell<usize>,
+    stop: Arc<AtomicBool>,
+}
+
+const COMMITTED: [(i32, Option<i64>); 3] = [(0, Some(5)), (1, Some(7)), (2, None)];
+
+const LATER: Duration = Duration::from_secs(3_600);
+
+impl Fake {
+    /// Only partition 0 has a leader.
+    fn new() -> Fake {
+        Fake {
+            coordinator_after: Duration::ZERO,
+            stop_after: LATER,
+            leaders: RefCell::new([(0, (0, 9))].into()),
+            taken_up: RefCell::default(),
+            began: Instant::now(),
+            asked: Cell::new(0),
+            stop: Arc::default(),
+        }
+    }
+
+    fn state(&self, on_outage: OnOutage) -> (State, Commits) {
+        let (queue, _) = crossbeam_channel::unbounded();
+        let activator = SyncActivator::new(vec![0], Activations::new(None).sync());
+        let (progress, watch) = progress();
+        let run = Run { on_outage, ..crate::config::Config::default().run };
+        let entrances = vec![Entrance { queue, activator }];
+        let ingest = Ingest::new(entrances, run.clone(), Arc::new(progress), watch);
+        let (committer, commits) = Committer::new();
+        (State::new(ingest, committer, Arc::default(), Arc::clone(&self.stop), &run), commits)
+    }
+
+    fn no_answer<T>(&self) -> KafkaResult<T> {
+        self.asked.set(self.asked.get() + 1);
+        self.sleep(Duration::from_secs(5));
+        Err(KafkaError::OffsetFetch(RDKafkaErrorCode::OperationTimedOut))
+    }
+}
+
+impl Client for Fake {
+    fn pause(&self, _: &[i32]) -> KafkaResult<()> {
+        Ok(())
+    }
+
+    fn resume(&self, _: &[i32]) -> KafkaResult<()> {
+        Ok(())
+    }
+
+    fn take_up_anew(&self, all: &Offsets, moved: &Offsets) -> KafkaResult<()> {
+        self.taken_up.borrow_mut().push((all.clone(), moved.clone()));
+        Ok(())
+    }
+
+    fn commit(&self, _: &Offsets) -> KafkaResult<()> {
+        Ok(())
+    }
+
+    fn committed(&self, _: &[i32]) -> KafkaResult<Vec<(i32, Option<i64>)>> {
+        let is_there = self.began.elapsed() >= self.coordinator_after;
+        if is_there { Ok(COMMITTED.to_vec()) } else { self.no_answer() }
+    }
+
+    fn watermarks(&self, partition: i32) -> KafkaResult<(i64, i64)> {
+        let told = self.leaders.borrow().get(&partition).copied();
+        told.map_or_else(|| self.no_answer(), Ok)
+    }
+
+    fn is_lost(&self) -> bool {
+        false
+    }
+
+    fn sleep(&self, time: Duration) {
+        let mut advanced = pin!(tokio::time::advance(time));
+        let _is_later = advanced.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        if self.began.elapsed() >= self.stop_after {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn all_of_them() -> Vec<i32> {
+    COMMITTED.map(|(partition, _)| partition).to_vec()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_without_a_leader_begins_where_the_group_stands_and_holds_up_no_other() {
+    let client = Fake::new();
+    let (mut state, _commits) = client.state(OnOutage::Wait);
+
+    let starts = state.assigned(&client, &all_of_them()).unwrap();
+
+    assert_eq!(starts, Some(vec![(0, 5), (1, 7), (2, EARLIEST)]));
+    assert!(client.began.elapsed() < 2 * START, "{:?}", client.began.elapsed());
+    assert!(!state.abort.is_raised());
+    assert_eq!(state.backlog(), 4, "as far as it is known");
+    assert_eq!(state.places()[&2], Place { position: 0, committed: 0, end: 0 });
+    state.reached_end(0);
+    assert!(!state.caught_up(), "nobody knows where the others end");
+    [1, 2].into_iter().for_each(|partition| state.reached_end(partition));
+    assert!(state.caught_up());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_is_away_for_long_costs_no_partition() {
+    let client = Fake { coordinator_after: 10 * START, ..Fake::new() };
+    let (mut state, _commits) = client.state(OnOutage::Wait);
+    let turns = state.ingest.turns();
+
+    assert!(state.assigned(&client, &all_of_them()).unwrap().is_some());
+
+    assert!(!state.abort.is_raised(), "it is waited for");
+    assert!(turns.load(Ordering::Relaxed) > 20, "the thread goes on, and is seen to");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_is_heard_while_nobody_answers() {
+    let stop_after = Duration::from_secs(8);
+    let client = Fake { coordinator_after: LATER, stop_after, ..Fake::new() };
+    let (mut state, _commits) = client.state(OnOutage::Wait);
+    assert_eq!(state.assigned(&client, &all_of_them()).unwrap(), None);
+
+    let client = Fake { stop_after, ..Fake::new() };
+    let (mut state, _commits) = client.state(OnOutage::Wait);
+    assert!(state.assigned(&client, &all_of_them()).unwrap().is_some());
+    assert!(client.began.elapsed() < START);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_on_outage_exit_a_coordinator_that_is_away_ends_the_run() {
+    let client = Fake { coordinator_after: LATER, ..Fake::new() };
+    let (mut state, _commits) = client.state(OnOutage::Exit);
+    assert_eq!(state.assigned(&client, &all_of_them()).unwrap(), None);
+    let Some(Cause::Outage(message)) = state.abort.cause() else { panic!("it goes on") };
+    assert!(message.starts_with("kafka is out: "), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_does_not_say_what_there_is_of_its_partition_is_asked_again() {
+    let client = Fake::new();
+    let (mut state, _commits) = client.state(OnOutage::Wait);
+    state.assigned(&client, &all_of_them()).unwrap();
+
+    state.out_of_range(&client).unwrap();
+    let asked = client.asked.get();
+    state.ask_again_if_due(&client).unwrap();
+    assert_eq!((client.asked.get(), client.taken_up.borrow().len()), (asked, 0), "not at once");
+
+    client.leaders.borrow_mut().extend([(1, (8, 9)), (2, (3, 9))]);
+    state.on_data_loss = OnDataLoss::Continue;
+    client.sleep(AGAIN);
+    state.ask_again_if_due(&client).unwrap();
+    let all = [(0, 5), (1, 8), (2, EARLIEST)].into();
+    assert_eq!(*client.taken_up.borrow(), [(all, [(1, 8)].into())]);
+    client.sleep(AGAIN);
+    state.ask_again_if_due(&client).unwrap();
+    assert_eq!(client.taken_up.borrow().len(), 1, "all have been told of");
+}
+
+#[tokio::test(start_paused = true)]
+async fn between_two_assignments_nothing_is_caught_up_with() {
+    let client = Fake::new();
+    let (mut state, _commits) = client.state(OnOutage::Wait);
+    state.assigned(&client, &all_of_them()).unwrap();
+    let mut going = state.hand_over(&client, all_of_them());
+    while going.turn(&mut state, &client).is_some() {}
+    assert!(!state.caught_up(), "what comes next is not known yet");
+    state.assigned(&client, &[]).unwrap();
+}
