@@ -24,13 +24,14 @@ use self::reader::{Reading, reader};
 use self::recall::Recall;
 use self::report::ReplayReport;
 use crate::commit::Offsets;
-use crate::config::{Config, Run};
+use crate::config::{Config, OnOutage, Run};
 use crate::ingest::Ingest;
 use crate::kafka::KafkaError;
 use crate::progress::progress;
 use crate::progress_bar::Bar;
 use crate::report::Report;
 use crate::run::{RunError, Servers, Table, rules};
+use crate::scan::SILENCE_MAX;
 use crate::shutdown::Abort;
 use crate::sink::dead_letter;
 use crate::sink::outage::OutagePolicy;
@@ -151,6 +152,9 @@ pub fn replay(
         .within(held.clone(), config.replay.memory_bytes);
 
     let mut reading = Reading::new(config, &reader, &plan, Arc::clone(stop), abort);
+    if config.run.on_outage == OnOutage::Exit {
+        reading = reading.giving_up_after(SILENCE_MAX);
+    }
     let read = read(&mut reading, &mut ingest, &plan, &held);
     let next = reading.durable().clone();
     if let Some(second_deletes) = second_deletes {

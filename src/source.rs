@@ -18,7 +18,7 @@ use dataflows::record::RawRecord;
 
 use self::assignment::State;
 use self::client::{Client, KafkaClient};
-use crate::config::Config;
+use crate::config::{Config, OnOutage};
 use crate::headers;
 use crate::ingest::Ingest;
 use crate::shutdown::Cause;
@@ -234,12 +234,27 @@ pub fn poll(
             turn
         };
         match turn {
-            Turn::Poll(patience) => read(client, config, patience)?,
+            Turn::Poll(patience) => {
+                read(client, config, patience)?;
+                check_brokers(client, config)?;
+            }
             Turn::Tend(_) => drop(next(client, config, Duration::ZERO)?),
             Turn::Wait(_) => {}
             Turn::Done => return Ok(()),
         }
     }
+}
+
+/// Ends the run while no broker is there, if that is asked for.
+fn check_brokers(client: &KafkaClient, config: &Config) -> Result<(), SourceError> {
+    if config.run.on_outage == OnOutage::Wait {
+        return Ok(());
+    }
+    let Some(error) = client.context().outage(client) else { return Ok(()) };
+    let brokers = &config.kafka.brokers;
+    let message =
+        format!("kafka is out: no broker answers at {brokers}: {error}; start the broker");
+    Err(SourceError::CalledOff(Cause::Outage(message)))
 }
 
 /// Takes in a run of records: one that comes within the patience, and what has been fetched already.

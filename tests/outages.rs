@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use contentflow::generate::Mix;
 
 use crate::interruptions::mixed;
-use crate::world::{Load, Proxy, Running, World, eventually};
+use crate::world::{Load, PrivateKafka, Proxy, Running, World, event, eventually};
 
 /// For how long a server is away.
 const AWAY: Duration = Duration::from_millis(2_000);
@@ -154,6 +154,55 @@ fn exits(name: &str, wire_before: fn(&mut World) -> Proxy, dependency: &str) {
 #[test]
 fn with_on_outage_exit_a_lost_database_ends_the_run_with_code_75() {
     exits("exit-database", World::wire_to_database, "postgresql");
+}
+
+#[test]
+fn with_on_outage_exit_lost_brokers_end_the_run_with_code_75() {
+    let kafka = PrivateKafka::lease();
+    let mut world = kafka.world("exit-kafka");
+    world.set("run.on_outage", "exit");
+    world.drafts(["d1", "d2"]);
+    let running = world.start_run();
+    world.publish([event("d1", "job-1").on(0)]);
+    eventually("the first event is through", || world.committed() == [(0, 1)].into());
+    kafka.wire.cut();
+    kafka.wire.open();
+    world.publish([event("d2", "job-2").on(0)]);
+    eventually("connections are made again", || world.committed() == [(0, 2)].into());
+    kafka.stop();
+
+    let ended = running.wait();
+
+    // The topics are deleted at the end.
+    kafka.restart();
+    let error = ended.failure(75);
+    assert!(error.contains("kafka is out: no broker answers at 127.0.0.1:"), "{error}");
+}
+
+#[test]
+fn with_on_outage_exit_lost_brokers_end_a_replay_with_code_75() {
+    let kafka = PrivateKafka::lease();
+    let mut world = kafka.world("exit-replay");
+    world.set("run.on_outage", "exit");
+    world.set("kafka.properties.debug", "fetch");
+    // A batch at a time, each a quarter of a second on its way: ten seconds for all of it.
+    world.set("kafka.properties.fetch.message.max.bytes", 1);
+    world.set("kafka.properties.queued.min.messages", 1);
+    world.drafts(["d1"]);
+    for number in 0..40 {
+        world.publish([event("d1", &format!("job-{number}")).at(number).on(0)]);
+    }
+    kafka.slowness.set(250);
+    let running = world.start(&["-vv", "replay"]);
+    eventually("it reads", || running.err().contains("Enqueue"));
+    kafka.kill();
+
+    let ended = running.wait();
+
+    // The topics are deleted at the end.
+    kafka.restart();
+    let error = ended.failure(75);
+    assert!(error.contains("kafka is out"), "{error}");
 }
 
 #[test]

@@ -76,6 +76,8 @@ pub struct Context {
     topic: String,
     state: Mutex<State>,
     made_again: AtomicBool,
+    /// Whether a broker has gone since this was asked last.
+    has_lost_a_broker: AtomicBool,
     /// Whether somebody has asked for the client's own debug lines.
     debug: bool,
     figures: Option<Arc<Figures>>,
@@ -87,8 +89,9 @@ pub type KafkaClient = BaseConsumer<Context>;
 impl Context {
     /// The context of a consumer of that topic. Without `debug` the client's debug lines are not passed on.
     pub fn new(topic: String, state: State, debug: bool) -> Context {
-        let made_again = AtomicBool::new(false);
-        Context { topic, state: Mutex::new(state), made_again, debug, figures: None }
+        let state = Mutex::new(state);
+        let (made_again, has_lost_a_broker) = Default::default();
+        Context { topic, state, made_again, has_lost_a_broker, debug, figures: None }
     }
 
     /// The same, with what the client tells of the brokers noted.
@@ -124,6 +127,16 @@ impl Context {
             }
         }
         true
+    }
+
+    /// Says that no broker is there, if one has gone since this was asked last and none answers. A connection that has been made again
+    /// is no outage.
+    pub fn outage(&self, client: &KafkaClient) -> Option<KafkaError> {
+        if !self.has_lost_a_broker.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+        let metadata = kafka::metadata(client.client(), Some(&self.topic), ANSWER);
+        metadata.err().filter(|code| kafka::is_away(*code)).map(KafkaError::MetadataFetch)
     }
 
     fn assigned(&self, client: &KafkaClient, partitions: &[i32]) -> KafkaResult<()> {
@@ -212,6 +225,9 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code().is_some_and(kafka::is_away) {
+            self.has_lost_a_broker.store(true, Ordering::Relaxed);
+        }
         // The end of a partition is news for the poll loop, and no error.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
             kafka::complain(&error, reason);
