@@ -319,6 +319,16 @@ impl Ingest {
         self.ledger.forget(partition);
     }
 
+    /// Notes that a partition is read from there on, whatever was read of it before.
+    pub fn rewind(&mut self, partition: i32, next: i64) {
+        if let Some((first, last)) = self.ranges.get_mut(&partition) {
+            *last = (*last).min(next - 1);
+            if last < first {
+                self.ranges.remove(&partition);
+            }
+        }
+    }
+
     /// Lets go of a partition whose topic is another one now: what was read of the old one says nothing of its offsets.
     pub fn forget_range(&mut self, partition: i32) {
         self.forget(partition);

@@ -188,7 +188,7 @@ impl Source {
     }
 
     /// Reads on, or holds back while too much is in flight.
-    fn read(&mut self, state: &State, client: &impl Client) -> Result<Turn, SourceError> {
+    fn read(&mut self, state: &mut State, client: &impl Client) -> Result<Turn, SourceError> {
         if state.ingest.is_full() {
             let since = *self.full_since.get_or_insert_with(Instant::now);
             if since.elapsed() < WAIT_BEFORE_PAUSE {
@@ -203,7 +203,7 @@ impl Source {
         } else {
             self.full_since = None;
             if std::mem::take(&mut self.is_paused) {
-                client.resume(&state.owned())?;
+                state.resume(client)?;
             }
         }
         Ok(Turn::Poll(state.ingest.patience()))

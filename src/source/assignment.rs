@@ -53,6 +53,8 @@ pub struct State {
     partitions: BTreeMap<i32, Owned>,
     /// When to ask again about partitions that stand still because their next record has gone, if one has not been told of.
     ask_again: Option<Instant>,
+    /// When partitions were taken up anew of which nothing had gone.
+    stood_still: Option<Instant>,
     is_assigned: bool,
     is_leaving: bool,
 }
@@ -90,6 +92,7 @@ impl State {
             drain,
             partitions,
             ask_again: None,
+            stood_still: None,
             is_assigned,
             is_leaving,
         }
@@ -146,6 +149,9 @@ impl State {
         let Some(committed) = self.committed(client, partitions)? else { return Ok(None) };
         let starts = self.starts(client, committed);
         self.is_assigned = true;
+        for (partition, owned) in &starts {
+            self.ingest.rewind(*partition, owned.start);
+        }
         self.partitions.extend(&starts);
         if !is_planted(Bug::PauseIsKept) {
             // A partition that went away while it was paused comes back paused: in the client, a pause outlives the assignment.
@@ -238,14 +244,12 @@ impl State {
     ///
     /// The client's error when it cannot go on from there.
     pub fn out_of_range(&mut self, client: &impl Client) -> KafkaResult<()> {
-        self.ask_again = None;
         let since = Instant::now();
         let (mut all, mut moved) = (self.next_offsets(), Offsets::new());
+        let mut ask_again = false;
         for (partition, next) in all.clone() {
-            self.ingest.turn();
-            let is_time = since.elapsed() < START && !self.is_to_end();
-            let Some(Ok((low, high))) = is_time.then(|| client.watermarks(partition)) else {
-                self.ask_again = Some(Instant::now() + AGAIN);
+            let Some((low, high)) = self.what_there_is(client, partition, since) else {
+                ask_again = true;
                 continue;
             };
             let start = self.check(partition, next, low, high);
@@ -259,10 +263,54 @@ impl State {
                 self.committer.forget(partition);
             }
         }
+        if moved.is_empty() && !ask_again {
+            // By now there is something again at the offset that was not there. The client has given that partition up all the same, and does not
+            // say which.
+            if self.stood_still.is_some_and(|since| since.elapsed() < AGAIN) {
+                ask_again = true;
+            } else {
+                tracing::warn!(
+                    "a partition stands still though its next record is there; reading on"
+                );
+                self.stood_still = Some(Instant::now());
+                moved.clone_from(&all);
+            }
+        }
+        self.ask_again = ask_again.then(|| Instant::now() + AGAIN);
         if moved.is_empty() || self.abort.is_raised() {
             return Ok(());
         }
         client.take_up_anew(&all, &moved)
+    }
+
+    /// The first offset of a partition and its end, unless its leader does not answer or the others have taken too long.
+    fn what_there_is(
+        &self,
+        client: &impl Client,
+        partition: i32,
+        since: Instant,
+    ) -> Option<(i64, i64)> {
+        self.ingest.turn();
+        let is_time = since.elapsed() < START && !self.is_to_end();
+        is_time.then(|| client.watermarks(partition).ok()).flatten()
+    }
+
+    /// Goes on fetching after a pause. If retention has overtaken a partition meanwhile, the client's word of it may be gone with what it had fetched.
+    ///
+    /// # Errors
+    ///
+    /// The client's.
+    pub fn resume(&mut self, client: &impl Client) -> KafkaResult<()> {
+        client.resume(&self.owned())?;
+        let since = Instant::now();
+        let is_overtaken = |(partition, next): (i32, i64)| {
+            let there_is = self.what_there_is(client, partition, since);
+            next != EARLIEST && there_is.is_some_and(|(low, _)| next < low)
+        };
+        if self.next_offsets().into_iter().any(is_overtaken) {
+            return self.out_of_range(client);
+        }
+        Ok(())
     }
 
     /// [`State::out_of_range`] for partitions that were not told of when it was asked last.

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::task::{Context, Waker};
 
+use dataflows::record::RawRecord;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use timely::scheduling::activate::{Activations, SyncActivator};
 
@@ -80,9 +81,11 @@ impl Client for Fake {
         Ok(())
     }
 
-    fn committed(&self, _: &[i32]) -> KafkaResult<Vec<(i32, Option<i64>)>> {
-        let is_there = self.began.elapsed() >= self.coordinator_after;
-        if is_there { Ok(COMMITTED.to_vec()) } else { self.no_answer() }
+    fn committed(&self, partitions: &[i32]) -> KafkaResult<Vec<(i32, Option<i64>)>> {
+        if self.began.elapsed() < self.coordinator_after {
+            return self.no_answer();
+        }
+        Ok(COMMITTED.into_iter().filter(|(partition, _)| partitions.contains(partition)).collect())
     }
 
     fn watermarks(&self, partition: i32) -> KafkaResult<(i64, i64)> {
@@ -190,4 +193,60 @@ async fn between_two_assignments_nothing_is_caught_up_with() {
     while going.turn(&mut state, &client).is_some() {}
     assert!(!state.caught_up(), "what comes next is not known yet");
     state.assigned(&client, &[]).unwrap();
+}
+
+/// All leaders are there.
+fn whole() -> Fake {
+    let client = Fake::new();
+    client.leaders.borrow_mut().extend([(1, (0, 9)), (2, (0, 9))]);
+    client
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_stands_still_though_its_next_record_is_there_is_taken_up_anew() {
+    let client = whole();
+    let (mut state, _commits) = client.state(OnOutage::Wait);
+    state.assigned(&client, &all_of_them()).unwrap();
+
+    state.out_of_range(&client).unwrap();
+    let all: Offsets = [(0, 5), (1, 7), (2, 0)].into();
+    assert_eq!(*client.taken_up.borrow(), [(all.clone(), all)], "nobody says which one it is");
+    state.out_of_range(&client).unwrap();
+    assert_eq!(client.taken_up.borrow().len(), 1, "not again and again");
+    client.sleep(AGAIN);
+    state.ask_again_if_due(&client).unwrap();
+    assert_eq!(client.taken_up.borrow().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_retention_deletes_during_a_pause_is_noticed_behind_it() {
+    let client = whole();
+    let (mut state, _commits) = client.state(OnOutage::Wait);
+    state.on_data_loss = OnDataLoss::Continue;
+    state.assigned(&client, &all_of_them()).unwrap();
+
+    state.resume(&client).unwrap();
+    assert!(client.taken_up.borrow().is_empty(), "nothing has gone");
+    client.leaders.borrow_mut().insert(1, (8, 9));
+    state.resume(&client).unwrap();
+    let all = [(0, 5), (1, 8), (2, 0)].into();
+    assert_eq!(*client.taken_up.borrow(), [(all, [(1, 8)].into())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_comes_back_is_read_from_where_the_group_stands() {
+    let client = whole();
+    let (mut state, _commits) = client.state(OnOutage::Wait);
+    state.assigned(&client, &all_of_them()).unwrap();
+    for partition in 0..3 {
+        for offset in 5..9 {
+            let record = RawRecord { partition, offset, ..RawRecord::default() };
+            state.ingest.push(record, std::iter::empty::<(&str, _)>());
+        }
+    }
+    assert!(state.caught_up());
+    state.let_go(&[0]);
+    state.assigned(&client, &[0]).unwrap();
+    assert!(!state.caught_up(), "what was read and not committed is to be read again");
+    assert_eq!(state.next_offsets()[&0], 5);
 }
