@@ -64,9 +64,10 @@ impl Published {
     pub fn report(&self, out: &mut dyn Write) -> std::io::Result<()> {
         let Published { events, bytes, elapsed, by_kind } = self;
         let (seconds, rate) = (elapsed.as_secs_f64(), self.rate());
+        let noun = if *events == 1 { "event" } else { "events" };
         writeln!(
             out,
-            "published {events} events, {bytes} bytes, in {seconds:.2} s: {rate:.0} events/s"
+            "published {events} {noun}, {bytes} bytes, in {seconds:.2} s: {rate:.0} events/s"
         )?;
         by_kind.iter().try_for_each(|(kind, count)| writeln!(out, "  {kind} {count}"))
     }

@@ -24,7 +24,7 @@ fn publish_takes_one_event_from_flags_and_many_from_lines() {
         "--trendy",
         url("trendy"),
     ]);
-    assert!(one.success().starts_with("published 1 events"), "{}", one.out);
+    assert!(one.success().starts_with("published 1 event,"), "{}", one.out);
 
     let lines = format!("{}\n\n{}\n", body("d2", "job-2"), body("d3", "job-3"));
     let many = world.call_with_input(&["publish", "-"], &lines);

@@ -118,6 +118,7 @@ impl Verify<'_> {
         Ok(refused)
     }
 
+    /// Deletes the keys of these drafts.
     async fn delete<'a>(
         &self,
         keys: &mut Connection,
