@@ -130,6 +130,11 @@ impl Ingest {
         self.more_waits = false;
     }
 
+    /// Whether more may have been fetched than was taken in.
+    pub fn more_waits(&self) -> bool {
+        self.more_waits
+    }
+
     fn pass_chunk_on(&mut self) {
         if self.chunk.is_empty() {
             return;

@@ -1,5 +1,6 @@
 //! What is told on standard error beside the log: errors, hints, how far a command is. Lines for people, each with its kind; where the
-//! log is JSON, objects of the log's own shape, so that whoever reads it by the line can read all of it.
+//! log is JSON, objects of the log's own shape, so that whoever reads it by the line can read all of it. (What is wrong with the command
+//! line itself stays in words: nobody knows yet which form it asks for.)
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};

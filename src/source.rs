@@ -149,7 +149,7 @@ impl Source {
         if let Some(cause) = state.abort.cause() {
             return Err(SourceError::CalledOff(cause));
         }
-        state.ask_again_if_due(client)?;
+        state.tend(client)?;
         state.ingest.close_if_due();
         let offsets = state.ingest.collect()?;
         state.committer.note(offsets);

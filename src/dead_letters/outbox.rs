@@ -21,13 +21,11 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the brokers keep a transaction open whose producer is gone: nobody reads past it as long.
 const TRANSACTION_TIMEOUT_MS: &str = "60000";
 
-/// What the user's properties may say otherwise.
-const UNLESS_ASKED: [(&str, &str); 2] = [
-    // Far above any topic's limit: it is the broker that decides what it takes.
-    ("message.max.bytes", "100000000"),
-    // A broker holds a batch, not a record, against the topic's limit.
-    ("batch.size", "16384"),
-];
+/// Far above any topic's limit: it is the broker that decides what it takes.
+const MESSAGE_BYTES_MAX: &str = "100000000";
+
+/// What the user's properties may say otherwise: a broker holds a batch, not a record, against the topic's limit.
+const UNLESS_ASKED: [(&str, &str); 1] = [("batch.size", "16384")];
 
 /// Often enough that a full queue drains.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -118,7 +116,10 @@ impl Outbox {
         let mut client = kafka::client_config(&config.kafka);
         client.set("transactional.id", format!("{dead_letters}.replay"));
         client.set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS);
+        // Within the transaction's. It has another name, and the client would take either.
+        client.remove("delivery.timeout.ms");
         client.set("message.timeout.ms", STEP_TIMEOUT.as_millis().to_string());
+        client.set("message.max.bytes", MESSAGE_BYTES_MAX);
         kafka::set_unless_asked(&mut client, &config.kafka, &UNLESS_ASKED);
         let deliveries = Deliveries::default();
         let producer: BaseProducer<_> =

@@ -26,7 +26,7 @@ use crate::shutdown::Abort;
 /// How long a rebalance asks the leaders for offsets, while nothing is read: longer than one that has gone takes to be replaced.
 const START: Duration = Duration::from_secs(15);
 
-/// How long until leaders are asked again what there is of partitions that stand still.
+/// How long partitions that stand still are left alone between two looks at them.
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// Where a partition starts of which neither the group nor a leader says anything: what the client takes for its first record.
@@ -51,9 +51,11 @@ pub struct State {
     on_data_loss: OnDataLoss,
     drain: Duration,
     partitions: BTreeMap<i32, Owned>,
-    /// When to ask again about partitions that stand still because their next record has gone, if one has not been told of.
-    ask_again: Option<Instant>,
-    /// When partitions were taken up anew of which nothing had gone.
+    /// When to take up all partitions anew, because one stands still once more.
+    take_up_at: Option<Instant>,
+    /// When to look whether retention has overtaken a partition.
+    look_at: Option<Instant>,
+    /// When all partitions were taken up anew, because one stood still of which nothing had gone.
     stood_still: Option<Instant>,
     is_assigned: bool,
     is_leaving: bool,
@@ -91,7 +93,8 @@ impl State {
             on_data_loss,
             drain,
             partitions,
-            ask_again: None,
+            take_up_at: None,
+            look_at: None,
             stood_still: None,
             is_assigned,
             is_leaving,
@@ -134,9 +137,9 @@ impl State {
         self.partitions.values().filter_map(left).sum()
     }
 
-    /// Takes partitions on, and says where to start in each; `None` when the run is to end before that is known. An outage costs no
-    /// partition: the coordinator is asked until it answers, unless outages are to end the run, and one without a leader begins where
-    /// the group stands, when it has one.
+    /// Takes partitions on, and says where to start in each; `None` when the run is to end before that is known. The coordinator is asked until
+    /// it answers, unless outages are to end the run; if that takes longer than `max.poll.interval.ms`, the group assigns them once more. A
+    /// partition without a leader begins where the group stands, and holds up no other.
     ///
     /// # Errors
     ///
@@ -235,10 +238,8 @@ impl State {
         self.stop.load(Ordering::Relaxed) || self.abort.is_raised()
     }
 
-    /// Finds the partitions whose next record has gone while they were ours, and goes on with what there is of them, if that is
-    /// not a reason to stop. What has been read of them is in flight all the same.
-    ///
-    /// A partition whose leader does not answer is asked for again later.
+    /// Goes on with partitions whose next record was not there: the client has given them up. Where it has gone, with what there is, if that is not a
+    /// reason to stop. What has been read of them is in flight all the same.
     ///
     /// # Errors
     ///
@@ -246,38 +247,34 @@ impl State {
     pub fn out_of_range(&mut self, client: &impl Client) -> KafkaResult<()> {
         let since = Instant::now();
         let (mut all, mut moved) = (self.next_offsets(), Offsets::new());
-        let mut ask_again = false;
         for (partition, next) in all.clone() {
-            let Some((low, high)) = self.what_there_is(client, partition, since) else {
-                ask_again = true;
-                continue;
-            };
+            // Where the leader does not answer, the client says once more if nothing is there.
+            let Some((low, high)) = self.what_there_is(client, partition, since) else { continue };
             let start = self.check(partition, next, low, high);
-            all.insert(partition, start);
-            if start != next {
-                moved.insert(partition, start);
-            }
             if next > high {
                 // The topic was made again: what is in flight has offsets of the old one.
                 self.ingest.forget_range(partition);
                 self.committer.forget(partition);
             }
-        }
-        if moved.is_empty() && !ask_again {
-            // By now there is something again at the offset that was not there. The client has given that partition up all the same, and does not
-            // say which.
-            if self.stood_still.is_some_and(|since| since.elapsed() < AGAIN) {
-                ask_again = true;
-            } else {
-                tracing::warn!(
-                    "a partition stands still though its next record is there; reading on"
-                );
-                self.stood_still = Some(Instant::now());
-                moved.clone_from(&all);
+            if start != next {
+                self.partitions.entry(partition).and_modify(|owned| owned.start = start);
+                all.insert(partition, start);
+                moved.insert(partition, start);
             }
         }
-        self.ask_again = ask_again.then(|| Instant::now() + AGAIN);
-        if moved.is_empty() || self.abort.is_raised() {
+        if moved.is_empty() {
+            // As far as anybody knows, there is something again. The client does not say which partition it has given up.
+            match self.stood_still {
+                Some(at) if at.elapsed() < AGAIN => {
+                    self.take_up_at = Some(at + AGAIN);
+                    return Ok(());
+                }
+                _ => self.stood_still = Some(Instant::now()),
+            }
+            tracing::warn!("a partition stands still, and nothing of it has gone: reading on");
+            moved.clone_from(&all);
+        }
+        if self.abort.is_raised() {
             return Ok(());
         }
         client.take_up_anew(&all, &moved)
@@ -295,34 +292,41 @@ impl State {
         is_time.then(|| client.watermarks(partition).ok()).flatten()
     }
 
-    /// Goes on fetching after a pause. If retention has overtaken a partition meanwhile, the client's word of it may be gone with what it had fetched.
+    /// Goes on fetching after a pause. The client's word of a partition that it has given up may be gone with what it had fetched before, so
+    /// some time later, once all is taken in that it has, it is looked whether retention has overtaken one.
     ///
     /// # Errors
     ///
     /// The client's.
     pub fn resume(&mut self, client: &impl Client) -> KafkaResult<()> {
-        client.resume(&self.owned())?;
-        let since = Instant::now();
-        let is_overtaken = |(partition, next): (i32, i64)| {
-            let there_is = self.what_there_is(client, partition, since);
-            next != EARLIEST && there_is.is_some_and(|(low, _)| next < low)
-        };
-        if self.next_offsets().into_iter().any(is_overtaken) {
+        self.look_at.get_or_insert_with(|| Instant::now() + AGAIN);
+        client.resume(&self.owned())
+    }
+
+    /// Does what is due by now for partitions that may stand still.
+    ///
+    /// # Errors
+    ///
+    /// The client's.
+    pub fn tend(&mut self, client: &impl Client) -> KafkaResult<()> {
+        let is_due = |at: &mut Instant| *at <= Instant::now();
+        let is_to_take_up = self.take_up_at.take_if(is_due).is_some();
+        // What the client still has may have gone from the topic, and is not lost.
+        let is_to_look = !self.ingest.more_waits() && self.look_at.take_if(is_due).is_some();
+        if is_to_take_up || (is_to_look && self.is_overtaken(client)) {
             return self.out_of_range(client);
         }
         Ok(())
     }
 
-    /// [`State::out_of_range`] for partitions that were not told of when it was asked last.
-    ///
-    /// # Errors
-    ///
-    /// The client's.
-    pub fn ask_again_if_due(&mut self, client: &impl Client) -> KafkaResult<()> {
-        match self.ask_again {
-            Some(due) if Instant::now() >= due => self.out_of_range(client),
-            _ => Ok(()),
-        }
+    fn is_overtaken(&self, client: &impl Client) -> bool {
+        let since = Instant::now();
+        let known = self.next_offsets().into_iter().filter(|(_, next)| *next != EARLIEST);
+        // One leader that does not answer has kept everybody waiting long enough.
+        let mut told = known.map_while(|(partition, next)| {
+            self.what_there_is(client, partition, since).map(|(low, _)| next < low)
+        });
+        told.any(|is_overtaken| is_overtaken)
     }
 
     /// Reads all partitions from their beginning: the topic was deleted and made again. What is in flight has offsets of the old one.

@@ -163,25 +163,21 @@ async fn with_on_outage_exit_a_coordinator_that_is_away_ends_the_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_does_not_say_what_there_is_of_its_partition_is_asked_again() {
+async fn a_partition_that_was_given_up_is_read_on_also_while_no_leader_says_what_there_is() {
     let client = Fake::new();
     let (mut state, _commits) = client.state(OnOutage::Wait);
+    state.on_data_loss = OnDataLoss::Continue;
     state.assigned(&client, &all_of_them()).unwrap();
 
     state.out_of_range(&client).unwrap();
-    let asked = client.asked.get();
-    state.ask_again_if_due(&client).unwrap();
-    assert_eq!((client.asked.get(), client.taken_up.borrow().len()), (asked, 0), "not at once");
+    let all: Offsets = [(0, 5), (1, 7), (2, EARLIEST)].into();
+    assert_eq!(client.taken_up.take(), [(all.clone(), all)]);
 
+    // Its leader is there again, and the record has gone: the client says so once more.
     client.leaders.borrow_mut().extend([(1, (8, 9)), (2, (3, 9))]);
-    state.on_data_loss = OnDataLoss::Continue;
-    client.sleep(AGAIN);
-    state.ask_again_if_due(&client).unwrap();
+    state.out_of_range(&client).unwrap();
     let all = [(0, 5), (1, 8), (2, EARLIEST)].into();
-    assert_eq!(*client.taken_up.borrow(), [(all, [(1, 8)].into())]);
-    client.sleep(AGAIN);
-    state.ask_again_if_due(&client).unwrap();
-    assert_eq!(client.taken_up.borrow().len(), 1, "all have been told of");
+    assert_eq!(client.taken_up.take(), [(all, [(1, 8)].into())]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,27 +206,70 @@ async fn a_partition_that_stands_still_though_its_next_record_is_there_is_taken_
 
     state.out_of_range(&client).unwrap();
     let all: Offsets = [(0, 5), (1, 7), (2, 0)].into();
-    assert_eq!(*client.taken_up.borrow(), [(all.clone(), all)], "nobody says which one it is");
+    let anew = [(all.clone(), all)];
+    assert_eq!(client.taken_up.take(), anew, "nobody says which one it is");
     state.out_of_range(&client).unwrap();
-    assert_eq!(client.taken_up.borrow().len(), 1, "not again and again");
+    state.tend(&client).unwrap();
+    assert!(client.taken_up.take().is_empty(), "not again and again");
     client.sleep(AGAIN);
-    state.ask_again_if_due(&client).unwrap();
-    assert_eq!(client.taken_up.borrow().len(), 2);
+    state.tend(&client).unwrap();
+    assert_eq!(client.taken_up.take(), anew);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_retention_deletes_during_a_pause_is_noticed_behind_it() {
+async fn what_retention_deletes_around_a_pause_is_noticed_and_told_once() {
     let client = whole();
     let (mut state, _commits) = client.state(OnOutage::Wait);
     state.on_data_loss = OnDataLoss::Continue;
     state.assigned(&client, &all_of_them()).unwrap();
+    let mut pause_and_wait = || {
+        state.resume(&client).unwrap();
+        state.tend(&client).unwrap();
+        client.sleep(AGAIN);
+        state.tend(&client).unwrap();
+        client.taken_up.take()
+    };
 
-    state.resume(&client).unwrap();
-    assert!(client.taken_up.borrow().is_empty(), "nothing has gone");
+    assert!(pause_and_wait().is_empty(), "nothing has gone");
     client.leaders.borrow_mut().insert(1, (8, 9));
-    state.resume(&client).unwrap();
     let all = [(0, 5), (1, 8), (2, 0)].into();
-    assert_eq!(*client.taken_up.borrow(), [(all, [(1, 8)].into())]);
+    assert_eq!(pause_and_wait(), [(all, [(1, 8)].into())]);
+    assert!(pause_and_wait().is_empty(), "it is read from there, though no record has come yet");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_retention_has_deleted_and_the_client_still_has_is_not_lost() {
+    let client = whole();
+    let (mut state, _commits) = client.state(OnOutage::Wait);
+    state.assigned(&client, &all_of_them()).unwrap();
+    state.resume(&client).unwrap();
+    client.leaders.borrow_mut().insert(1, (9, 9));
+    let record = |offset| RawRecord { partition: 1, offset, ..RawRecord::default() };
+    state.ingest.push(record(7), std::iter::empty::<(&str, _)>());
+    client.sleep(AGAIN);
+    state.tend(&client).unwrap();
+    assert!(!state.abort.is_raised(), "8 may be among what was fetched");
+    state.ingest.push(record(8), std::iter::empty::<(&str, _)>());
+    state.ingest.none_waits();
+    state.tend(&client).unwrap();
+    assert!(!state.abort.is_raised() && client.taken_up.take().is_empty(), "and it was");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_has_become_shorter_is_begun_anew_once() {
+    let client = whole();
+    let (mut state, _commits) = client.state(OnOutage::Wait);
+    state.on_data_loss = OnDataLoss::Continue;
+    state.assigned(&client, &all_of_them()).unwrap();
+    client.leaders.borrow_mut().insert(1, (0, 3));
+    state.out_of_range(&client).unwrap();
+    assert_eq!(client.taken_up.take()[0].1, [(1, 0)].into());
+
+    for offset in 0..3 {
+        let record = RawRecord { partition: 1, offset, ..RawRecord::default() };
+        state.ingest.push(record, std::iter::empty::<(&str, _)>());
+    }
+    assert_eq!(state.next_offsets()[&1], 3, "and not where it was before");
 }
 
 #[tokio::test(start_paused = true)]
