@@ -90,6 +90,21 @@ impl RedisSentinels {
         });
     }
 
+    /// Waits until the sentinels name this server as the master. One that is promoted is made a replica again where a failover takes longer than it may: then
+    /// the next one is begun.
+    pub(crate) fn await_master(&self, server: &Redis) {
+        let sentinel = &self.sentinels[0];
+        eventually("the sentinels name the other one", || {
+            let named = sentinel.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER]);
+            let is_named = named.is_ok_and(|(_, port): (String, u16)| port == server.port);
+            if !is_named {
+                // Refused while one is under way.
+                drop(sentinel.ask::<String>(&["SENTINEL", "FAILOVER", MASTER]));
+            }
+            is_named && server.says("role:master")
+        });
+    }
+
     /// What `cache.url` is to be.
     pub(crate) fn url(&self) -> String {
         self.url_of(MASTER)
