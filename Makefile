@@ -65,9 +65,10 @@ freeze: ## each server frozen for a minute under load: memory, rebalances, how s
 	dev/stack deps
 	CHAOS_MODE=freeze DURATION=$(DURATION) SEED=$(SEED) cargo test --locked --test chaos
 
-lint: ## format, clippy, licences and sources of the dependencies
+lint: ## format, clippy, the documentation's links, licences and sources of the dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace --locked
 	cargo deny --locked check bans licenses sources
 
 million: ## a million events against a fold over the topic, also with kill -9 ten times (EVENTS=, KILLS=, SEED=)

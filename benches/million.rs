@@ -1,8 +1,9 @@
-//! A million events through the real program on real servers, compared with a fold over the topic, row by row; once
-//! undisturbed, and once with `kill -9` at random moments.
+//! A million events through the real program on real servers, compared with a fold over the topic,
+//! row by row; once undisturbed, and once with `kill -9` at random moments.
 //!
-//! `make million`; `EVENTS` (default 1,000,000), `KILLS` (10) and `SEED` (random, printed) change it. Ends with exit code 1
-//! if a row is wrong, the report does not add up, or an offset is not committed.
+//! `make million`; `EVENTS` (default 1,000,000), `KILLS` (10) and `SEED` (random, printed) change
+//! it. Ends with exit code 1 if a row is wrong, the report does not add up, or an offset is not
+//! committed.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

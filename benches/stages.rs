@@ -1,7 +1,7 @@
 //! The pure stages one by one, on one thread: `cargo bench --bench stages`, or `make stages`.
 //!
-//! Times are for a chunk of 512 events, as the poll thread hands them on, or for an epoch of 20,000. `make bench` measures what they
-//! come to together.
+//! Times are for a chunk of 512 events, as the poll thread hands them on, or for an epoch of
+//! 20,000. `make bench` measures what they come to together.
 
 use std::hint::black_box;
 use std::sync::LazyLock;

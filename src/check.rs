@@ -273,7 +273,8 @@ async fn cache(config: &Config, access: Access) -> Vec<Finding> {
     let key = config.cache.key.key(NO_DRAFT);
     // The lease that readers take lies beside the key and is deleted with it.
     for key in [lease_key(&key), key] {
-        // The real command: a dry run would need rights of its own and would say nothing about a read-only replica.
+        // The real command: a dry run would need rights of its own and would say nothing about a
+        // read-only replica.
         let deleted = ::redis::cmd("DEL").arg(&key).query_async::<i64>(&mut connection).await;
         if let Err(error) = deleted {
             let remedy = match error.code() {

@@ -1,7 +1,7 @@
 //! The command line: what can be asked for, and how it ends.
 //!
-//! Results go to standard output, logs and errors to standard error. An error is one `error:` line and, where something
-//! can be done about it, one `hint:` line.
+//! Results go to standard output, logs and errors to standard error. An error is one `error:` line
+//! and, where something can be done about it, one `hint:` line.
 
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
@@ -168,9 +168,10 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Threads for everything that talks to PostgreSQL and Redis. What they do, a tenth of a core at full rate, is to encode statements and wait for answers; the
-/// work is done on the worker threads, which `run.workers` counts. A second one would mostly be woken to find nothing: where events come one by one, that is a
-/// twentieth of the process's CPU and more (decision 14).
+/// Threads for everything that talks to PostgreSQL and Redis. What they do, a tenth of a core at
+/// full rate, is to encode statements and wait for answers; the work is done on the worker threads,
+/// which `run.workers` counts. A second one would mostly be woken to find nothing: where events
+/// come one by one, that is a twentieth of the process's CPU and more (decision 14).
 const RUNTIME_THREADS: usize = 1;
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

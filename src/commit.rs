@@ -1,8 +1,10 @@
-//! commit: sends what is durable to the group coordinator, one request at a time, from a thread of its own.
+//! commit: sends what is durable to the group coordinator, one request at a time, from a thread of
+//! its own.
 //!
-//! Of its own, because a commit to a broker that hangs can block for longer than the poll thread may stay away, and the client
-//! library reports nothing back from a commit that does not block. A commit that fails is never an error of the data: the offsets
-//! are sent again, or the records are delivered again.
+//! Of its own, because a commit to a broker that hangs can block for longer than the poll thread
+//! may stay away, and the client library reports nothing back from a commit that does not block. A
+//! commit that fails is never an error of the data: the offsets are sent again, or the records are
+//! delivered again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +16,8 @@ use tokio::time::Instant;
 
 use crate::source::client::Client;
 
-/// How often offsets are committed at most. It bounds what is delivered again after a crash, not what is lost: nothing is.
+/// How often offsets are committed at most. It bounds what is delivered again after a crash, not
+/// what is lost: nothing is.
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// By partition, the next offset to read.
@@ -79,7 +82,8 @@ impl Committer {
         self.durable.extend(offsets);
     }
 
-    /// Lets go of a partition that is no longer ours: the broker would accept a commit for it and move the offset back.
+    /// Lets go of a partition that is no longer ours: the broker would accept a commit for it and
+    /// move the offset back.
     pub fn forget(&mut self, partition: i32) {
         self.durable.remove(&partition);
         self.committed.remove(&partition);
@@ -108,7 +112,8 @@ impl Committer {
         self.in_flight.is_none() && self.durable == self.committed
     }
 
-    /// Takes in answers, and sends what is durable if the last commit is answered and long enough ago.
+    /// Takes in answers, and sends what is durable if the last commit is answered and long enough
+    /// ago.
     pub fn tend(&mut self, at_once: bool) {
         if self.is_under_way() || self.durable == self.committed {
             return;
@@ -135,7 +140,8 @@ impl Committer {
         self.in_flight.is_some()
     }
 
-    /// Commits what is durable of some partitions and waits for the answer, because they are about to be another's.
+    /// Commits what is durable of some partitions and waits for the answer, because they are about
+    /// to be another's.
     pub fn commit_now(&mut self, client: &impl Client, partitions: &[i32]) {
         let offsets: Offsets = partitions
             .iter()

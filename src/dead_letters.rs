@@ -1,4 +1,5 @@
-//! Dead letters: what a rejected record looks like in its topic, and the commands that read and replay them.
+//! Dead letters: what a rejected record looks like in its topic, and the commands that read and
+//! replay them.
 //!
 //! ```text
 //! rejected record -> DeadLetter -> (key, value, headers) in the dead-letter topic
@@ -7,10 +8,10 @@
 //!                                     +-> scan -> replay -> the record's own topic
 //! ```
 //!
-//! A dead letter is the record itself: its key, value and headers byte for byte, followed by the headers named in
-//! [`header`]. A record that the dead-letter topic cannot take for its size is represented by a [`Reference`], from
-//! which `replay` finds it again. A third kind of record in the topic is the mark that `replay` leaves beside what it
-//! has published.
+//! A dead letter is the record itself: its key, value and headers byte for byte, followed by the
+//! headers named in [`header`]. A record that the dead-letter topic cannot take for its size is
+//! represented by a [`Reference`], from which `replay` finds it again. A third kind of record in
+//! the topic is the mark that `replay` leaves beside what it has published.
 
 use dataflows::reject::Reason;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -31,16 +32,19 @@ pub use error::DlqError;
 pub use list::{count, list, newest, show};
 pub use replay::{Replayed, replay};
 
-/// The message beside the code is cut to this many bytes: headers are for reading, and count against the record's size.
+/// The message beside the code is cut to this many bytes: headers are for reading, and count
+/// against the record's size.
 const MESSAGE_BYTES_MAX: usize = 1024;
 
 /// A reference carries this many bytes from the beginning of the value.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// A reference carries the record's key up to this many bytes; a larger one may be what made the record too large.
+/// A reference carries the record's key up to this many bytes; a larger one may be what made the
+/// record too large.
 const REFERENCE_KEY_BYTES_MAX: usize = 1024;
 
-/// How often a record may be replayed. What failed this often fails for a reason that replaying does not mend.
+/// How often a record may be replayed. What failed this often fails for a reason that replaying
+/// does not mend.
 pub const REPLAYS_MAX: u32 = 3;
 
 /// Which dead letters are meant.
@@ -95,9 +99,10 @@ pub struct DeadLetter<'a, H> {
 
 /// What goes to the dead-letter topic in place of a record that is too large for it.
 ///
-/// Its value is a JSON object: `topic`, `partition` and `offset` say where the record is, `size` and `sha256` are those
-/// of the record's value (`null` for a null value), `head` is the value's beginning and `head_encoding` says whether that
-/// is the text itself (`utf-8`) or its bytes in hexadecimal (`hex`). The record's own headers are left out.
+/// Its value is a JSON object: `topic`, `partition` and `offset` say where the record is, `size`
+/// and `sha256` are those of the record's value (`null` for a null value), `head` is the value's
+/// beginning and `head_encoding` says whether that is the text itself (`utf-8`) or its bytes in
+/// hexadecimal (`hex`). The record's own headers are left out.
 #[derive(Debug)]
 pub struct Reference<'a> {
     /// The record's key, unless it is large itself.
@@ -112,10 +117,12 @@ impl<'a, H> DeadLetter<'a, H>
 where
     H: Iterator<Item = (&'a str, Option<&'a [u8]>)> + Clone,
 {
-    /// The dead letter's headers: the record's own, byte for byte and in their order, then the added ones.
+    /// The dead letter's headers: the record's own, byte for byte and in their order, then the
+    /// added ones.
     ///
-    /// Added headers from an earlier life are replaced, so that each stands once. Two of their values live on: how often
-    /// the record was replayed, and the timestamp it first had, which a topic that stamps its records itself has lost.
+    /// Added headers from an earlier life are replaced, so that each stands once. Two of their
+    /// values live on: how often the record was replayed, and the timestamp it first had, which a
+    /// topic that stamps its records itself has lost.
     pub fn headers(&self) -> OwnedHeaders {
         let own = self.headers.clone().filter(|(name, _)| !header::is_added(name));
         let own = own.fold(OwnedHeaders::new(), |headers, (key, value)| {

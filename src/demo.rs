@@ -1,4 +1,5 @@
-//! demo: the whole job with generated events, told step by step, and a proof at the end that it went right.
+//! demo: the whole job with generated events, told step by step, and a proof at the end that it
+//! went right.
 //!
 //! ```text
 //! nothing there yet? -> table, topics, drafts -> some drafts cached -> publish -> run -> look -> compare -> clear away

@@ -1,4 +1,5 @@
-//! The drafts, as a service should read and create them: the example for others of how to use the [`lease`].
+//! The drafts, as a service should read and create them: the example for others of how to use the
+//! [`lease`].
 //!
 //! ```text
 //! get:  GET key -> hit
@@ -61,13 +62,13 @@ async fn cached(cache: Option<&mut CacheConnection>, key: &str) -> Option<String
     value.inspect_err(|error| tracing::warn!(%error, "the cache fails")).ok()?
 }
 
-/// Creates a draft, with other columns from the JSON object `data`, and deletes what the cache may have under its key.
-/// The result is the id as the column spells it.
+/// Creates a draft, with other columns from the JSON object `data`, and deletes what the cache may
+/// have under its key. The result is the id as the column spells it.
 ///
 /// # Errors
 ///
-/// When the draft exists, `data` does not fit the table, or a server fails. After [`DraftError::NotInvalidated`] the draft
-/// exists.
+/// When the draft exists, `data` does not fit the table, or a server fails. After
+/// [`DraftError::NotInvalidated`] the draft exists.
 pub async fn create(config: &Config, id: &str, data: Option<&str>) -> Result<String, DraftError> {
     let rows = Rows::connect(&config.database).await?;
     let id = rows.insert(id, data).await?;

@@ -1,7 +1,8 @@
-//! The figures: what the program counts about its own work, for whoever looks: `tune`, the page, the metrics.
+//! The figures: what the program counts about its own work, for whoever looks: `tune`, the page,
+//! the metrics.
 //!
-//! Counted where it happens, once a batch, a statement or a turn, and never once a record; added up and divided only when somebody
-//! asks. Where nobody may ask, nothing is counted.
+//! Counted where it happens, once a batch, a statement or a turn, and never once a record; added up
+//! and divided only when somebody asks. Where nobody may ask, nothing is counted.
 //!
 //! A stage is at work from the moment it has something to do until it waits for more:
 //!
@@ -64,7 +65,8 @@ impl Server {
     }
 }
 
-/// Bounds of the latency from a record's timestamp to the answer to its DEL, seconds: from a quiet pipeline's milliseconds to a backlog.
+/// Bounds of the latency from a record's timestamp to the answer to its DEL, seconds: from a quiet
+/// pipeline's milliseconds to a backlog.
 const LATENCY_S: [f64; 18] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
     300.0, 1_800.0, 7_200.0,
@@ -126,7 +128,8 @@ impl Figures {
         self.polled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what the poll thread tells, unless somebody is looking just now: it does not wait. Whether it was taken in.
+    /// Takes in what the poll thread tells, unless somebody is looking just now: it does not wait.
+    /// Whether it was taken in.
     pub fn tell(&self, polled: Polled) -> bool {
         let mut told = match self.polled.try_lock() {
             Ok(told) => told,

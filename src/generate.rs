@@ -4,9 +4,9 @@
 //! Mix (seed, how many, shares) -> Generator -> GeneratedEvent, GeneratedEvent, … in the order of publication
 //! ```
 //!
-//! Nothing here reads a clock or the environment. The generator keeps a few dozen recent jobs and nothing per
-//! draft, so a million drafts cost it no memory: the next draft is the next step of a walk that visits every draft
-//! once before it visits one again.
+//! Nothing here reads a clock or the environment. The generator keeps a few dozen recent jobs and
+//! nothing per draft, so a million drafts cost it no memory: the next draft is the next step of a
+//! walk that visits every draft once before it visits one again.
 
 use dataflows::record::RawRecord;
 use dataflows::reject::Reason;
@@ -22,8 +22,8 @@ pub use mix::DraftIds;
 pub use mix::Mix;
 pub use mix::MixError;
 
-/// How many of the newest jobs a repeat may repeat. A producer's retry follows its first try closely, and a job this
-/// young is still among the sixteen that a draft's row remembers.
+/// How many of the newest jobs a repeat may repeat. A producer's retry follows its first try
+/// closely, and a job this young is still among the sixteen that a draft's row remembers.
 const RECENT_JOBS_MAX: u64 = 64;
 
 /// How many of those jobs may belong to one draft, by the same reason.
@@ -74,7 +74,8 @@ const NO_TYPE: Headers = &[("content-type", "application/json")];
 /// One event, ready to be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GeneratedEvent {
-    /// The record's key: the draft's id, so that a draft's events share a partition and keep their order.
+    /// The record's key: the draft's id, so that a draft's events share a partition and keep their
+    /// order.
     pub key: String,
     /// The record's value; `None` only where a null value is what is wrong with it.
     pub value: Option<Vec<u8>>,
@@ -201,7 +202,8 @@ impl Generator {
         self.recent[self.rng.usize(..self.recent.len())]
     }
 
-    /// A retry sends the same record again, with the timestamp of the first try: only its offset is new.
+    /// A retry sends the same record again, with the timestamp of the first try: only its offset is
+    /// new.
     fn duplicate(&mut self) -> GeneratedEvent {
         let job = self.a_recent_job();
         self.event(job, CONTENT_CREATED, Kind::Duplicate)
@@ -214,8 +216,8 @@ impl Generator {
         self.event(job, CONTENT_CREATED, Kind::Stale)
     }
 
-    /// By turns the header or a field says that it is another type; the rest looks like a ContentCreated, so that a
-    /// consumer which does not look at the type does harm.
+    /// By turns the header or a field says that it is another type; the rest looks like a
+    /// ContentCreated, so that a consumer which does not look at the type does harm.
     fn foreign(&mut self) -> GeneratedEvent {
         let job = self.elsewhere();
         let by_header = self.foreign.is_multiple_of(2);
@@ -321,8 +323,8 @@ fn images(urls: &[(&str, String)]) -> String {
     object
 }
 
-/// A step near the golden section of `drafts` and coprime to it: stepping so around a circle of that many places
-/// visits each once, and neighbours in time are far apart.
+/// A step near the golden section of `drafts` and coprime to it: stepping so around a circle of
+/// that many places visits each once, and neighbours in time are far apart.
 fn stride(drafts: u64) -> u64 {
     let golden = u128::from(drafts) * 618_034 / 1_000_000;
     let mut stride = u64::try_from(golden).expect("less than the number of drafts").max(1);

@@ -1,7 +1,8 @@
 //! The headers of a record that anybody may have published, read without trusting their names.
 //!
-//! The protocol calls a header's name a string, but the broker takes any bytes, and the client library panics on a name that is
-//! not UTF-8. Such a record would end the process each time it is read, so that panic is caught here, header by header.
+//! The protocol calls a header's name a string, but the broker takes any bytes, and the client
+//! library panics on a name that is not UTF-8. Such a record would end the process each time it is
+//! read, so that panic is caught here, header by header.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -45,7 +46,8 @@ fn all<H: Headers>(headers: &H) -> impl Iterator<Item = Result<Header<'_, &[u8]>
 mod tests {
     use super::*;
 
-    /// Two headers, the first of which is read as the client library reads a name that is not UTF-8.
+    /// Two headers, the first of which is read as the client library reads a name that is not
+    /// UTF-8.
     struct Hostile;
 
     impl Headers for Hostile {

@@ -5,8 +5,9 @@
 //!                                             / (the page, which lives on /events)
 //! ```
 //!
-//! On a thread of its own, with a bounded number of connections, each with deadlines: whoever looks, and however slowly, the pipeline
-//! waits for nobody. What is told is a copy, or a counter that is read.
+//! On a thread of its own, with a bounded number of connections, each with deadlines: whoever
+//! looks, and however slowly, the pipeline waits for nobody. What is told is a copy, or a counter
+//! that is read.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -38,7 +39,8 @@ mod routes;
 mod snapshot;
 pub mod watcher;
 
-/// How many connections there may be: a few pages, a few scrapers, and those that somebody has forgotten.
+/// How many connections there may be: a few pages, a few scrapers, and those that somebody has
+/// forgotten.
 const CONNECTIONS_MAX: usize = 256;
 
 /// How long a request may take to come.
@@ -77,7 +79,8 @@ pub struct Bound {
     address: SocketAddr,
 }
 
-/// Binds the address of the configuration, if there is to be one. Where the default is taken, any other one will do.
+/// Binds the address of the configuration, if there is to be one. Where the default is taken, any
+/// other one will do.
 ///
 /// # Errors
 ///
@@ -182,7 +185,8 @@ impl Shared {
     }
 }
 
-/// Looks at the figures, and tells those who wait: each second, and at once when a dependency goes or comes back.
+/// Looks at the figures, and tells those who wait: each second, and at once when a dependency goes
+/// or comes back.
 async fn look(shared: &Shared) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

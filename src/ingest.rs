@@ -1,7 +1,8 @@
 //! ingest: from polled records to fed epochs, with a bound on what is in flight.
 //!
-//! Owned by the poll thread. Records are copied into chunks, chunks go to the worker with the shortest queue, and the open epoch is closed by size
-//! or by linger, as soon as not too many are under way: small when it is quiet, for latency; large when the sinks are busy, for throughput.
+//! Owned by the poll thread. Records are copied into chunks, chunks go to the worker with the
+//! shortest queue, and the open epoch is closed by size or by linger, as soon as not too many are
+//! under way: small when it is quiet, for latency; large when the sinks are busy, for throughput.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use tokio::time::Instant;
 use crate::config::Run;
 use crate::progress::{Progress, Watch};
 
-/// A chunk is passed on when it holds so many records: enough to make the hand-over cheap, few enough to spread evenly.
+/// A chunk is passed on when it holds so many records: enough to make the hand-over cheap, few
+/// enough to spread evenly.
 pub const CHUNK_RECORDS: usize = 512;
 /// ... or so many bytes.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -64,7 +66,8 @@ pub struct Ingest {
     begun: VecDeque<(Epoch, Instant)>,
     read: u64,
     ranges: BTreeMap<i32, Range>,
-    /// What counts the bytes of everything in the graph, and how many there may be, if that decides when an epoch ends.
+    /// What counts the bytes of everything in the graph, and how many there may be, if that decides
+    /// when an epoch ends.
     memory: Option<(Held, usize)>,
 }
 
@@ -149,8 +152,9 @@ impl Ingest {
         idlest.expect("there is at least one worker").send(Feed::Chunk(chunk));
     }
 
-    /// Closes the open epoch if it is full, or has lingered long enough, and there is room for one more in flight. It does not end while there is more to take in
-    /// at once: the larger an epoch, the cheaper its records.
+    /// Closes the open epoch if it is full, or has lingered long enough, and there is room for one
+    /// more in flight. It does not end while there is more to take in at once: the larger an epoch,
+    /// the cheaper its records.
     pub fn close_if_due(&mut self) {
         let lingered = !self.more_waits
             && self.epoch_since.is_some_and(|since| since.elapsed() >= self.limits.linger);
@@ -175,7 +179,8 @@ impl Ingest {
         self.epoch
     }
 
-    /// Behind an epoch that is held there may be any number that are settled. When they were begun is asked of none of them.
+    /// Settled epochs behind one that is held are never asked for their age: drops when they were
+    /// begun.
     fn forget_what_is_settled(&mut self) {
         let UnderWay { busy, held, .. } = self.ledger.under_way();
         if self.begun.len() > BEGUN_MAX + 2 * (busy + held) {
@@ -201,8 +206,9 @@ impl Ingest {
         self.ledger.under_way()
     }
 
-    /// Whether one more epoch may be under way. One of which something is held, while the others go on, takes no place among them, but its records do:
-    /// a row that somebody keeps locked, or a draft that is not there yet, stops what comes behind it only when memory says so.
+    /// Whether one more epoch may be under way. One of which something is held, while the others go
+    /// on, takes no place among them, but its records do: a row that somebody keeps locked, or a
+    /// draft that is not there yet, stops what comes behind it only when memory says so.
     fn has_room(&self) -> bool {
         let UnderWay { busy, held: _, records, bytes } = self.under_way();
         let Run { epochs_in_flight, epoch_records, epoch_bytes, .. } = self.limits;
@@ -241,8 +247,9 @@ impl Ingest {
         self.begun.front().map(|(_, since)| *since).or(self.epoch_since)
     }
 
-    /// How long a poll may wait for a record: while an epoch is open that may end, until it has lingered; briefly while something is under
-    /// way. Otherwise longer, for the client spends the last millisecond of each wait with a look at the clock.
+    /// How long a poll may wait for a record: while an epoch is open that may end, until it has
+    /// lingered; briefly while something is under way. Otherwise longer, for the client spends the
+    /// last millisecond of each wait with a look at the clock.
     pub fn patience(&self) -> Duration {
         let busy = Duration::from_millis(20);
         match self.epoch_since {
@@ -334,7 +341,8 @@ impl Ingest {
         }
     }
 
-    /// Lets go of a partition whose topic is another one now: what was read of the old one says nothing of its offsets.
+    /// Lets go of a partition whose topic is another one now: what was read of the old one says
+    /// nothing of its offsets.
     pub fn forget_range(&mut self, partition: i32) {
         self.forget(partition);
         self.ranges.remove(&partition);
@@ -479,7 +487,8 @@ mod tests {
         assert_eq!(ingest.patience(), Duration::ZERO, "it ends with what has been fetched");
     }
 
-    /// Else a database that is out would cost a core: a client that waits for a millisecond waits on the clock.
+    /// Else a database that is out would cost a core: a client that waits for a millisecond waits
+    /// on the clock.
     #[test]
     fn a_poll_is_in_no_hurry_while_the_open_epoch_cannot_end() {
         let mut ingest = ingest(Duration::ZERO, 100, 1);

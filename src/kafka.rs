@@ -1,4 +1,5 @@
-//! What every Kafka client of ours has in common: its configuration, its metadata with a deadline, making a topic.
+//! What every Kafka client of ours has in common: its configuration, its metadata with a deadline,
+//! making a topic.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,13 +19,14 @@ use crate::config;
 /// How long a command waits for a broker before it says that none answers.
 pub const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The configuration that consumer, producer and admin client begin with. What delivery depends on is added by each, and
-/// cannot be among the user's properties.
+/// The configuration that consumer, producer and admin client begin with. What delivery depends on
+/// is added by each, and cannot be among the user's properties.
 pub fn client_config(config: &config::Kafka) -> ClientConfig {
     let config::Kafka { brokers, topic: _, group: _, properties } = config;
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", brokers).set("client.id", "contentflow");
-    // A producer's metadata request would otherwise create a topic whose name was mistyped, with the broker's defaults.
+    // A producer's metadata request would otherwise create a topic whose name was mistyped, with
+    // the broker's defaults.
     client.set("allow.auto.create.topics", "false");
     for (name, value) in properties {
         client.set(name, value);
@@ -32,8 +34,8 @@ pub fn client_config(config: &config::Kafka) -> ClientConfig {
     client
 }
 
-/// What every consumer begins with, whether it joins the group or has its name for access rights alone. Where it starts, and what a
-/// missing offset means, each adds itself.
+/// What every consumer begins with, whether it joins the group or has its name for access rights
+/// alone. Where it starts, and what a missing offset means, each adds itself.
 pub fn consumer_config(config: &config::Kafka) -> ClientConfig {
     let mut client = client_config(config);
     client
@@ -159,8 +161,8 @@ impl KafkaError {
     }
 }
 
-/// Remembers the last complaint of librdkafka, which knows why a broker cannot be reached, while the call that fails
-/// says only "timed out".
+/// Remembers the last complaint of librdkafka, which knows why a broker cannot be reached, while
+/// the call that fails says only "timed out".
 #[derive(Clone, Default)]
 pub struct Complaints(Arc<Mutex<String>>);
 
@@ -170,7 +172,8 @@ impl Complaints {
     }
 
     fn note(&self, complaint: &str) {
-        // "[thrd:host:9092/bootstrap]: host:9092/bootstrap: Connect to ... failed: Connection refused (after 0ms ...)"
+        // "[thrd:host:9092/bootstrap]: host:9092/bootstrap: Connect to ... failed: Connection
+        // refused (after 0ms ...)"
         let text = complaint.rsplit_once("]: ").map_or(complaint, |(_, text)| text);
         let text = text.split_once("/bootstrap: ").map_or(text, |(_, text)| text);
         let text = text.split_once(" (after ").map_or(text, |(text, _)| text);
@@ -191,18 +194,20 @@ impl ClientContext for Complaints {
     }
 }
 
-/// Passes a line of librdkafka's own log on to ours: it retries by itself, what needs a person comes as an error.
+/// Passes a line of librdkafka's own log on to ours: it retries by itself, what needs a person
+/// comes as an error.
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     tracing::debug!(?level, facility, "{message}");
 }
 
-/// The same for an error of the client: it gets over it by itself, and what it means for a record comes another way. Left alone, the
-/// client library would call it an error in words of its own.
+/// The same for an error of the client: it gets over it by itself, and what it means for a record
+/// comes another way. Left alone, the client library would call it an error in words of its own.
 pub fn complain(error: &rdkafka::error::KafkaError, reason: &str) {
     tracing::warn!(%error, reason, "kafka");
 }
 
-/// [`log`] for a client that [says more](ask_for_ids) than was asked for: its lines for debugging only if `debug` asks for them.
+/// [`log`] for a client that [says more](ask_for_ids) than was asked for: its lines for debugging
+/// only if `debug` asks for them.
 pub fn log_what_was_asked(debug: bool, level: RDKafkaLogLevel, facility: &str, message: &str) {
     if debug || !matches!(level, RDKafkaLogLevel::Debug) {
         log(level, facility, message);
@@ -214,17 +219,18 @@ pub fn is_debugged(config: &config::Kafka) -> bool {
     config.properties.contains_key("debug")
 }
 
-/// The topic of which a line of the client's log says that its id has changed from one to another. Nothing else tells: a topic that
-/// is deleted and made again is read on from the old position. The client fetches by the topic's id, and so finds out before the
-/// first record of the new topic; its line, which comes with `debug = metadata`, stands in the queue before that record.
+/// The topic of which a line of the client's log says that its id has changed from one to another.
+/// Nothing else tells: a topic that is deleted and made again is read on from the old position. The
+/// client fetches by the topic's id, and so finds out before the first record of the new topic; its
+/// line, which comes with `debug = metadata`, stands in the queue before that record.
 pub fn made_again(message: &str) -> Option<&str> {
     const NONE: &str = "AAAAAAAAAAAAAAAAAAAAAA";
     let (topic, old, _new) = changed_id(message)?;
     (old != NONE).then_some(topic)
 }
 
-/// The topic of which a line of the client's log says that its id has changed, and the two ids. The client begins with none, also
-/// when it takes up again a topic that it had let go.
+/// The topic of which a line of the client's log says that its id has changed, and the two ids. The
+/// client begins with none, also when it takes up again a topic that it had let go.
 pub fn changed_id(message: &str) -> Option<(&str, &str, &str)> {
     let (before, ids) = message.split_once(" changed id from ")?;
     let (_, topic) = before.rsplit_once("Topic ")?;
@@ -232,7 +238,8 @@ pub fn changed_id(message: &str) -> Option<(&str, &str, &str)> {
     Some((topic, old, new))
 }
 
-/// Has a client say by which ids it knows the topics. These lines come with metadata only, and among those that are for debugging.
+/// Has a client say by which ids it knows the topics. These lines come with metadata only, and
+/// among those that are for debugging.
 pub fn ask_for_ids(client: &mut ClientConfig) {
     let debug = client.get("debug");
     let debug = debug.map_or("metadata".to_owned(), |asked| format!("{asked},metadata"));
@@ -302,7 +309,8 @@ impl Admin {
         }
     }
 
-    /// Makes `topic` with the broker's own replication factor unless it exists. True if it was made.
+    /// Makes `topic` with the broker's own replication factor unless it exists. True if it was
+    /// made.
     pub async fn ensure_topic(&self, topic: &str, partitions: i32) -> Result<bool, KafkaError> {
         let not_created =
             |reason: String| KafkaError::NotCreated { topic: topic.to_owned(), reason };
@@ -393,7 +401,8 @@ pub fn metadata<C: ClientContext>(
         .map_err(|error| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))
 }
 
-/// What librdkafka says when a client cannot be made, without the values, among which may be a password.
+/// What librdkafka says when a client cannot be made, without the values, among which may be a
+/// password.
 pub fn creation_error(error: rdkafka::error::KafkaError) -> KafkaError {
     KafkaError::Properties(match error {
         rdkafka::error::KafkaError::ClientConfig(_, _, name, _) => {

@@ -1,5 +1,6 @@
-//! The lease of a cache key: readers that take it leave no old value in the cache. For every service that reads or writes
-//! what contentflow writes; `docs/cache.md` is the same contract for other languages.
+//! The lease of a cache key: readers that take it leave no old value in the cache. For every
+//! service that reads or writes what contentflow writes; `docs/cache.md` is the same contract for
+//! other languages.
 //!
 //! ```text
 //! reader:  GET key -> hit
@@ -7,10 +8,12 @@
 //! writer:  COMMIT -> DEL lease -> DEL key
 //! ```
 //!
-//! Without it, a slow reader can bring an old value back: it reads the row, a writer changes the row and deletes the key, and only
-//! then the reader stores what it had read. Here the writer takes the lease away before it deletes the key, and a reader whose
-//! lease is gone stores nothing. A lease that is taken after that belongs to a reader that reads after the commit. The rule
-//! is that of Nishtala et al., "Scaling Memcache at Facebook" (NSDI 2013), section 3.2.1, made of a second key and a script.
+//! Without it, a slow reader can bring an old value back: it reads the row, a writer changes the
+//! row and deletes the key, and only then the reader stores what it had read. Here the writer takes
+//! the lease away before it deletes the key, and a reader whose lease is gone stores nothing. A
+//! lease that is taken after that belongs to a reader that reads after the commit. The rule is that
+//! of Nishtala et al., "Scaling Memcache at Facebook" (NSDI 2013), section 3.2.1, made of a second
+//! key and a script.
 //!
 //! # Example
 //!
@@ -41,21 +44,23 @@ use std::time::Duration;
 use redis::aio::ConnectionLike;
 use redis::{Cmd, RedisError, RedisResult, cmd};
 
-/// How long a lease lasts unless its holder gives it back. Longer than any healthy read of a row: a reader that is slower fills
-/// nothing in. Not much longer: when a holder dies, its key is read uncached until then.
+/// How long a lease lasts unless its holder gives it back. Longer than any healthy read of a row: a
+/// reader that is slower fills nothing in. Not much longer: when a holder dies, its key is read
+/// uncached until then.
 pub const LASTS: Duration = Duration::from_millis(3_000);
 
-/// Stores the value if the lease still holds the token, and gives the lease back. One script, so that nothing comes in
-/// between.
+/// Stores the value if the lease still holds the token, and gives the lease back. One script, so
+/// that nothing comes in between.
 const FILL: &str = "\
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[2])
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1";
 
-/// The name of the lease of a cache key. The key in braces is a hash tag: in a cluster, key and lease live in one slot, as
-/// a script over both needs. A key with braces of its own breaks that: in a cluster what it stands for is never filled in, and so
-/// read uncached; elsewhere slots do not matter.
+/// The name of the lease of a cache key. The key in braces is a hash tag: in a cluster, key and
+/// lease live in one slot, as a script over both needs. A key with braces of its own breaks that:
+/// in a cluster what it stands for is never filled in, and so read uncached; elsewhere slots do not
+/// matter.
 pub fn lease_key(key: &str) -> String {
     lease_parts(key).concat()
 }
@@ -67,11 +72,12 @@ fn lease_parts(key: &str) -> [&str; 3] {
 /// By how many a lease's name is longer than its key's.
 const LEASE_BYTES: usize = 8;
 
-/// What every writer must send after its commit, in this order, each a command of its own: in a pipeline or one by one, in a cluster
-/// one by one, that of the key after that of the lease is answered; and again until both are answered.
+/// What every writer must send after its commit, in this order, each a command of its own: in a
+/// pipeline or one by one, in a cluster one by one, that of the key after that of the lease is
+/// answered; and again until both are answered.
 ///
-/// The lease first: whoever fills the key in from then on has read after the commit. The other way round, a reader could fill in
-/// what is old between the two.
+/// The lease first: whoever fills the key in from then on has read after the commit. The other way
+/// round, a reader could fill in what is old between the two.
 pub fn invalidation(key: &str) -> [Cmd; 2] {
     [lease_key(key), key.to_owned()].map(|key| {
         let mut delete = cmd("DEL");
@@ -80,8 +86,9 @@ pub fn invalidation(key: &str) -> [Cmd; 2] {
     })
 }
 
-/// [`invalidation`] of many keys with as many commands as of one: all the leases first, then all the keys. Much cheaper where a
-/// server takes it; a cluster does not, where the keys live in different slots, and one forbidden key spares them all.
+/// [`invalidation`] of many keys with as many commands as of one: all the leases first, then all
+/// the keys. Much cheaper where a server takes it; a cluster does not, where the keys live in
+/// different slots, and one forbidden key spares them all.
 pub fn invalidation_together(keys: &[String]) -> [Cmd; 2] {
     let bytes: usize = keys.iter().map(|key| key.len()).sum();
     let mut values = Cmd::with_capacity(1 + keys.len(), 3 + bytes);
@@ -102,8 +109,8 @@ pub fn invalidation_together(keys: &[String]) -> [Cmd; 2] {
 ///
 /// # Errors
 ///
-/// That of the first command that fails. The key may hold an old value until it is done again with success, or the value's time to
-/// live is over.
+/// That of the first command that fails. The key may hold an old value until it is done again with
+/// success, or the value's time to live is over.
 pub async fn invalidate(cache: &mut impl ConnectionLike, key: &str) -> RedisResult<()> {
     for delete in invalidation(key) {
         delete.query_async::<u64>(cache).await?;
@@ -122,12 +129,13 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Takes the lease of the key for so long (1 ms at least, see [`LASTS`]). None: another reader has it, read the row and store
-    /// nothing.
+    /// Takes the lease of the key for so long (1 ms at least, see [`LASTS`]). None: another reader
+    /// has it, read the row and store nothing.
     ///
     /// # Errors
     ///
-    /// Those of the cache. Whether the lease is taken is not known then; read the row and store nothing.
+    /// Those of the cache. Whether the lease is taken is not known then; read the row and store
+    /// nothing.
     pub async fn take(
         cache: &mut impl ConnectionLike,
         key: &str,
@@ -138,8 +146,8 @@ impl Lease {
         Ok(taken.map(|_ok| lease))
     }
 
-    /// Stores a value that was read after the lease was taken, for so long (1 ms at least), and gives the lease back. False: the
-    /// lease is gone, and nothing is stored.
+    /// Stores a value that was read after the lease was taken, for so long (1 ms at least), and
+    /// gives the lease back. False: the lease is gone, and nothing is stored.
     ///
     /// # Errors
     ///
@@ -182,7 +190,8 @@ pub enum Source {
     Cache,
     /// Its row, and the cache has it now.
     DatabaseAndFilled,
-    /// Its row; another reader holds the lease, a writer took ours away, there is no row, or the cache is out.
+    /// Its row; another reader holds the lease, a writer took ours away, there is no row, or the
+    /// cache is out.
     Database,
 }
 
@@ -204,16 +213,18 @@ pub struct Read {
     pub value: Option<String>,
     /// Where it came from.
     pub source: Source,
-    /// What the cache failed with, if it did: worth a line in the log, and no reason to have no answer.
+    /// What the cache failed with, if it did: worth a line in the log, and no reason to have no
+    /// answer.
     pub cache_failure: Option<RedisError>,
 }
 
-/// Reads a value through the cache. On a miss takes the lease, then has `load` read the row, then stores the value for the time
-/// `ttl` (1 ms at least) if the lease is still there.
+/// Reads a value through the cache. On a miss takes the lease, then has `load` read the row, then
+/// stores the value for the time `ttl` (1 ms at least) if the lease is still there.
 ///
-/// `load` must see every commit that was answered before it was called: a query of its own on the primary, not on a replica, and not
-/// in a transaction with an older snapshot. A cache that fails is a miss. How long it may take to fail is a matter of the
-/// connection: give it a response timeout.
+/// `load` must see every commit that was answered before it was called: a query of its own on the
+/// primary, not on a replica, and not in a transaction with an older snapshot. A cache that fails
+/// is a miss. How long it may take to fail is a matter of the connection: give it a response
+/// timeout.
 ///
 /// # Errors
 ///

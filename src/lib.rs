@@ -1,4 +1,5 @@
-//! The shell of contentflow: everything that touches the world outside. The rules are in the `dataflows` crate.
+//! The shell of contentflow: everything that touches the world outside. The rules are in the
+//! `dataflows` crate.
 //!
 //! ```text
 //! run -> source (poll, assignment) -> ingest -> worker [ the graph ] -> sink (postgres, redis, dead_letter)

@@ -72,7 +72,8 @@ impl Times {
 /// The part of its capacity that each stage was at work, from 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Shares {
-    /// The poll thread, wherever it was not held back by the workers: the client and the brokers are in it.
+    /// The poll thread, wherever it was not held back by the workers: the client and the brokers
+    /// are in it.
     pub source: f64,
     /// The worker threads with decoding and validating.
     pub decode: f64,
@@ -173,8 +174,8 @@ impl Shares {
         (self.decode + self.exchange).min(1.0)
     }
 
-    /// The stage that limits, and the share of its capacity. Decode and exchange share the workers: where those limit, the larger of the
-    /// two is named.
+    /// The stage that limits, and the share of its capacity. Decode and exchange share the workers:
+    /// where those limit, the larger of the two is named.
     pub fn limit(&self) -> (Stage, f64) {
         let on_workers = if self.decode >= self.exchange { Stage::Decode } else { Stage::Exchange };
         let candidates = [
@@ -217,7 +218,8 @@ impl Shares {
         }
     }
 
-    /// What would help, where so many cores are there. `more_connections` says how to find out how many of those help.
+    /// What would help, where so many cores are there. `more_connections` says how to find out how
+    /// many of those help.
     pub fn remedy(&self, capacity: Capacity, cores: usize, more_connections: &str) -> String {
         let (stage, share) = self.limit();
         let threads = match capacity.workers < cores {

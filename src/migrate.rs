@@ -1,14 +1,15 @@
 //! The migrations: in the program, applied under a lock, once each.
 //!
-//! The table's name is configurable, so `:table` in a migration stands for it, always with its schema: found on the
-//! search path if the table exists, else the schema where it will be made. (`CREATE TABLE IF NOT EXISTS` looks only into
-//! the first schema of the search path; without its schema, a table further down would get an empty double.) What has
-//! been applied is noted beside the table, under a name with the table's name in it, so that two tables in one database
-//! are migrated independently.
+//! The table's name is configurable, so `:table` in a migration stands for it, always with its
+//! schema: found on the search path if the table exists, else the schema where it will be made.
+//! (`CREATE TABLE IF NOT EXISTS` looks only into the first schema of the search path; without its
+//! schema, a table further down would get an empty double.) What has been applied is noted beside
+//! the table, under a name with the table's name in it, so that two tables in one database are
+//! migrated independently.
 //!
-//! While one version replaces another, both serve one table, and the older one may have to come back. So a migration may only add
-//! what an older program does not have to know: columns with a default, or that may be NULL. And a table that a newer program has
-//! migrated is left as it is.
+//! While one version replaces another, both serve one table, and the older one may have to come
+//! back. So a migration may only add what an older program does not have to know: columns with a
+//! default, or that may be NULL. And a table that a newer program has migrated is left as it is.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -24,7 +25,8 @@ mod embedded {
     refinery::embed_migrations!("migrations");
 }
 
-/// For everything; the migrations themselves take milliseconds, waiting for another migrating process may take longer.
+/// For everything; the migrations themselves take milliseconds, waiting for another migrating
+/// process may take longer.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Which advisory lock: "contentf" as a number, so that it is unlikely to be anybody else's.
@@ -166,8 +168,8 @@ async fn apply(config: &Config) -> Result<Applied, MigrateError> {
     Ok(Applied { migrations: report.applied_migrations().clone(), newer: None })
 }
 
-/// The last of the versions, if they are all that this program knows and some of a newer one. Of what another build has done nothing is
-/// known.
+/// The last of the versions, if they are all that this program knows and some of a newer one. Of
+/// what another build has done nothing is known.
 fn newer(versions: &[i32]) -> Option<i32> {
     let has_all = known().iter().all(|migration| versions.contains(&migration.version()));
     let is_ours = |version: i32| is_known(version) || version > newest_known();
@@ -263,8 +265,8 @@ fn runner(place: &Place) -> Result<Runner, MigrateError> {
     });
     let mut runner = Runner::new(&placed.collect::<Result<Vec<_>, _>>()?);
     runner.set_migration_table_name(place.history.sql());
-    // The text holds the schema's name, and a schema that was renamed must not look like other migrations. Which ones
-    // have been applied is decided by their versions.
+    // The text holds the schema's name, and a schema that was renamed must not look like other
+    // migrations. Which ones have been applied is decided by their versions.
     Ok(runner.set_abort_divergent(false).set_abort_missing(true))
 }
 

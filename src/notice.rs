@@ -1,6 +1,7 @@
-//! What is told on standard error beside the log: errors, hints, how far a command is. Lines for people, each with its kind; where the
-//! log is JSON, objects of the log's own shape, so that whoever reads it by the line can read all of it. (What is wrong with the command
-//! line itself stays in words: nobody knows yet which form it asks for.)
+//! What is told on standard error beside the log: errors, hints, how far a command is. Lines for
+//! people, each with its kind; where the log is JSON, objects of the log's own shape, so that
+//! whoever reads it by the line can read all of it. (What is wrong with the command line itself
+//! stays in words: nobody knows yet which form it asks for.)
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +37,8 @@ impl Notice<'_> {
 
     /// One line each, whatever is in the message.
     fn lines(&self) -> String {
-        // Where the program itself breaks a line there is nothing hidden; anything else may be foreign.
+        // Where the program itself breaks a line there is nothing hidden; anything else may be
+        // foreign.
         let one_line = |text: &str| visible(&text.replace(['\n', '\r'], " ")).into_owned();
         let hint = |hint: &str| format!("hint: {}\n", one_line(hint));
         match self {

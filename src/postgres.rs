@@ -1,5 +1,5 @@
-//! Connecting to PostgreSQL: TLS as libpq's `sslmode` means it, deadlines from the first byte on, errors that say what
-//! to do.
+//! Connecting to PostgreSQL: TLS as libpq's `sslmode` means it, deadlines from the first byte on,
+//! errors that say what to do.
 
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ pub use target::whereabouts;
 /// From the first packet to a usable session. A server that is there answers in milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a client waits for an answer beyond the server's own statement timeout: a frozen server enforces nothing.
+/// How long a client waits for an answer beyond the server's own statement timeout: a frozen server
+/// enforces nothing.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The longest wait for the answer to a statement.
@@ -28,18 +29,20 @@ pub fn deadline(config: &Database) -> Duration {
     config.statement_timeout + GRACE
 }
 
-/// How long a session waits for a lock that keeps nobody else waiting meanwhile: at least longer than the server's usual `deadlock_timeout`,
-/// after which an autovacuum gives way.
+/// How long a session waits for a lock that keeps nobody else waiting meanwhile: at least longer
+/// than the server's usual `deadlock_timeout`, after which an autovacuum gives way.
 pub fn lock_patience(config: &Database) -> Duration {
     config.lock_timeout.max(Duration::from_secs(2))
 }
 
-/// For a session that looks for many rows by their ids: thousands of ids make the planner prefer reading the whole table. Through the
-/// index the rows are also locked in the order in which they are given, so that two writers cannot deadlock.
+/// For a session that looks for many rows by their ids: thousands of ids make the planner prefer
+/// reading the whole table. Through the index the rows are also locked in the order in which they
+/// are given, so that two writers cannot deadlock.
 pub const BY_INDEX: &str =
     "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
 
-/// The number and the schema of a table, if it is there: under its own schema, or found on the search path.
+/// The number and the schema of a table, if it is there: under its own schema, or found on the
+/// search path.
 pub(crate) async fn find_table(
     client: &Client,
     table: &TableName,
@@ -96,8 +99,9 @@ async fn session(target: &Target, config: &Database) -> Result<Client, ConnectEr
     Ok(client)
 }
 
-/// The connection's own task: it carries the bytes until the client is dropped or the server goes away. The client's
-/// callers see every failure themselves, so that the end is worth no more than a debug line.
+/// The connection's own task: it carries the bytes until the client is dropped or the server goes
+/// away. The client's callers see every failure themselves, so that the end is worth no more than a
+/// debug line.
 fn drive<T>(connection: tokio_postgres::Connection<Socket, T>)
 where
     T: tokio_postgres::tls::TlsStream + Unpin + Send + 'static,

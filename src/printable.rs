@@ -1,14 +1,15 @@
 //! Foreign text for a terminal: on one line, and without anything that the terminal would obey.
 //!
-//! Ids, messages and header values are whatever somebody published. Printed as they are, an escape sequence could
-//! clear the screen, a line break could fake a row, and a direction mark could swap what is read.
+//! Ids, messages and header values are whatever somebody published. Printed as they are, an escape
+//! sequence could clear the screen, a line break could fake a row, and a direction mark could swap
+//! what is read.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
 
-/// The text on one line: invisible and control characters, the backslash, and bytes that are not UTF-8 are escaped.
-/// The result names the input without doubt.
+/// The text on one line: invisible and control characters, the backslash, and bytes that are not
+/// UTF-8 are escaped. The result names the input without doubt.
 pub fn one_line(bytes: &[u8]) -> String {
     let mut line = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -77,8 +78,8 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// A JSON text with line breaks and indentation; nothing else about it changes, not even a key that stands twice.
-/// Characters that are unsafe on a terminal become JSON's own escapes.
+/// A JSON text with line breaks and indentation; nothing else about it changes, not even a key that
+/// stands twice. Characters that are unsafe on a terminal become JSON's own escapes.
 ///
 /// The text must be JSON already: this only moves white space.
 pub fn indented_json(json: &str) -> String {

@@ -1,4 +1,5 @@
-//! What the workers tell the poll thread: how far the probe has come, and what became of the records.
+//! What the workers tell the poll thread: how far the probe has come, and what became of the
+//! records.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

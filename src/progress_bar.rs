@@ -1,4 +1,5 @@
-//! How far a long command is, on standard error: a bar on a terminal, a line now and then elsewhere.
+//! How far a long command is, on standard error: a bar on a terminal, a line now and then
+//! elsewhere.
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -100,7 +101,8 @@ impl Bar {
     }
 }
 
-/// How far it is: a count, a share, and after so long, a rate, and how long the rest takes at that rate.
+/// How far it is: a count, a share, and after so long, a rate, and how long the rest takes at that
+/// rate.
 fn line(what: &str, done: u64, total: u64, elapsed: Option<Duration>) -> String {
     let [done_wide, total_wide] = [done, total].map(u128::from);
     let percent = (100 * done_wide).checked_div(total_wide).unwrap_or(100);

@@ -4,8 +4,9 @@
 //! flags | NDJSON lines | generator -> checked by the consumer's own rules -> Publisher -> delivery reports -> Published
 //! ```
 //!
-//! It is idempotent, waits until all in-sync replicas have every event, and keys each by its draft, so that a draft's
-//! events keep their order. What a consumer would reject is not published, unless the generator is asked for just that.
+//! It is idempotent, waits until all in-sync replicas have every event, and keys each by its draft,
+//! so that a draft's events keep their order. What a consumer would reject is not published, unless
+//! the generator is asked for just that.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Read, Write};
@@ -103,12 +104,13 @@ pub fn publish_one(
     Ok(Published::new(publisher.finish()?, started.elapsed()))
 }
 
-/// Publishes NDJSON: each line one event, its bytes as they are. Blank lines are passed over. Ends at the first line that
-/// is not a valid event: those before it are published, nothing after it is.
+/// Publishes NDJSON: each line one event, its bytes as they are. Blank lines are passed over. Ends
+/// at the first line that is not a valid event: those before it are published, nothing after it is.
 ///
 /// # Errors
 ///
-/// When a line is bad or cannot be read, or an event is not acknowledged; each says how many were published.
+/// When a line is bad or cannot be read, or an event is not acknowledged; each says how many were
+/// published.
 pub fn publish_lines(config: &Kafka, lines: &mut dyn BufRead) -> Result<Published, PublishError> {
     let publisher = Publisher::new(config)?;
     let started = Instant::now();
@@ -164,8 +166,8 @@ fn send_lines(publisher: &Publisher, lines: &mut dyn BufRead) -> Result<(), Stop
     Ok(())
 }
 
-/// Publishes a generated mix, at most `rate` events a second if one is given, and reports to `sent` how many events are
-/// on their way, every few hundred.
+/// Publishes a generated mix, at most `rate` events a second if one is given, and reports to `sent`
+/// how many events are on their way, every few hundred.
 ///
 /// # Errors
 ///
@@ -198,8 +200,9 @@ pub fn publish_generated(
     Ok(Published { by_kind, ..Published::new(acknowledged, started.elapsed()) })
 }
 
-/// The distance between generated events, in microseconds, at which their timestamps keep step with a clock: that of the
-/// rate, and without one a distance that no publisher outruns, so that no event comes from the future.
+/// The distance between generated events, in microseconds, at which their timestamps keep step with
+/// a clock: that of the rate, and without one a distance that no publisher outruns, so that no
+/// event comes from the future.
 pub fn spacing_us(rate: Option<u64>) -> u64 {
     rate.map_or(1, |rate| 1_000_000 / rate.max(1))
 }
@@ -208,7 +211,8 @@ pub fn spacing_us(rate: Option<u64>) -> u64 {
 fn checked(value: &[u8]) -> Result<String, Fault> {
     let mut chunk = Chunk::default();
     let record = RawRecord { value: Some(value), ..RawRecord::default() };
-    // Without the header that it is published with: that one would make a ContentCreated of any other type.
+    // Without the header that it is published with: that one would make a ContentCreated of any
+    // other type.
     chunk.push(record, []);
     match decode(chunk.record(0), DraftIdType::Text { max_chars: None }) {
         Decoded::Event(ContentCreated { job_id: _, draft_id, urls: _ }) => {

@@ -1,5 +1,5 @@
-//! Connecting to Redis, whether it is one server, the master of some sentinels, or a cluster: deadlines from the first byte on,
-//! errors that say what to do.
+//! Connecting to Redis, whether it is one server, the master of some sentinels, or a cluster:
+//! deadlines from the first byte on, errors that say what to do.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -30,13 +30,14 @@ pub const URL_FORMS: &str = "redis://user:password@host:6379/0, redis+cluster://
      redis+sentinel://user:password@host:26379,host:26379/master/0, with rediss for TLS; in a password write @ : / ? # % and blanks as \
      %XX";
 
-/// How often the client itself tries again to find the owner of a key in a cluster, and how long it waits between two tries,
-/// milliseconds. A move is followed with one or two tries; what takes longer is an outage, and held by whoever asks.
+/// How often the client itself tries again to find the owner of a key in a cluster, and how long it
+/// waits between two tries, milliseconds. A move is followed with one or two tries; what takes
+/// longer is an outage, and held by whoever asks.
 const TRIES: u32 = 4;
 const WAIT_MS: [u64; 2] = [20, 100];
 
-/// Connects, and asks for a sign of life: a server that wants a password takes a connection without one and refuses
-/// only the first command.
+/// Connects, and asks for a sign of life: a server that wants a password takes a connection without
+/// one and refuses only the first command.
 pub async fn connect(config: &Cache) -> Result<CacheConnection, ConnectError> {
     let place =
         Place::parse(config.url.expose()).map_err(|reason| ConnectError::BadUrl { reason })?;
@@ -65,7 +66,8 @@ fn client_of(server: ConnectionInfo, config: &Cache) -> RedisResult<Client> {
     }
 }
 
-/// The authorities that are trusted in place of the client's own, which are those that browsers trust; and who we are.
+/// The authorities that are trusted in place of the client's own, which are those that browsers
+/// trust; and who we are.
 fn certificates(config: &Cache) -> Option<TlsCertificates> {
     let root_cert = config.root_certificates.as_ref().map(|roots| roots.pem().to_vec());
     let client_tls = config.identity.as_ref().map(|identity| {
@@ -94,8 +96,8 @@ async fn open(
     }
 }
 
-/// Asks the sentinels where the master is, and asks it whether it is one. The client has deadlines of its own for both, of a second and
-/// less.
+/// Asks the sentinels where the master is, and asks it whether it is one. The client has deadlines
+/// of its own for both, of a second and less.
 async fn find_master(
     sentinels: &[ConnectionInfo],
     master: &str,
@@ -124,7 +126,8 @@ async fn find_master(
     }
 }
 
-/// A client that finds the master. Only this one of the library's can be told whom to trust, and it wants everything one by one.
+/// A client that finds the master. Only this one of the library's can be told whom to trust, and it
+/// wants everything one by one.
 fn client_of_sentinels(
     sentinels: &[ConnectionInfo],
     master: &str,
@@ -195,7 +198,8 @@ async fn join(nodes: Vec<ConnectionInfo>, config: &Cache) -> Result<CacheConnect
         Ok(cluster) => return Ok(CacheConnection::Cluster(cluster)),
         Err(error) => error,
     };
-    // The client makes one error of what all the nodes say. What one of them says by itself tells more.
+    // The client makes one error of what all the nodes say. What one of them says by itself tells
+    // more.
     let mut last = None;
     for node in nodes {
         let names = Names::of(&[&node]);
@@ -245,7 +249,8 @@ impl Names {
             servers.iter().map(|server| server.addr().to_string()).collect();
         let encrypted = servers.iter().any(|server| has_tls(server));
         if encrypted {
-            // The client asks for the process's choice and would panic without one. Chosen already is as good.
+            // The client asks for the process's choice and would panic without one. Chosen already
+            // is as good.
             drop(rustls::crypto::ring::default_provider().install_default());
         }
         Names { address: addresses.join(", "), encrypted }

@@ -4,8 +4,9 @@
 //! plan -> reader -> ingest ==> the graph of a run, in large epochs -> effects
 //! ```
 //!
-//! It reads partitions that are assigned by hand and never commits: where the group stands is not its business. An epoch is as large
-//! as the memory allows, so that of a draft's many events one is written.
+//! It reads partitions that are assigned by hand and never commits: where the group stands is not
+//! its business. An epoch is as large as the memory allows, so that of a draft's many events one is
+//! written.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -140,13 +141,15 @@ pub fn replay(
     let held = Held::default();
     let rules = Rules {
         compaction: Some(compaction(config, &held)),
-        // An epoch is nearly all of it, and what it had before, its rows know. A dry run has no rows to ask.
+        // An epoch is nearly all of it, and what it had before, its rows know. A dry run has no
+        // rows to ask.
         dedupe_jobs: if options.dry_run { config.run.dedupe_jobs } else { 0 },
         ..rules(config, table.draft_ids)
     };
     let Workers { entrances, guards } =
         start(config.run.workers, rules, effects, &progress).map_err(RunError::Start)?;
-    // Never waited for: the replay ends when the ledger says so. A worker that panics takes the process with it.
+    // Never waited for: the replay ends when the ledger says so. A worker that panics takes the
+    // process with it.
     std::mem::forget(guards);
     let mut ingest = Ingest::new(entrances, large_epochs(&config.run), progress, watch)
         .within(held.clone(), config.replay.memory_bytes);

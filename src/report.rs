@@ -26,7 +26,8 @@ pub struct Report {
     pub rejected: u64,
     /// Rejected records by reason; reasons that did not occur are left out.
     pub rejected_by_reason: BTreeMap<&'static str, u64>,
-    /// Drafts whose key and lease were deleted, answered by the cache: each once in a batch, however many events it had there.
+    /// Drafts whose key and lease were deleted, answered by the cache: each once in a batch,
+    /// however many events it had there.
     pub deletes: u64,
     /// Keys of these that there were.
     pub keys_deleted: u64,

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-/// The longest wait between two tries. An outage is noticed to be over within this time: an attempt that is under way just then
-/// succeeds.
+/// The longest wait between two tries. An outage is noticed to be over within this time: an attempt
+/// that is under way just then succeeds.
 const CAP: Duration = Duration::from_secs(2);
 
-/// Exponential backoff with full jitter up to two seconds: many clients of one server do not come back in step.
+/// Exponential backoff with full jitter up to two seconds: many clients of one server do not come
+/// back in step.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     base: Duration,

@@ -92,7 +92,8 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// [`RunError::Connect`] when it cannot be reached, [`RunError::Start`] when it has no usable id column.
+    /// [`RunError::Connect`] when it cannot be reached, [`RunError::Start`] when it has no usable
+    /// id column.
     pub async fn look_up(config: &Config) -> Result<Table, RunError> {
         let start = |error: &dyn std::fmt::Display| RunError::Start(error.to_string());
         let client = crate::postgres::connect(&config.database).await?;
@@ -188,7 +189,8 @@ impl Servers {
     }
 }
 
-/// [`run`] with the table looked up, with a progress bar where the end is known, and with what goes on noted for whoever watches.
+/// [`run`] with the table looked up, with a progress bar where the end is known, and with what goes
+/// on noted for whoever watches.
 ///
 /// # Errors
 ///
@@ -222,7 +224,8 @@ pub fn consume(
 ///
 /// # Errors
 ///
-/// [`RunError`]. Nothing is committed past what is durable, so starting again goes on where this run stopped.
+/// [`RunError`]. Nothing is committed past what is durable, so starting again goes on where this
+/// run stopped.
 pub fn run(
     config: &Arc<Config>,
     table: Table,
@@ -254,7 +257,8 @@ pub fn run(
     let rules = rules(config, table.draft_ids);
     let workers = start_measured(config.run.workers, rules, servers, &progress, figures.cloned());
     let Workers { entrances, guards } = workers.map_err(RunError::Start)?;
-    // Never waited for: the run ends when the ledger says so. A worker that panics takes the process with it.
+    // Never waited for: the run ends when the ledger says so. A worker that panics takes the
+    // process with it.
     std::mem::forget(guards);
     let ingest = Ingest::new(entrances, config.run.clone(), progress, watch);
     figures.into_iter().for_each(|figures| figures.watch_polling(ingest.turns()));
@@ -289,8 +293,9 @@ pub fn run(
         state.ingest.ranges(),
     );
     drop(state);
-    // The last owner of the consumer leaves the group, however the run has ended: else the others would wait for our session to
-    // time out. A commit that is never answered must not keep the process.
+    // The last owner of the consumer leaves the group, however the run has ended: else the others
+    // would wait for our session to time out. A commit that is never answered must not keep the
+    // process.
     if committed.recv_timeout(LAST_WORD) == Err(RecvTimeoutError::Disconnected)
         && commit_thread.join().is_err()
     {
@@ -334,8 +339,8 @@ fn consumer(config: &Config, context: Context) -> Result<KafkaClient, KafkaError
 /// What the user's properties may say otherwise.
 const UNLESS_ASKED: [(&str, &str); 3] = [
     ("partition.assignment.strategy", "cooperative-sticky"),
-    // What is fetched ahead: half an epoch, a tenth of a second's work. The client's own 100,000 records and 64 MiB would have gone from the processor's
-    // caches by the time they are polled.
+    // What is fetched ahead: half an epoch, a tenth of a second's work. The client's own 100,000
+    // records and 64 MiB would have gone from the processor's caches by the time they are polled.
     ("queued.min.messages", "20000"),
     ("queued.max.messages.kbytes", "16384"),
 ];
@@ -343,7 +348,8 @@ const UNLESS_ASKED: [(&str, &str); 3] = [
 /// How the consumer of a run is configured.
 pub fn consumer_config(config: &Kafka) -> ClientConfig {
     let mut client = crate::kafka::consumer_config(config);
-    // Every start is given explicitly; an offset that turns out not to exist is an error, not a jump.
+    // Every start is given explicitly; an offset that turns out not to exist is an error, not a
+    // jump.
     client.set("auto.offset.reset", "error");
     crate::kafka::set_unless_asked(&mut client, config, &UNLESS_ASKED);
     client

@@ -1,4 +1,5 @@
-//! Reading a topic from its beginning to where it ended when the reading began: a walk with an end, outside any group.
+//! Reading a topic from its beginning to where it ended when the reading began: a walk with an end,
+//! outside any group.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -121,9 +122,11 @@ impl Reader {
     /// A reader; nothing is sent yet.
     pub(crate) fn new(config: &config::Kafka) -> Result<Reader, ScanError> {
         let mut client = kafka::consumer_config(config);
-        // At the end of a partition the broker holds back its answer for so long, in case something comes.
+        // At the end of a partition the broker holds back its answer for so long, in case something
+        // comes.
         kafka::set_unless_asked(&mut client, config, &[("fetch.wait.max.ms", "20")]);
-        // What retention deletes while it is being read is gone; the walk goes on with what is there.
+        // What retention deletes while it is being read is gone; the walk goes on with what is
+        // there.
         client.set("auto.offset.reset", "earliest");
         let consumer =
             client.create_with_context(Context::of(config)).map_err(kafka::creation_error)?;
@@ -150,11 +153,13 @@ impl Reader {
         watermarks.collect()
     }
 
-    /// Asks which topic that is now. Before its offsets are asked for: a walk between them is a walk through that one, or ends.
+    /// Asks which topic that is now. Before its offsets are asked for: a walk between them is a
+    /// walk through that one, or ends.
     fn identify(&self, topic: &str) -> Result<(), ScanError> {
         kafka::metadata(self.consumer.client(), Some(topic), kafka::METADATA_TIMEOUT)
             .map_err(|code| unreadable(topic, ClientError::MetadataFetch(code)))?;
-        // What the client has to say about the answer waits by now, and comes one line at a time. Nothing is assigned, so there are no records.
+        // What the client has to say about the answer waits by now, and comes one line at a time.
+        // Nothing is assigned, so there are no records.
         let mut lines = None;
         while lines != Some(self.consumer.context().lines()) {
             lines = Some(self.consumer.context().lines());
@@ -194,12 +199,12 @@ impl Reader {
         Ok(self.admin.partitions(topic, kafka::METADATA_TIMEOUT)?)
     }
 
-    /// Shows every committed record of the stretches to `visit`, partition by partition in the order of offsets, but the
-    /// partitions mixed. Ends early when `visit` breaks.
+    /// Shows every committed record of the stretches to `visit`, partition by partition in the
+    /// order of offsets, but the partitions mixed. Ends early when `visit` breaks.
     ///
-    /// Offsets are not counted: aborted and control records leave gaps. A partition is over when a record at or past its
-    /// end is seen, or when the client reports that there is nothing more to read. Nothing of a topic is shown that was made again
-    /// since it was first asked for.
+    /// Offsets are not counted: aborted and control records leave gaps. A partition is over when a
+    /// record at or past its end is seen, or when the client reports that there is nothing more to
+    /// read. Nothing of a topic is shown that was made again since it was first asked for.
     pub(crate) fn walk<E: From<ScanError>>(
         &self,
         topic: &str,
@@ -267,7 +272,8 @@ impl Reader {
         if !(stretch.from..stretch.to).contains(&offset) {
             return Ok(None);
         }
-        // Not to the next offset but to the end: a reader past a transaction is given what comes after it.
+        // Not to the next offset but to the end: a reader past a transaction is given what comes
+        // after it.
         let rest = Stretches::from([(partition, Stretch { from: offset, to: stretch.to })]);
         let mut found = None;
         self.walk::<ScanError>(topic, &rest, |message| {

@@ -1,7 +1,7 @@
 //! sink: the effects on real servers.
 //!
-//! An [`Effect`] lives on a timely worker and must not block; the servers are spoken to by tokio tasks, one for each lane. A
-//! [`Remote`] is the effect's end of the wire, a [`Lane`] the task's.
+//! An [`Effect`] lives on a timely worker and must not block; the servers are spoken to by tokio
+//! tasks, one for each lane. A [`Remote`] is the effect's end of the wire, a [`Lane`] the task's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -139,7 +139,8 @@ impl<A> Replies<A> {
         if let Some(spans) = self.spans.as_ref().filter(|_| done) {
             spans.end(ticket);
         }
-        // The answer first, then the wake-up. A worker that is gone wants no answer: the process is on its way down.
+        // The answer first, then the wake-up. A worker that is gone wants no answer: the process is
+        // on its way down.
         if self.answers.send(Answered { ticket, answers, done }).is_ok() {
             self.waker.wake();
         }
@@ -169,8 +170,8 @@ impl<R: 'static, A: 'static> Effect for Remote<R, A> {
     fn submit(&mut self, ticket: Ticket, lane: usize, batch: Vec<R>) {
         // Before it is sent, or it might be taken out first.
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        // A task that is gone wants no batch: it ends before its worker only when the process is on its way down, with an error
-        // to report that a panic here would replace.
+        // A task that is gone wants no batch: it ends before its worker only when the process is on
+        // its way down, with an error to report that a panic here would replace.
         let _gone = self.lanes[lane].send(Job { ticket, batch }).is_err();
     }
 

@@ -1,7 +1,8 @@
 //! source: one thread that polls Kafka, feeds the workers, and commits what has come through.
 //!
-//! What is committed is decided on this thread, the rebalance callback included (librdkafka runs it inside `poll`), so there is
-//! nothing to race with: the assignment is known where a commit is decided. `commit` only sends it.
+//! What is committed is decided on this thread, the rebalance callback included (librdkafka runs it
+//! inside `poll`), so there is nothing to race with: the assignment is known where a commit is
+//! decided. `commit` only sends it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,11 +27,12 @@ use crate::shutdown::Cause;
 pub mod assignment;
 pub mod client;
 
-/// How long the ingest may be full before the partitions are paused. Pausing throws away what was fetched ahead, so short waits just wait;
-/// but a consumer that does not poll is taken for dead.
+/// How long the ingest may be full before the partitions are paused. Pausing throws away what was
+/// fetched ahead, so short waits just wait; but a consumer that does not poll is taken for dead.
 const WAIT_BEFORE_PAUSE: Duration = Duration::from_secs(1);
 
-/// How many records are polled before the loop looks around, which costs more than a record: some 50 microseconds' worth.
+/// How many records are polled before the loop looks around, which costs more than a record: some
+/// 50 microseconds' worth.
 const RUN: usize = 64;
 
 /// How long the last commit may take when the run ends.
@@ -85,7 +87,8 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// Whether the offsets that were read belong to a topic that is gone, so that nothing can be gone on with from them.
+    /// Whether the offsets that were read belong to a topic that is gone, so that nothing can be
+    /// gone on with from them.
     pub fn is_another_topic(&self) -> bool {
         matches!(self, SourceError::Cut { .. } | SourceError::MadeAgain { .. })
     }
@@ -98,8 +101,8 @@ pub enum Turn {
     Poll(Duration),
     /// Waits for the workers, so long.
     Wait(Duration),
-    /// Waits for the workers, so long, and polls for the sake of the client's callbacks: a record that comes after all is not
-    /// taken in, and so not committed.
+    /// Waits for the workers, so long, and polls for the sake of the client's callbacks: a record
+    /// that comes after all is not taken in, and so not committed.
     Tend(Duration),
     /// Nothing more: everything that was read is durable and committed.
     Done,
@@ -109,8 +112,8 @@ pub enum Turn {
 #[derive(Debug)]
 enum Stage {
     Reading,
-    /// Reading has ended; what was read is being finished. How long that may take counts from the signal to stop: where none has
-    /// come, nobody waits for the end but for its own sake.
+    /// Reading has ended; what was read is being finished. How long that may take counts from the
+    /// signal to stop: where none has come, nobody waits for the end but for its own sake.
     Draining(Option<Instant>),
     /// All that was read is durable.
     Committing(Instant),
@@ -257,7 +260,8 @@ fn check_brokers(client: &KafkaClient, config: &Config) -> Result<(), SourceErro
     Err(SourceError::CalledOff(Cause::Outage(message)))
 }
 
-/// Takes in a run of records: one that comes within the patience, and what has been fetched already.
+/// Takes in a run of records: one that comes within the patience, and what has been fetched
+/// already.
 fn read(client: &KafkaClient, config: &Config, mut patience: Duration) -> Result<(), SourceError> {
     for _ in 0..RUN {
         let asked = (!patience.is_zero()).then(Instant::now);
@@ -277,8 +281,8 @@ fn read(client: &KafkaClient, config: &Config, mut patience: Duration) -> Result
     Ok(())
 }
 
-/// The next record, if one comes within the patience, unless it does not count any more. The client calls back meanwhile, so the state
-/// must not be held.
+/// The next record, if one comes within the patience, unless it does not count any more. The client
+/// calls back meanwhile, so the state must not be held.
 fn next<'a>(
     client: &'a KafkaClient,
     config: &Config,
@@ -338,7 +342,8 @@ pub(crate) fn is_out_of_range(error: &KafkaError) -> bool {
     error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset)
 }
 
-/// What an error of the consumer means, but for an offset out of range: most of them pass, some need a person.
+/// What an error of the consumer means, but for an offset out of range: most of them pass, some
+/// need a person.
 pub(crate) fn judge(error: KafkaError, config: &Config) -> Result<(), SourceError> {
     let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
     let code = error.rdkafka_error_code();

@@ -1,8 +1,10 @@
-//! traces: what a tracing system is told of the work on each batch. Off unless `traces.endpoint` names a collector.
+//! traces: what a tracing system is told of the work on each batch. Off unless `traces.endpoint`
+//! names a collector.
 //!
-//! A batch has records of many traces, so it belongs to none: it has a trace of its own, which is *linked* to those that its records
-//! came with, as OpenTelemetry has it for messages that are processed together. Where the lanes take up a batch, `process` begins,
-//! with the call to the server inside it; both end with the batch's last answer.
+//! A batch has records of many traces, so it belongs to none: it has a trace of its own, which is
+//! *linked* to those that its records came with, as OpenTelemetry has it for messages that are
+//! processed together. Where the lanes take up a batch, `process` begins, with the call to the
+//! server inside it; both end with the batch's last answer.
 //!
 //! ```text
 //! process event-topic --links--> the traceparent of each record

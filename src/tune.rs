@@ -6,8 +6,9 @@
 //!                                                         trial: reader -> ingest ==> the graph of a run -> copy, unread keys
 //! ```
 //!
-//! A trial is the graph of a run, fed as a replay is: outside the consumer group, committing nothing. What it writes goes to a copy of the
-//! table, what it deletes are keys that nobody reads, and rejected records are counted and not published.
+//! A trial is the graph of a run, fed as a replay is: outside the consumer group, committing
+//! nothing. What it writes goes to a copy of the table, what it deletes are keys that nobody reads,
+//! and rejected records are counted and not published.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -90,7 +91,8 @@ pub fn tune(
     let table = runtime.block_on(Table::look_up(config))?;
     let course = Course { sample: &sample, draft_ids: table.draft_ids, stop };
     let (drafts, tally) = scan(config, &course)?;
-    // Nothing is sent through it: the effects of a run have one. Idle, it costs the trials a look at an empty queue now and then.
+    // Nothing is sent through it: the effects of a run have one. Idle, it costs the trials a look
+    // at an empty queue now and then.
     let producer = dead_letter::producer(config)
         .map_err(|error| RunError::client("the dead-letter producer", &error))?;
     let scratch = runtime.block_on(Scratch::create(&config.database))?;
@@ -181,7 +183,8 @@ impl Ground<'_> {
         let mut config = settings.apply(self.config);
         // Somebody waits for the end, and a server that is away cannot be measured.
         config.run.on_outage = OnOutage::Exit;
-        // Nobody else writes to the copy, so that only drafts without a row would be looked for again: a second, in trials of two.
+        // Nobody else writes to the copy, so that only drafts without a row would be looked for
+        // again: a second, in trials of two.
         config.run.retries = 0;
         let (figures, abort) = (Arc::new(Figures::new(config.run.workers)), Arc::default());
         let Some(Stage { scratch, table, producer }) = self.stage else {
@@ -224,7 +227,7 @@ impl Ground<'_> {
         let mut search = Search::new(plans.grid.clone(), present, plans.exhaustive, plans.seed);
         let mut shares: BTreeMap<Settings, Vec<Shares>> = BTreeMap::new();
         let mut watch = Watch::new(plans);
-        // The first one is for the caches of everybody.
+        // A warm-up, of which nothing is noted.
         if self.trial(present)?.is_none() {
             return Err(TuneError::Stopped);
         }

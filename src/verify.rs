@@ -1,5 +1,5 @@
-//! verify: proves that every row holds what the rules give for the whole topic, and that no cached draft disagrees with its
-//! row.
+//! verify: proves that every row holds what the rules give for the whole topic, and that no cached
+//! draft disagrees with its row.
 //!
 //! ```text
 //! how far the group is -> the rows, and what is cached of them -> the topic, up to there -> one collection: what differs
@@ -9,8 +9,9 @@
 //!
 //! Last, the keys of the cache are gone through for drafts that have no row.
 //!
-//! The order is the proof, see `docs/decisions/0008-verify-beside-a-running-pipeline.md`. What the group has committed before the
-//! rows are read is in them; what is published later is lag, and no difference.
+//! The order is the proof, see `docs/decisions/0008-verify-beside-a-running-pipeline.md`. What the
+//! group has committed before the rows are read is in them; what is published later is lag, and no
+//! difference.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -168,7 +169,8 @@ impl<'a> Verify<'a> {
         Ok(compared)
     }
 
-    /// Reads the table, and what is cached of it, and says what they claim: the table with a minus, the cache with a plus.
+    /// Reads the table, and what is cached of it, and says what they claim: the table with a minus,
+    /// the cache with a plus.
     async fn read_rows(
         &self,
         beginning: &Beginning,

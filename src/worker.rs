@@ -25,8 +25,8 @@ use crate::progress::Progress;
 /// How long a worker may sleep when nothing wakes it.
 const NAP: Duration = Duration::from_millis(100);
 
-/// How long an idle worker looks for work before it sleeps. Timely's own ten microseconds are for workers that wait for each other; ours wait for
-/// servers, a hundred times as long.
+/// How long an idle worker looks for work before it sleeps. Timely's own ten microseconds are for
+/// workers that wait for each other; ours wait for servers, a hundred times as long.
 const SPIN: Duration = Duration::from_micros(1);
 
 /// Makes the effects of one worker. Called once on each.

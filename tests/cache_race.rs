@@ -1,5 +1,6 @@
-//! The race for the cache, on real servers: readers and writers of one draft are stopped after each of their steps (GET, lease,
-//! SELECT, fill; COMMIT, DEL lease, DEL key) and have their turns in an order that a seed draws.
+//! The race for the cache, on real servers: readers and writers of one draft are stopped after each
+//! of their steps (GET, lease, SELECT, fill; COMMIT, DEL lease, DEL key) and have their turns in an
+//! order that a seed draws.
 //!
 //! `make race` takes 100,000 orders, `RACES=` and `SEED=` another number and the same ones again.
 
@@ -91,7 +92,8 @@ fn f7_readers_with_the_lease_leave_no_old_value_behind_in_any_drawn_interleaving
     );
 
     assert_eq!((lease.left_behind, lease.old_hits), (0, 0), "seed {seed}");
-    // It was a race: the lease was used and refused, and a writer came by wherever a reader can stand.
+    // It was a race: the lease was used and refused, and a writer came by wherever a reader can
+    // stand.
     assert!(lease.filled > 0 && lease.refused > 0);
     for at in LEASE.reader {
         for step in LEASE.writer {
@@ -101,7 +103,8 @@ fn f7_readers_with_the_lease_leave_no_old_value_behind_in_any_drawn_interleaving
             );
         }
     }
-    // Without it the same orders do harm. The second DEL mends what readers left that were faster than its delay.
+    // Without it the same orders do harm. The second DEL mends what readers left that were faster
+    // than its delay.
     assert!(plain.left_behind > second.left_behind, "seed {seed}");
     assert_eq!(fast, 0, "seed {seed}");
 }

@@ -170,7 +170,8 @@ fn help_version_completions_and_the_report_for_people() {
     }
 }
 
-/// Under names of its own the allocator would serve the Rust code alone, and take no settings from this variable.
+/// Under names of its own the allocator would serve the Rust code alone, and take no settings from
+/// this variable.
 #[test]
 fn the_kafka_client_allocates_with_the_allocator_of_the_program() {
     let mut version = Command::new(env!("CARGO_BIN_EXE_contentflow"));

@@ -32,8 +32,8 @@ fn e10_a_row_that_somebody_keeps_locked_is_waited_for_alone() {
     assert_eq!(world.committed(), world.ends());
 }
 
-/// Whether something else keeps a row locked or not: with a row that is, the database is asked which rows are locked, and cannot tell
-/// the two apart.
+/// Whether something else keeps a row locked or not: with a row that is, the database is asked
+/// which rows are locked, and cannot tell the two apart.
 #[test]
 fn e16_e10_a_row_that_a_policy_hides_from_updates_is_one_dead_letter_also_beside_a_locked_one() {
     for is_locked in [false, true] {
@@ -142,7 +142,8 @@ fn e10_among_thousands_of_locked_rows_the_others_go_on() {
 
 #[test]
 fn a_table_that_somebody_locks_is_waited_for() {
-    // The second is that of an index that is built: rows can be locked meanwhile, and not be written.
+    // The second is that of an index that is built: rows can be locked meanwhile, and not be
+    // written.
     for mode in ["EXCLUSIVE", "SHARE"] {
         let mut world = World::new("locked-table");
         world.set("database.lock_timeout_ms", 20);
@@ -170,7 +171,8 @@ fn a_table_that_somebody_locks_is_waited_for() {
     }
 }
 
-/// As configured by nobody: each of the events is an epoch of its own, and far more of them pass than may be under way.
+/// As configured by nobody: each of the events is an epoch of its own, and far more of them pass
+/// than may be under way.
 #[test]
 fn e10_what_comes_behind_a_locked_row_goes_on_however_many_epochs_it_takes() {
     let world = World::new("locked-epochs");
@@ -295,7 +297,8 @@ fn a_later_repeat_does_not_overtake_its_original_while_the_row_is_locked() {
     let running = world.start(&["run", "--report", "json"]);
     eventually("the original waits for its row", || world.database.somebody_waits());
 
-    // In a later epoch: a newer job, and the first one again with a time that would make it the newest of all.
+    // In a later epoch: a newer job, and the first one again with a time that would make it the
+    // newest of all.
     world.publish([event("d1", "job-b").at(3_000).on(0), event("d1", "job-a").at(5_000).on(0)]);
     world.publish([event("d2", "job-c").at(6_000).on(0)]);
     eventually("what comes after them is through", || world.rows_with_images() == 1);
@@ -318,7 +321,8 @@ fn a_row_that_another_process_has_moved_on_since_it_was_read_is_judged_again() {
         "BEGIN; UPDATE event_drafts SET content_images = '{\"by\": \"another\"}', content_job_id = 'newer',
          content_event_at = '2030-01-01 00:00:00Z', content_event_offset = 7, content_event_partition = 3",
     );
-    // Two events of one draft are judged: its row is read, and amended if it is still as it was read.
+    // Two events of one draft are judged: its row is read, and amended if it is still as it was
+    // read.
     world.publish(
         [("job-1", 1_000), ("job-2", 2_000)].map(|(job, ms)| event("d1", job).at(ms).on(0)),
     );

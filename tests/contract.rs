@@ -1,7 +1,8 @@
-//! The simulated servers keep the same contract as the real ones: every assertion here is made on both, or the simulation would
-//! prove nothing about the real program.
+//! The simulated servers keep the same contract as the real ones: every assertion here is made on
+//! both, or the simulation would prove nothing about the real program.
 //!
-//! What differs is left to the tests of faults: the simulation's errors are drawn, the real ones have to be caused.
+//! What differs is left to the tests of faults: the simulation's errors are drawn, the real ones
+//! have to be caused.
 
 use std::sync::{Arc, Mutex};
 

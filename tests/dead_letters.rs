@@ -333,7 +333,8 @@ fn h7_a_replay_that_is_killed_at_any_moment_is_taken_up_and_repeats_nothing() {
         let letters = corner.read(&corner.config.dead_letters.topic);
         letters.iter().filter(|record| record.header("dlq.replayed").is_some()).count()
     };
-    // Each is killed as soon as it is seen to have got further than the one before; one that is quicker than that is done.
+    // Each is killed as soon as it is seen to have got further than the one before; one that is
+    // quicker than that is done.
     for _ in 0..4 {
         let before = replayed();
         let mut process = corner.contentflow(&["dlq", "replay", "--all"]).spawn().unwrap();

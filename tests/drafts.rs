@@ -67,7 +67,8 @@ fn a_fill_that_began_before_a_write_never_lands_after_it() {
         drafts::create(config, "d", None).await.unwrap();
         let mut redis = contentflow::redis::connect(&config.cache).await.unwrap();
         let key = config.cache.key.key("d");
-        // The row is locked away from the reader, which holds its lease meanwhile; the writer deletes both.
+        // The row is locked away from the reader, which holds its lease meanwhile; the writer
+        // deletes both.
         let mut writer = contentflow::postgres::connect(&config.database).await.unwrap();
         let table = config.database.table.sql();
         let transaction = writer.transaction().await.unwrap();

@@ -1,4 +1,5 @@
-//! The order of effects: the row first, then the key, then the offset; and an effect whose answer was lost.
+//! The order of effects: the row first, then the key, then the offset; and an effect whose answer
+//! was lost.
 
 use crate::world::{World, alter_topic, event, eventually, images, meanwhile, record};
 

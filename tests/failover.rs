@@ -1,4 +1,5 @@
-//! A failover of Redis that loses a DEL, on two servers of its own: what is not promised, and what bounds it.
+//! A failover of Redis that loses a DEL, on two servers of its own: what is not promised, and what
+//! bounds it.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -83,7 +84,8 @@ fn f10_a_del_that_a_failover_loses_is_told_by_wait_and_bounded_by_the_ttl() {
         successor.get::<_, Option<String>>(key).unwrap().as_deref() == Some("old")
     });
 
-    // The replica is promoted, and the primary has not heard of it: it takes the DELs and answers them.
+    // The replica is promoted, and the primary has not heard of it: it takes the DELs and answers
+    // them.
     replica.replicate("NO", "ONE");
     world.publish([event("d1", "job-1")]);
     assert_eq!(world.run_until_caught_up().applied, 1);

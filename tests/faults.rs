@@ -1,5 +1,5 @@
-//! The catalogue of faults as tests: each function is named after the scenarios that it shows, and `docs/faults.md` lists
-//! them all.
+//! The catalogue of faults as tests: each function is named after the scenarios that it shows, and
+//! `docs/faults.md` lists them all.
 
 mod a_effects;
 mod a_offsets;

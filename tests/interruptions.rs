@@ -1,4 +1,5 @@
-//! Stops, crashes and restarts in the middle of a load: nothing is lost, and nothing is done twice that shows.
+//! Stops, crashes and restarts in the middle of a load: nothing is lost, and nothing is done twice
+//! that shows.
 
 use std::time::Duration;
 
@@ -121,7 +122,8 @@ fn a1_a12_kills_at_random_moments_lose_nothing() {
     let mut world = World::new("kill");
     world.set("run.epoch_records", 200);
     world.set("run.retry_backoff_ms", 5);
-    // A member that comes back under its name need not wait until the one that was killed is given up.
+    // A member that comes back under its name need not wait until the one that was killed is given
+    // up.
     world.set("kafka.properties.group.instance.id", "the only one");
     world.slow_down(10);
     let load = world.load(mixed(seed, 8_000));

@@ -1,8 +1,10 @@
-//! The log: for people, on lines that nobody else can write, and not more of them than somebody can read.
+//! The log: for people, on lines that nobody else can write, and not more of them than somebody can
+//! read.
 
 use crate::world::{PrivateKafka, World, event, eventually, record};
 
-/// The lines of a log. Each begins with its time; one that does not was begun by something that was logged.
+/// The lines of a log. Each begins with its time; one that does not was begun by something that was
+/// logged.
 fn lines(log: &str) -> Vec<&str> {
     let lines: Vec<&str> = log.lines().collect();
     for line in &lines {
@@ -90,7 +92,8 @@ fn a_storm_is_a_page_in_the_log() {
     assert_eq!(report.rejected, 2_000);
     let lines = lines(&ended.err);
     println!("{} lines:\n{}", lines.len(), ended.err);
-    // Twenty of a kind in a minute and their number: some hundred, on a machine that is slow a few more. It would be more than a thousand.
+    // Twenty of a kind in a minute and their number: some hundred, on a machine that is slow a few
+    // more. It would be more than a thousand.
     assert!(lines.len() < 250, "{}", ended.err);
     assert!(lines.iter().any(|line| line.contains("more=")), "{}", ended.err);
 }

@@ -1,4 +1,5 @@
-//! Mistakes of whoever starts it: an error says what is wrong and what to do, with the right exit code.
+//! Mistakes of whoever starts it: an error says what is wrong and what to do, with the right exit
+//! code.
 
 use crate::world::{Ended, World};
 

@@ -75,7 +75,8 @@ fn b8_only_committed_transactions_are_read_and_the_gaps_of_others_are_no_obstacl
     world.publish([event("d1", "job-1").on(0)]);
     world.begin([event("d2", "aborted").on(0), event("d2", "aborted").on(1)]).abort();
     world.begin([event("d3", "job-3").on(0), event("d4", "job-4").on(2)]).commit();
-    // The last thing in partition 0 is an aborted transaction, and all that there is in partition 1.
+    // The last thing in partition 0 is an aborted transaction, and all that there is in partition
+    // 1.
     world.begin([event("d2", "aborted").on(0)]).abort();
 
     let report = world.run_until_caught_up();

@@ -1,5 +1,6 @@
-//! What must become of a topic's records: the rules in a few lines, as a fold over the topic in the order of delivery, to hold
-//! against what the program has made of them. Shared by `make million` and `make chaos`.
+//! What must become of a topic's records: the rules in a few lines, as a fold over the topic in the
+//! order of delivery, to hold against what the program has made of them. Shared by `make million`
+//! and `make chaos`.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -60,7 +61,8 @@ pub(crate) struct Difference {
 }
 
 impl Oracle {
-    /// Judges the next record of the topic. `refusal` says why the database takes no event of a draft.
+    /// Judges the next record of the topic. `refusal` says why the database takes no event of a
+    /// draft.
     pub(crate) fn judge(
         &mut self,
         message: &BorrowedMessage<'_>,
@@ -129,7 +131,8 @@ impl Oracle {
     }
 }
 
-/// Images, job, the older jobs remembered, three numbers for the place of each, and the place of the event that the row holds.
+/// Images, job, the older jobs remembered, three numbers for the place of each, and the place of
+/// the event that the row holds.
 type Row = (Option<Value>, Option<String>, Option<Vec<String>>, Option<Vec<i64>>, Place);
 
 /// Timestamp, offset and partition.

@@ -106,7 +106,8 @@ fn f1_a_cache_that_is_away_for_a_while_loses_nothing() {
     eventually("the outage is noticed", || running.err().contains("held"));
     let committed = world.committed();
     std::thread::sleep(AWAY);
-    // What was already under way may still arrive; without its DELs nothing new becomes committable.
+    // What was already under way may still arrive; without its DELs nothing new becomes
+    // committable.
     let later = world.committed();
     assert!(
         later.values().sum::<i64>() - committed.values().sum::<i64>() <= 1_000,

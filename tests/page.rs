@@ -127,8 +127,8 @@ fn the_page_shows_numbers_that_move_dead_letters_and_an_outage_and_survives_a_re
     survives_a_restart(&mut world, running, &mut browser, &address);
 }
 
-/// The database stands still: the page says so soon enough, and that it is back. The time is measured in the page; a busy
-/// machine gets more than one try.
+/// The database stands still: the page says so soon enough, and that it is back. The time is
+/// measured in the page; a busy machine gets more than one try.
 fn shows_an_outage(world: &World, server: &Postgres, browser: &mut Browser) {
     let mut times = Vec::new();
     for drafts in ["c", "d", "e"] {
@@ -166,7 +166,8 @@ fn shows_an_outage(world: &World, server: &Postgres, browser: &mut Browser) {
     assert!(times.iter().any(|&time| time <= SHOWN_WITHIN_MS), "after {times:?} ms");
 }
 
-/// The program stands still, ends, and comes back: the page says so each time, and never has to be loaded anew.
+/// The program stands still, ends, and comes back: the page says so each time, and never has to be
+/// loaded anew.
 fn survives_a_restart(world: &mut World, running: Running, browser: &mut Browser, address: &str) {
     let is_away =
         "document.body.dataset.link === 'away' && !document.querySelector('#away').hidden";

@@ -8,8 +8,8 @@ fn number(number: u32) -> (String, String) {
     (format!("d{number}"), format!("job-{number}"))
 }
 
-/// Publishes one event for each of 500 drafts, has the database refuse some of them, and proves that exactly those are
-/// dead letters.
+/// Publishes one event for each of 500 drafts, has the database refuse some of them, and proves
+/// that exactly those are dead letters.
 fn refused_among_500(world: &World, refused: &[u32]) {
     world.drafts((0..500).map(|draft| number(draft).0));
     let places = world.publish((0..500).map(|draft| {

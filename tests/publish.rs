@@ -75,7 +75,8 @@ fn a_generated_mix_arrives_whole_and_in_the_order_of_each_draft() {
     assert_eq!(published.by_kind.values().sum::<u64>(), 20_000);
     let mut records = corner.read(corner.topic());
     let mut generated: Vec<_> = Generator::new(mix).unwrap().collect();
-    // The sorts are stable: within a draft, the order of publication and that of offsets must be the same.
+    // The sorts are stable: within a draft, the order of publication and that of offsets must be
+    // the same.
     records.sort_by(|left, right| left.key.cmp(&right.key));
     generated.sort_by(|left, right| left.key.cmp(&right.key));
     assert_eq!(records.len(), generated.len());
@@ -107,7 +108,8 @@ fn who_waits_for_the_next_event_does_not_keep_a_processor_busy() {
     let corner = Corner::new("idle", 1);
     let publisher = Publisher::new(&corner.config.kafka).unwrap();
     let (began, before) = (Instant::now(), on_cpu());
-    // As at a thousand events a second: never a whole millisecond, which is what the client counts in.
+    // As at a thousand events a second: never a whole millisecond, which is what the client counts
+    // in.
     while began.elapsed() < Duration::from_secs(1) {
         publisher.idle(Duration::from_micros(900));
     }

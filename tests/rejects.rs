@@ -1,4 +1,5 @@
-//! Records that are no events: each ends among the dead letters with its code, byte for byte, and can be replayed.
+//! Records that are no events: each ends among the dead letters with its code, byte for byte, and
+//! can be replayed.
 
 use serde_json::{Value, json};
 

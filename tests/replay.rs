@@ -58,7 +58,8 @@ fn a_replay_makes_the_rows_of_the_whole_topic_and_leaves_the_group_alone() {
     assert!(world.rejects().is_empty(), "the dead letters are for those who ask for them");
     assert_eq!(world.committed(), [(1, 3)].into(), "the group stands where it stood");
 
-    // Of a topic whose rows are up to date nothing is written, but every key is deleted that may hold an old value.
+    // Of a topic whose rows are up to date nothing is written, but every key is deleted that may
+    // hold an old value.
     let rows = world.rows();
     let draft = rows.iter().find(|(_, row)| !row.is_untouched()).unwrap().0;
     world.cache_again(draft);

@@ -61,7 +61,8 @@ fn j4_a_password_appears_in_no_output_however_much_is_logged() {
     }
 }
 
-/// What must not be seen: the password, in no spelling. It has all the characters that a URL escapes.
+/// What must not be seen: the password, in no spelling. It has all the characters that a URL
+/// escapes.
 const PASSWORD: &str = "s3nTinel@:/?#% ";
 
 /// Every byte escaped, as a URL may.

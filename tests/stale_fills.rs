@@ -1,5 +1,5 @@
-//! Readers that fill the cache with what they read before the program's commit: with the lease, without it, and with the
-//! second DEL.
+//! Readers that fill the cache with what they read before the program's commit: with the lease,
+//! without it, and with the second DEL.
 
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,8 @@ fn f7_the_second_del_takes_away_what_a_plain_reader_brought_back() {
     let drafts: Vec<String> = (0..10).map(|number| format!("d{number}")).collect();
     world.drafts(&drafts);
     let running = world.start_run();
-    // A reader slower than the delay proves nothing, and a busy machine makes one: then the next draft has its turn.
+    // A reader slower than the delay proves nothing, and a busy machine makes one: then the next
+    // draft has its turn.
     let proved = drafts.iter().any(|draft| {
         let began = Instant::now();
         world.publish([event(draft, &format!("job-of-{draft}"))]);

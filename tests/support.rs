@@ -23,7 +23,8 @@ pub(crate) struct Corner {
     topics: RefCell<Vec<String>>,
 }
 
-/// Leaves nothing behind, so that a server can take many runs. What fails here is not what was tested.
+/// Leaves nothing behind, so that a server can take many runs. What fails here is not what was
+/// tested.
 impl Drop for Corner {
     fn drop(&mut self) {
         let admin: AdminClient<_> = client_config(&self.config.kafka).create().unwrap();
@@ -76,7 +77,8 @@ pub(crate) async fn sql(config: &Config, statement: &str) -> Vec<Vec<String>> {
 }
 
 impl Corner {
-    /// A corner with its names made from `name`, a topic of `partitions` and dead letters of two, and no table yet.
+    /// A corner with its names made from `name`, a topic of `partitions` and dead letters of two,
+    /// and no table yet.
     pub(crate) fn new(name: &str, partitions: i32) -> Corner {
         Corner::with_dead_letters(name, partitions, &[])
     }

@@ -12,8 +12,8 @@ use crate::world::{
 
 mod mistakes;
 
-/// A grid of two points, and trials of a moment. Both points are measured whatever the clock says: the budget only ends what goes on
-/// beyond that, and leaves room for slow machines.
+/// A grid of two points, and trials of a moment. Both points are measured whatever the clock says:
+/// the budget only ends what goes on beyond that, and leaves room for slow machines.
 const SMALL: [&str; 14] = [
     "tune",
     "--exhaustive",
@@ -54,7 +54,8 @@ fn scratch_tables(world: &World) -> u64 {
     world.database.number("SELECT count(*) FROM pg_class WHERE relname LIKE 'contentflow\\_tune%'")
 }
 
-/// Has every row take a few milliseconds when it gets images, also in a copy of the table: a trigger would stay behind.
+/// Has every row take a few milliseconds when it gets images, also in a copy of the table: a
+/// trigger would stay behind.
 fn slow_rows(world: &World, ms: f64) {
     world.database.sql(&format!(
         "CREATE FUNCTION slow_row(job text) RETURNS boolean LANGUAGE plpgsql AS
@@ -63,7 +64,8 @@ fn slow_rows(world: &World, ms: f64) {
     ));
 }
 
-/// Everything that must be as it was: rows with what is cached of them, and what the brokers know of the group and the dead letters.
+/// Everything that must be as it was: rows with what is cached of them, and what the brokers know
+/// of the group and the dead letters.
 #[derive(PartialEq)]
 struct Possessions {
     rows: BTreeMap<String, (Row, Option<String>)>,
@@ -103,7 +105,8 @@ fn tuning_measures_and_leaves_table_cache_group_and_dead_letters_as_they_are() {
     let world = World::new("tune");
     world.load(mixed(21, 3_000));
     world.commit(1, 3);
-    // Some rows have images of an earlier life, and a memory that would make duplicates of everything.
+    // Some rows have images of an earlier life, and a memory that would make duplicates of
+    // everything.
     world.run_until_caught_up();
     world.rows().keys().for_each(|id| world.cache_again(id));
     let before = Possessions::of(&world);
@@ -122,7 +125,8 @@ fn tuning_measures_and_leaves_table_cache_group_and_dead_letters_as_they_are() {
     for it in measured {
         let share = |stage: &str| it["busy"][stage].as_f64().unwrap();
         assert!(it["events_per_s"].as_f64().unwrap() > 0.0, "{it}");
-        // All of them were at work, also in tables and caches: a sample that the row took for known would write nothing.
+        // All of them were at work, also in tables and caches: a sample that the row took for known
+        // would write nothing.
         for stage in ["source", "decode", "exchange", "database", "cache"] {
             assert!(share(stage) > 0.0 && share(stage) <= 1.0, "{stage}: {it}");
         }
@@ -198,7 +202,8 @@ fn the_chart_is_a_file_of_its_own_and_well_formed() {
     }
 }
 
-/// Every element that begins ends, in the right order; every attribute has its quotes; no `<` or `&` is left over.
+/// Every element that begins ends, in the right order; every attribute has its quotes; no `<` or
+/// `&` is left over.
 fn assert_well_formed(xml: &str) {
     let mut open: Vec<&str> = Vec::new();
     let mut parts = xml.split('<');

@@ -1,5 +1,5 @@
-//! verify: clean worlds have no difference, whatever was published and whatever runs beside it; every difference is named, and
-//! mended.
+//! verify: clean worlds have no difference, whatever was published and whatever runs beside it;
+//! every difference is named, and mended.
 
 use std::collections::BTreeSet;
 
@@ -171,7 +171,8 @@ fn what_cannot_be_mended_stays_and_is_said() {
     world.drafts(["d1", "d2"]);
     world.publish([event("d1", "job-1").on(0), event("d1", "job-2").on(0).at(3)]);
     world.run_until_caught_up();
-    // An event that nobody knows, in a row of which the topic has nothing: what it holds may be all there is.
+    // An event that nobody knows, in a row of which the topic has nothing: what it holds may be all
+    // there is.
     world.database.sql(
         "UPDATE event_drafts SET content_event_at = now(), content_event_offset = 1, content_event_partition = 0,
              content_images = '{}' WHERE event_draft_id = 'd2'",

@@ -1,4 +1,5 @@
-//! Watching a run: the page, the snapshot, the metrics and the health tell what is so, to those who may know, and cost nothing.
+//! Watching a run: the page, the snapshot, the metrics and the health tell what is so, to those who
+//! may know, and cost nothing.
 
 use contentflow::generate::Mix;
 use serde_json::{Value, json};
@@ -71,7 +72,8 @@ fn the_snapshot_and_the_metrics_say_what_the_report_says_at_the_end() {
         let series = format!("contentflow_records_rejected_total{{reason=\"{reason}\"}}");
         assert_eq!(value(&series), *count, "{reason}");
     }
-    // What reached its row has a latency; each dead letter was in a batch; and timely's log knows each record, too.
+    // What reached its row has a latency; each dead letter was in a batch; and timely's log knows
+    // each record, too.
     let [_, applied, duplicate, superseded, skipped, rejected] = report.outcomes();
     let settled = applied + duplicate + superseded;
     assert_eq!(value("contentflow_end_to_end_latency_seconds_count"), settled);

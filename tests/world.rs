@@ -45,7 +45,8 @@ pub(crate) use topic::{
 
 use topic::Topics;
 
-/// The deadline of everything that is waited for. A busy machine is slow; nothing here takes so long on any.
+/// The deadline of everything that is waited for. A busy machine is slow; nothing here takes so
+/// long on any.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Partitions of a world's topic.
@@ -78,7 +79,8 @@ pub(crate) fn meanwhile(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// The address of a server. A test without servers fails: one that passes without them would prove nothing.
+/// The address of a server. A test without servers fails: one that passes without them would prove
+/// nothing.
 pub(crate) fn given(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {
         panic!("{variable} is not set: run `make test`, or `eval \"$(dev/stack env)\"` before `cargo test`")

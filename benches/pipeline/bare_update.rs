@@ -15,7 +15,8 @@ pub(crate) fn measure(servers: &Servers, events: &Events) -> anyhow::Result<Take
     update_all(servers, events)
 }
 
-/// Updates every draft once, each batch a transaction, over as many connections as the pipeline has.
+/// Updates every draft once, each batch a transaction, over as many connections as the pipeline
+/// has.
 pub(crate) fn update_all(servers: &Servers, events: &Events) -> anyhow::Result<Taken> {
     let batches = events.batches()?;
     let connections: Vec<_> = servers.runtime.block_on(async {

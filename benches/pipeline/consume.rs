@@ -1,4 +1,5 @@
-//! The limit of the Kafka client: every record is polled, its bytes are counted, and nothing else is done.
+//! The limit of the Kafka client: every record is polled, its bytes are counted, and nothing else
+//! is done.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! The limit of the graph, with effects that answer at once and do nothing: everything from the first copy of a record to the end of its epoch,
-//! and the workers by themselves, whom nobody keeps waiting.
+//! The limit of the graph, with effects that answer at once and do nothing: everything from the
+//! first copy of a record to the end of its epoch, and the workers by themselves, whom nobody keeps
+//! waiting.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! The limit of the cache: DELs as the pipeline sends them, of so many leases and of so many keys at once, and by as many tasks.
+//! The limit of the cache: DELs as the pipeline sends them, of so many leases and of so many keys
+//! at once, and by as many tasks.
 
 use anyhow::Context;
 use contentflow::generate::DraftIds;

@@ -1,4 +1,5 @@
-//! The whole program, as it is installed: another process, which reads the topic from its beginning to its end.
+//! The whole program, as it is installed: another process, which reads the topic from its beginning
+//! to its end.
 
 use anyhow::ensure;
 use serde::Deserialize;

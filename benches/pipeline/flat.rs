@@ -1,9 +1,9 @@
-//! Whether the millionth event costs what the first one did: one process, slice after slice, with its memory, its CPU and the table's size
-//! after each.
+//! Whether the millionth event costs what the first one did: one process, slice after slice, with
+//! its memory, its CPU and the table's size after each.
 //!
-//! A slice is published while the process is stopped (SIGSTOP), so that nothing but the pipeline is measured, and deleted from the topic
-//! when it is through. Before it, the bare UPDATE writes every row of the same table once: what a table costs that has been written so often, it
-//! costs both.
+//! A slice is published while the process is stopped (SIGSTOP), so that nothing but the pipeline is
+//! measured, and deleted from the topic when it is through. Before it, the bare UPDATE writes every
+//! row of the same table once: what a table costs that has been written so often, it costs both.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -44,7 +44,8 @@ pub(crate) struct Slice {
     pub(crate) hot: f64,
 }
 
-/// Puts so many slices of so many events each, over as many drafts, through one process. `each` hears of every one.
+/// Puts so many slices of so many events each, over as many drafts, through one process. `each`
+/// hears of every one.
 pub(crate) fn measure(
     servers: &mut Servers,
     slice: u64,

@@ -1,7 +1,8 @@
 //! How long an event takes: from the moment it should be published to the DEL of its draft's key.
 //!
-//! The pipeline runs as a process of its own; Redis says when a key is deleted (keyspace notifications, switched on for the while). An event
-//! counts from the time at which the rate wants it published, so that a publisher that falls behind hides nothing.
+//! The pipeline runs as a process of its own; Redis says when a key is deleted (keyspace
+//! notifications, switched on for the while). An event counts from the time at which the rate wants
+//! it published, so that a publisher that falls behind hides nothing.
 
 use std::collections::HashMap;
 use std::sync::mpsc::Sender;
@@ -28,7 +29,8 @@ const SECONDS: u64 = 5;
 const WARM_UP: u64 = 1;
 /// No event takes so long.
 const OVERDUE: Duration = Duration::from_secs(30);
-/// Events of the bare sequence, one after the other: they take as long as a rate is kept, so that both meet what the machine does meanwhile.
+/// Events of the bare sequence, one after the other: they take as long as a rate is kept, so that
+/// both meet what the machine does meanwhile.
 const BARE_EVENTS: u64 = 5_000;
 
 /// Two percentiles, in milliseconds.
@@ -45,8 +47,9 @@ pub(crate) struct AtRate {
     pub(crate) cpu_us_per_event: f64,
 }
 
-/// The broker compiles what it does often, and needs some ten thousand requests and a seventh of the machine for that. Whoever has a pipeline running has that
-/// behind him: nobody is measured meanwhile.
+/// The broker compiles what it does often, and needs some ten thousand requests and a seventh of
+/// the machine for that. Whoever has a pipeline running has that behind him: nobody is measured
+/// meanwhile.
 pub(crate) fn warm_up(servers: &mut Servers) -> anyhow::Result<()> {
     servers.refill(servers.drafts())?;
     measure(servers, 10_000)?;
@@ -89,9 +92,10 @@ pub(crate) fn measure(servers: &mut Servers, rate: u64) -> anyhow::Result<AtRate
     Ok(AtRate { latency: percentiles(latencies.collect()), cpu_us_per_event })
 }
 
-/// The bare sequence, one event at a time: produce, consume, one UPDATE, one DEL. An event follows the one before as soon as that is through; at a rate it
-/// counts from the time at which the rate wants it published, as in the pipeline: so the events that a pause of the machine holds up all count, and not only the
-/// one that met it.
+/// The bare sequence, one event at a time: produce, consume, one UPDATE, one DEL. An event follows
+/// the one before as soon as that is through; at a rate it counts from the time at which the rate
+/// wants it published, as in the pipeline: so the events that a pause of the machine holds up all
+/// count, and not only the one that met it.
 pub(crate) fn measure_bare(servers: &mut Servers, rate: Option<u64>) -> anyhow::Result<Latency> {
     let kafka = latency_topic(servers)?;
     let publisher = Publisher::new(&kafka)?;

@@ -7,14 +7,17 @@
 //!   -> medians, ratios
 //! ```
 //!
-//! Rates of different runs, let alone of different machines, cannot be compared: the ratio to the bare UPDATE of the
-//! same round can. `BENCH_EVENTS` (1,000,000), `BENCH_RUNS` (3) and `REPLAY_EVENTS` (2,000,000, ten a draft) say how much is
-//! measured; KAFKA_BROKERS, DATABASE_URL and REDIS_URL where; BENCH_TABLE with which storage parameters of the table, if with any. The numbers also go to `bench.json` in the target directory.
+//! Rates of different runs, let alone of different machines, cannot be compared: the ratio to the
+//! bare UPDATE of the same round can. `BENCH_EVENTS` (1,000,000), `BENCH_RUNS` (3) and
+//! `REPLAY_EVENTS` (2,000,000, ten a draft) say how much is measured; KAFKA_BROKERS, DATABASE_URL
+//! and REDIS_URL where; BENCH_TABLE with which storage parameters of the table, if with any. The
+//! numbers also go to `bench.json` in the target directory.
 //!
-//! `BENCH_ONLY=replay,latency` measures only these of `limits`, `whole`, `latency` and `replay`. Measurements of their own kind are
-//! `BENCH_ONLY=poison`, on a database that refuses some of the rows; `flat`, which puts `FLAT_EVENTS` (10,000,000) through one process,
-//! `BENCH_EVENTS` at a time; `tune`, how close `contentflow tune` comes to the best of its grid; `watched`, what it costs to be looked at; and
-//! `versus`, this build beside `OTHERS`, paths with commas between.
+//! `BENCH_ONLY=replay,latency` measures only these of `limits`, `whole`, `latency` and `replay`.
+//! Measurements of their own kind are `BENCH_ONLY=poison`, on a database that refuses some of the
+//! rows; `flat`, which puts `FLAT_EVENTS` (10,000,000) through one process, `BENCH_EVENTS` at a
+//! time; `tune`, how close `contentflow tune` comes to the best of its grid; `watched`, what it
+//! costs to be looked at; and `versus`, this build beside `OTHERS`, paths with commas between.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -47,8 +50,8 @@ use results::{Results, ratio};
 use servers::Servers;
 use settings::Settings;
 
-/// The program's (decision 13), so that the graph is measured as it ships. The limits and the hand-written loop have it, too: a limit that
-/// another allocator beats is none.
+/// The program's (decision 13), so that the graph is measured as it ships. The limits and the
+/// hand-written loop have it, too: a limit that another allocator beats is none.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -100,7 +103,8 @@ fn on_servers<T>(
     Ok(measured)
 }
 
-/// The whole pipeline where the database refuses some of the rows, beside a clean run: the rates, and their ratio to it.
+/// The whole pipeline where the database refuses some of the rows, beside a clean run: the rates,
+/// and their ratio to it.
 fn poisoned(settings: &Settings) -> anyhow::Result<()> {
     let measured = on_servers(settings, measure_poisoned)?;
     let mut out = io::stdout().lock();
@@ -234,7 +238,8 @@ fn measure_limits(
     Ok(())
 }
 
-/// The whole, beside the bare UPDATE and the rival. Each round begins with another of them: what a round does to the machine hits all.
+/// The whole, beside the bare UPDATE and the rival. Each round begins with another of them: what a
+/// round does to the machine hits all.
 fn measure_whole(
     servers: &mut Servers,
     events: &Events,
@@ -270,7 +275,8 @@ fn measure_whole(
     Ok(())
 }
 
-/// What a program could reach that does what the limits do, for the CPU that each of them takes alone, and nothing else.
+/// What a program could reach that does what the limits do, for the CPU that each of them takes
+/// alone, and nothing else.
 fn note_bounds(consume: Taken, results: &mut Results) {
     let of_round = ["parse_us", "delete_machine_us", "bare_update_machine_us"];
     let [Some(parse), Some(delete), Some(update)] = of_round.map(|name| results.last(name)) else {

@@ -8,7 +8,8 @@ use super::results::{per_second, us_per_event};
 /// The unit of times in /proc: a hundredth of a second on every Linux of today.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How often the process is looked at. Its peak of memory is kept by the system, so that none is missed but at the end.
+/// How often the process is looked at. Its peak of memory is kept by the system, so that none is
+/// missed but at the end.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// CPU and memory of a process. All zero where there is no /proc.
@@ -20,7 +21,8 @@ pub(crate) struct Usage {
     pub(crate) peak_rss_kb: u64,
 }
 
-/// Waits for the end of the process and tells what it used. Until it is waited for, an ended process keeps its times.
+/// Waits for the end of the process and tells what it used. Until it is waited for, an ended
+/// process keeps its times.
 pub(crate) fn wait(child: Child) -> std::io::Result<(Output, Usage)> {
     let mut usage = Usage::default();
     let id = child.id();
@@ -55,7 +57,8 @@ fn own_cpu() -> Duration {
     stat(std::process::id()).map_or(Duration::ZERO, |(_state, cpu)| cpu)
 }
 
-/// The CPU time of all processes and of the system until now: what all cores have not idled away, nor others of the host have taken.
+/// The CPU time of all processes and of the system until now: what all cores have not idled away,
+/// nor others of the host have taken.
 fn machine_cpu() -> Duration {
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let times = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
@@ -102,7 +105,8 @@ impl Stopwatch {
 /// The state of the process and its CPU time.
 fn stat(id: u32) -> Option<(String, Duration)> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // Behind the name, which may hold anything, in parentheses: the state, ten other fields, and the two times.
+    // Behind the name, which may hold anything, in parentheses: the state, ten other fields, and
+    // the two times.
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
     let ticks = fields.get(11)?.parse::<u32>().ok()? + fields.get(12)?.parse::<u32>().ok()?;
     Some((fields.first()?.to_string(), TICK * ticks))

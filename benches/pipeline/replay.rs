@@ -1,5 +1,5 @@
-//! A replay of a topic with ten events a draft, as a process of its own: first over a table without images, then once more, when there is
-//! nothing to change.
+//! A replay of a topic with ten events a draft, as a process of its own: first over a table without
+//! images, then once more, when there is nothing to change.
 
 use anyhow::ensure;
 use contentflow::config::Kafka;

@@ -210,7 +210,8 @@ impl Results {
     }
 }
 
-/// `bench.json` in the target directory, wherever Cargo has put that: the program lies two levels below.
+/// `bench.json` in the target directory, wherever Cargo has put that: the program lies two levels
+/// below.
 fn path() -> PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_contentflow"));
     let target = program.parent().and_then(Path::parent);

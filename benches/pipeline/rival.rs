@@ -1,8 +1,8 @@
-//! The rival: the loop that a good engineer would write instead. Poll, parse, UPDATE, DEL, commit, on as many threads as the
-//! pipeline has workers.
+//! The rival: the loop that a good engineer would write instead. Poll, parse, UPDATE, DEL, commit,
+//! on as many threads as the pipeline has workers.
 //!
-//! It has no dedupe, no guard against older events or other writers, no dead letters, and ends at the first error: what it saves is what
-//! the pipeline must be worth.
+//! It has no dedupe, no guard against older events or other writers, no dead letters, and ends at
+//! the first error: what it saves is what the pipeline must be worth.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

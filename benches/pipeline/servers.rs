@@ -109,7 +109,8 @@ impl Servers {
         group
     }
 
-    /// The table as if it were new: no draft has images, no page has dead rows, nothing waits to be written to disk.
+    /// The table as if it were new: no draft has images, no page has dead rows, nothing waits to be
+    /// written to disk.
     pub(crate) fn refill(&self, drafts: u64) -> anyhow::Result<()> {
         let table = self.config.database.table.sql();
         self.runtime.block_on(async {
@@ -126,7 +127,8 @@ impl Servers {
         })
     }
 
-    /// Has the table refuse so many of 5,000 drafts, chosen by their hash, and returns how many those are.
+    /// Has the table refuse so many of 5,000 drafts, chosen by their hash, and returns how many
+    /// those are.
     pub(crate) fn refuse(&self, of_5000: u64) -> anyhow::Result<u64> {
         let table = self.config.database.table.sql();
         let is_refused = format!("abs(hashtext(event_draft_id)) % 5000 < {of_5000}");
@@ -182,8 +184,9 @@ impl Servers {
     }
 }
 
-/// Publishes these events, and waits until they are on the disk. The kernel would write the last gigabytes of a topic within the next minutes, and take some of
-/// both cores for it from whatever is measured then.
+/// Publishes these events, and waits until they are on the disk. The kernel would write the last
+/// gigabytes of a topic within the next minutes, and take some of both cores for it from whatever
+/// is measured then.
 pub(crate) fn publish(kafka: &Kafka, mix: Mix) -> anyhow::Result<()> {
     let events = mix.events;
     let published = publish::publish_generated(kafka, mix, None, &mut |_sent| {})?;

@@ -1,8 +1,10 @@
-//! Does `contentflow tune` find what is best? After each search, the whole grid is measured exhaustively with what was recommended as what is configured, which is
-//! measured in each round, as the best few are.
+//! Does `contentflow tune` find what is best? After each search, the whole grid is measured
+//! exhaustively with what was recommended as what is configured, which is measured in each round,
+//! as the best few are.
 //!
-//! The best of several medians is in part the luckiest. So the rounds are halved: what is the best in one half is compared with what was recommended in the
-//! other, round by round, and the other way round; what a slow quarter of an hour does to a round hits both.
+//! The best of several medians is in part the luckiest. So the rounds are halved: what is the best
+//! in one half is compared with what was recommended in the other, round by round, and the other
+//! way round; what a slow quarter of an hour does to a round hits both.
 //!
 //! `TUNE` holds more flags for both, such as `--epoch-records 10000,20000`.
 
@@ -78,7 +80,8 @@ fn point(object: &Value) -> anyhow::Result<Point> {
 }
 
 impl Found {
-    /// What the recommended settings reach of the best of the grid, and in how many rounds both were measured.
+    /// What the recommended settings reach of the best of the grid, and in how many rounds both
+    /// were measured.
     fn reached(&self) -> anyhow::Result<(f64, usize)> {
         let recommended = self.grid.iter().find(|point| point.settings == self.recommended);
         let recommended = &recommended.context("what is configured was not measured")?.rates;

@@ -1,5 +1,6 @@
-//! This build beside others of the same program: each round measures all of them, a run, two replays, and 1,000 events a second, in an order that
-//! moves on by one. What a change has won is told by the rounds, not by two numbers of different hours.
+//! This build beside others of the same program: each round measures all of them, a run, two
+//! replays, and 1,000 events a second, in an order that moves on by one. What a change has won is
+//! told by the rounds, not by two numbers of different hours.
 //!
 //! `BENCH_ONLY=versus,latency` compares nothing but that; so do `whole` and `replay`.
 
@@ -15,7 +16,8 @@ use super::replay::{self, Replayed};
 use super::servers::Servers;
 use super::settings::{Settings, WORKERS};
 
-/// One number of a build: the heading that it stands under, its unit, and how many digits of it mean something.
+/// One number of a build: the heading that it stands under, its unit, and how many digits of it
+/// mean something.
 type Column = (&'static str, &'static str, usize);
 
 const RUN: [Column; 3] = bulk("run");

@@ -1,5 +1,5 @@
-//! What it costs to be looked at: end to end, with a page that follows `/events` and a scraper of `/metrics` each second, and with `--http
-//! off`, in pairs whose order alternates.
+//! What it costs to be looked at: end to end, with a page that follows `/events` and a scraper of
+//! `/metrics` each second, and with `--http off`, in pairs whose order alternates.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -36,7 +36,8 @@ pub struct Cuts {
     images: ImageCuts,
 }
 
-/// Where an event's URLs stand, in the order of [`STYLES`](crate::validate::STYLES). Mostly they are left where they came, in the record: what is copied here would be most of the event.
+/// Where an event's URLs stand, in the order of [`STYLES`](crate::validate::STYLES). Mostly they
+/// are left where they came, in the record: what is copied here would be most of the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct ImageCuts {
     starts: [u32; 3],
@@ -44,8 +45,8 @@ struct ImageCuts {
     in_record: bool,
 }
 
-/// What stands around the URLs in the JSON of an event's images: before each of them, and behind the last.
-/// In the order of [`STYLES`](crate::validate::STYLES).
+/// What stands around the URLs in the JSON of an event's images: before each of them, and behind
+/// the last. In the order of [`STYLES`](crate::validate::STYLES).
 const AROUND: [&str; 4] = ["{\"simple\":\"", "\",\"fancy\":\"", "\",\"trendy\":\"", "\"}"];
 
 impl ImageCuts {
@@ -65,7 +66,8 @@ impl ImageCuts {
         ImageCuts::new(event.urls.each_ref().map(|url| append(texts, url)), false)
     }
 
-    /// Those of images that [`Change::images`] has put together, copied to that place among the texts.
+    /// Those of images that [`Change::images`] has put together, copied to that place among the
+    /// texts.
     fn of_json(start: usize, images: &str) -> ImageCuts {
         let mut end = 0;
         let urls = [0, 1, 2].map(|style| {
@@ -87,7 +89,8 @@ impl ImageCuts {
 }
 
 impl Cuts {
-    /// Appends the event's ids to the texts, and what else of it does not stand in its record, in that chunk, as it is.
+    /// Appends the event's ids to the texts, and what else of it does not stand in its record, in
+    /// that chunk, as it is.
     pub fn append(event: &ContentCreated<'_>, chunk: &Chunk, texts: &mut String) -> Cuts {
         let job = append(texts, &event.job_id);
         let draft = append(texts, &event.draft_id);
@@ -169,7 +172,8 @@ impl Change {
         [before, simple, then, fancy, and, trendy, behind]
     }
 
-    /// The URLs of the images, all of them ASCII, in the order of [`STYLES`](crate::validate::STYLES); empty where they are not there.
+    /// The URLs of the images, all of them ASCII, in the order of
+    /// [`STYLES`](crate::validate::STYLES); empty where they are not there.
     pub fn urls(&self) -> [&[u8]; 3] {
         let Arena { chunk, texts } = &*self.arena;
         if !self.has_images() {
@@ -181,8 +185,8 @@ impl Change {
         }
     }
 
-    /// Whether the images are there. A replay drops those that will hardly be needed; they can be read again at
-    /// [`Change::position`].
+    /// Whether the images are there. A replay drops those that will hardly be needed; they can be
+    /// read again at [`Change::position`].
     pub fn has_images(&self) -> bool {
         self.content != Content::Place
     }
@@ -197,7 +201,8 @@ impl Change {
         self.has_record().then(|| self.arena.chunk.record(self.record))
     }
 
-    /// Moves the event out of its chunk, into an arena of its own: one that waits would keep hundreds of others in memory. Returns how many bytes that has.
+    /// Moves the event out of its chunk, into an arena of its own: one that waits would keep
+    /// hundreds of others in memory. Returns how many bytes that has.
     pub fn move_out(&mut self) -> usize {
         let Some(record) = self.record() else {
             // What a replay has kept of it is no part of a chunk.
@@ -218,7 +223,8 @@ impl Change {
         self.job_hash
     }
 
-    /// Hash of the draft id: the same draft always meets on the same worker, and there in the same lane.
+    /// Hash of the draft id: the same draft always meets on the same worker, and there in the same
+    /// lane.
     pub fn draft_hash(&self) -> u64 {
         self.draft_hash
     }
@@ -288,8 +294,8 @@ pub const REPLAYS: &str = "dlq.replays";
 /// The original timestamp of a replayed record, milliseconds since the epoch.
 pub const ORIGINAL_TIMESTAMP: &str = "dlq.timestamp";
 
-/// The record's timestamp decides what is newer, unless the topic overwrote it and the record, replayed from
-/// the dead letters, remembers its own.
+/// The record's timestamp decides what is newer, unless the topic overwrote it and the record,
+/// replayed from the dead letters, remembers its own.
 fn position(record: RecordView<'_>) -> Position {
     let remembered = || std::str::from_utf8(record.header(ORIGINAL_TIMESTAMP)?).ok()?.parse().ok();
     let timestamp_ms =

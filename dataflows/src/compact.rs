@@ -1,9 +1,11 @@
 //! compact: `latest` for epochs that are larger than the memory, in a replay.
 //!
-//! Of each draft it keeps the images of the event that is likely to win, and of every event its place and its job, since every event
-//! must have its outcome, and a row remembers jobs: some 50 bytes an event instead of some 700. Which event wins is decided by the
-//! row, later, as ever. Where that turns out to be one whose images were dropped (the database refuses the newest, the row knows its
-//! job, a job was published twice), whoever writes has it read again: [`Change::has_images`].
+//! Of each draft it keeps the images of the event that is likely to win, and of every event its
+//! place and its job, since every event must have its outcome, and a row remembers jobs: some 50
+//! bytes an event instead of some 700. Which event wins is decided by the row, later, as ever.
+//! Where that turns out to be one whose images were dropped (the database refuses the newest, the
+//! row knows its job, a job was published twice), whoever writes has it read again:
+//! [`Change::has_images`].
 
 use std::collections::BTreeMap;
 
@@ -33,8 +35,8 @@ pub struct Compaction {
     pub drafts_at_once: usize,
 }
 
-/// Waits for the end of the epoch, as [`latest`](crate::latest::latest) does, and keeps little of what it waits with. Then passes on
-/// some drafts at a time, in the same order.
+/// Waits for the end of the epoch, as [`latest`](crate::latest::latest) does, and keeps little of
+/// what it waits with. Then passes on some drafts at a time, in the same order.
 pub fn compact<'scope>(
     changes: Stream<'scope, Epoch, Vec<Change>>,
     compaction: Compaction,
@@ -91,8 +93,8 @@ struct Drafts {
 #[derive(Debug)]
 struct Draft {
     hash: u64,
-    /// The id, the images of the event at `latest`, and the log: every event, its place and its job. One allocation, for there are millions of them, all over
-    /// the memory.
+    /// The id, the images of the event at `latest`, and the log: every event, its place and its
+    /// job. One allocation, for there are millions of them, all over the memory.
     texts: Vec<u8>,
     /// How long the id is.
     id_len: usize,
@@ -102,20 +104,22 @@ struct Draft {
     latest: Position,
     /// Where that event stands in the log.
     latest_at: usize,
-    /// A bit for each job in the log, of 64 that jobs share. A job without its bit is not in the log, which is far away in the memory.
+    /// A bit for each job in the log, of 64 that jobs share. A job without its bit is not in the
+    /// log, which is far away in the memory.
     jobs: u64,
     events: usize,
 }
 
-/// How many events a draft may have, on the average, when as many drafts are passed on at a time as are asked for: on their way events
-/// take four times the memory. A single draft is not divided.
+/// How many events a draft may have, on the average, when as many drafts are passed on at a time as
+/// are asked for: on their way events take four times the memory. A single draft is not divided.
 const EVENTS_A_DRAFT: usize = 16;
 
 /// What an allocation takes besides its bytes.
 const ALLOCATION: usize = 16;
 
-/// A log longer than this is not searched for a job any more: a draft with a hundred events is rare, one with a million must not take
-/// a million searches. A job that was overlooked costs a second look at the topic at worst.
+/// A log longer than this is not searched for a job any more: a draft with a hundred events is
+/// rare, one with a million must not take a million searches. A job that was overlooked costs a
+/// second look at the topic at worst.
 const LOG_SEARCHED_MAX: usize = 4_096;
 
 impl Draft {
@@ -204,7 +208,8 @@ impl Draft {
         let entry = entry(change);
         let needed = entry.size_max();
         if self.texts.capacity() - self.texts.len() < needed {
-            // Room for a few more, then for a quarter more, not twice as much: most of the memory is here.
+            // Room for a few more, then for a quarter more, not twice as much: most of the memory
+            // is here.
             self.texts.reserve_exact((4 * needed).max(self.log().len() / 4));
         }
         log::append(&mut self.texts, &entry);
@@ -231,7 +236,8 @@ fn bit(change: &Change) -> u64 {
     1 << (change.job_hash() % 64)
 }
 
-/// Of two events of one job, whether the one at `a` stands for it, as far as these two can tell: see [`crate::row::judge`].
+/// Of two events of one job, whether the one at `a` stands for it, as far as these two can tell:
+/// see [`crate::row::judge`].
 fn comes_first(a: Position, b: Position) -> bool {
     if a.partition == b.partition { a.offset < b.offset } else { a < b }
 }
@@ -253,7 +259,8 @@ impl Drafts {
     }
 
     fn add(&mut self, changes: &[Change]) {
-        // Each look-up waits for the memory two or three times. One behind the other in a short loop, several wait at once.
+        // Each look-up waits for the memory two or three times. One behind the other in a short
+        // loop, several wait at once.
         let mut places = std::mem::take(&mut self.places);
         places.extend(changes.iter().map(|change| self.place_of(change)));
         for (change, place) in changes.iter().zip(places.drain(..)) {
@@ -302,7 +309,8 @@ impl Drafts {
         self.kept.is_empty()
     }
 
-    /// Takes out the next drafts, in the order of every batch: so many, or fewer if they have many events.
+    /// Takes out the next drafts, in the order of every batch: so many, or fewer if they have many
+    /// events.
     fn take(&mut self, drafts: usize) -> Vec<Group> {
         if !self.is_sorted {
             self.index = HashTable::new();

@@ -1,10 +1,11 @@
 //! From one record to one event, or the reason why not.
 //!
-//! This is where the pipeline spends most of its processor time, so a plain record is decoded without an
-//! allocation: its ids and URLs are borrowed from the chunk that it was read into.
+//! This is where the pipeline spends most of its processor time, so a plain record is decoded
+//! without an allocation: its ids and URLs are borrowed from the chunk that it was read into.
 //!
-//! The event type decides before anything else does. Where a header names another type, the value is not even
-//! looked at; where the body names one, all that matters of the rest is that it is JSON.
+//! The event type decides before anything else does. Where a header names another type, the value
+//! is not even looked at; where the body names one, all that matters of the rest is that it is
+//! JSON.
 
 mod images;
 mod json;
@@ -26,7 +27,8 @@ use crate::validate::{self, DraftIdType};
 /// The one event type that is ours.
 pub const EVENT_TYPE: &str = "ContentCreated";
 
-/// The headers that may name the event type, the first that is not empty counts: as CloudEvents has it, and plain.
+/// The headers that may name the event type, the first that is not empty counts: as CloudEvents has
+/// it, and plain.
 const TYPE_HEADERS: [&str; 2] = ["ce_type", "eventType"];
 
 /// The keys that matter in an envelope, and first among those at the top level.
@@ -42,15 +44,16 @@ const ENVELOPES: [usize; 2] = [5, 6];
 /// The keys before this one are the fields of the event.
 const FIELDS_END: usize = TYPE_IN_BODY;
 
-/// An event that keeps every rule. It borrows from the record's chunk whatever needed no unescaping.
+/// An event that keeps every rule. It borrows from the record's chunk whatever needed no
+/// unescaping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContentCreated<'a> {
     /// The job that made the images.
     pub job_id: Cow<'a, str>,
     /// The draft that the images are for, as its column spells it.
     pub draft_id: Cow<'a, str>,
-    /// The URLs in the order of [`STYLES`](validate::STYLES). They are printable ASCII without quotes and backslashes, and so may
-    /// be put into JSON without escaping.
+    /// The URLs in the order of [`STYLES`](validate::STYLES). They are printable ASCII without
+    /// quotes and backslashes, and so may be put into JSON without escaping.
     pub urls: [Cow<'a, str>; 3],
 }
 
@@ -67,8 +70,8 @@ pub enum Decoded<'a> {
 
 /// Decodes one record; `draft_ids` is the type of the column that the draft id is looked up in.
 ///
-/// Where several things are wrong, the first in this order is reported: the JSON, the type, a repeated key, `jobId`,
-/// `eventDraftId`, `imageUrls`, the names of the headers.
+/// Where several things are wrong, the first in this order is reported: the JSON, the type, a
+/// repeated key, `jobId`, `eventDraftId`, `imageUrls`, the names of the headers.
 pub fn decode(record: RecordView<'_>, draft_ids: DraftIdType) -> Decoded<'_> {
     Decoder::new(draft_ids).decode(record)
 }
@@ -213,7 +216,8 @@ fn type_at<const N: usize>(members: &Members<'_, N>, index: usize) -> Result<Eve
     }
 }
 
-/// The object that holds the fields when they do not stand at the top level: the first that looks like an event.
+/// The object that holds the fields when they do not stand at the top level: the first that looks
+/// like an event.
 fn envelope<'a>(top: &Members<'a, 7>) -> Result<Members<'a, 4>, Fault> {
     let mut any_object = false;
     let mut no_object = None;

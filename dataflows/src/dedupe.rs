@@ -1,7 +1,8 @@
-//! dedupe: sets aside the events whose job has already reached its row, without asking the database.
+//! dedupe: sets aside the events whose job has already reached its row, without asking the
+//! database.
 //!
-//! The memory is a shortcut, the row decides. Only what is durable is remembered, so that a job whose event was rejected
-//! is judged anew when it comes again; forgetting a job is always safe.
+//! The memory is a shortcut, the row decides. Only what is durable is remembered, so that a job
+//! whose event was rejected is judged anew when it comes again; forgetting a job is always safe.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -21,8 +22,9 @@ use crate::planted::panic_on;
 
 /// The last jobs that were new to one worker, in bounded memory.
 ///
-/// A job is kept as the hash of its id and the hash of its draft's id, 128 bits together: in a ring, in the order of coming, and in an index into
-/// the ring, which one look into the processor's cache mostly settles. 24 to 32 bytes a job.
+/// A job is kept as the hash of its id and the hash of its draft's id, 128 bits together: in a
+/// ring, in the order of coming, and in an index into the ring, which one look into the processor's
+/// cache mostly settles. 24 to 32 bytes a job.
 #[derive(Debug)]
 pub struct Memory {
     ring: Vec<JobKey>,
@@ -61,7 +63,8 @@ impl Memory {
     ///
     /// When the capacity is not below 2^32.
     pub fn new(capacity: usize) -> Memory {
-        // At most five in eight: where it is fuller, what is removed leaves marks, and to clear those up takes a pause, too.
+        // At most five in eight: where it is fuller, what is removed leaves marks, and to clear
+        // those up takes a pause, too.
         let index = HashTable::with_capacity(capacity * 7 / 5 + 1);
         u32::try_from(capacity).expect("fewer than four billion jobs");
         Memory { ring: Vec::with_capacity(capacity), next: 0, index, capacity }
@@ -113,14 +116,15 @@ pub type SharedMemory = Rc<RefCell<Memory>>;
 pub struct Deduped<'scope> {
     /// Changes that the row must judge.
     pub fresh: Stream<'scope, Epoch, Vec<Change>>,
-    /// Changes whose job is durable already. Their keys are deleted all the same: the run that made the job durable may have
-    /// stopped before its DEL.
+    /// Changes whose job is durable already. Their keys are deleted all the same: the run that made
+    /// the job durable may have stopped before its DEL.
     pub duplicates: Stream<'scope, Epoch, Vec<Settled>>,
     /// Jobs noticed for a second draft.
     pub tallies: Stream<'scope, Epoch, Vec<Tally>>,
 }
 
-/// Brings the events of a draft together on one worker and sets aside those whose job is known to be durable.
+/// Brings the events of a draft together on one worker and sets aside those whose job is known to
+/// be durable.
 pub fn dedupe<'scope>(
     changes: Stream<'scope, Epoch, Vec<Change>>,
     memory: &SharedMemory,

@@ -1,7 +1,8 @@
 //! effect: the one operator for everything that happens outside: write, invalidate, dead letter.
 //!
-//! It hands batches to an [`Effect`] and keeps the epoch's capability until the last answer is in. So the probe at the end of
-//! the graph passes an epoch only when all its effects are durable, whatever order they end in.
+//! It hands batches to an [`Effect`] and keeps the epoch's capability until the last answer is in.
+//! So the probe at the end of the graph passes an epoch only when all its effects are durable,
+//! whatever order they end in.
 
 use std::collections::HashMap;
 
@@ -21,11 +22,14 @@ pub type Ticket = u64;
 ///
 /// The contract that the graph's promises rest on:
 ///
-/// - An answer means *durable*: the commit, the reply, the acknowledgement has been seen. Accepted is not answered.
-/// - Doing it again must be harmless. After a crash every effect of the epochs in flight is done again.
-/// - An effect whose outcome is unknown is done again, by the implementation, before it is answered.
-/// - Every request of a batch is answered before the batch is `done`; answers may come in parts, so that what is ready does
-///   not wait for what is retried.
+/// - An answer means *durable*: the commit, the reply, the acknowledgement has been seen. Accepted
+///   is not answered.
+/// - Doing it again must be harmless. After a crash every effect of the epochs in flight is done
+///   again.
+/// - An effect whose outcome is unknown is done again, by the implementation, before it is
+///   answered.
+/// - Every request of a batch is answered before the batch is `done`; answers may come in parts, so
+///   that what is ready does not wait for what is retried.
 /// - Batches of one lane take effect in the order of submission.
 /// - Neither method blocks; the [`Waker`] is called after an answer has become available.
 pub trait Effect {
@@ -62,7 +66,8 @@ impl Waker {
         Waker(activator)
     }
 
-    /// Has the operator poll its effect soon. When the worker is gone there is nobody to wake, and nothing to do about it.
+    /// Has the operator poll its effect soon. When the worker is gone there is nobody to wake, and
+    /// nothing to do about it.
     pub fn wake(&self) {
         let _worker_is_gone = self.0.activate().is_err();
     }
@@ -149,7 +154,8 @@ pub fn effect<'scope, E: Effect + 'static>(
 mod tests {
     use super::*;
 
-    /// Requests that name their lane in the high half of their hash, as `Batching` reads it, and noise in the low half.
+    /// Requests that name their lane in the high half of their hash, as `Batching` reads it, and
+    /// noise in the low half.
     fn cut(
         lanes: usize,
         rows_max: usize,

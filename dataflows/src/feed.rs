@@ -24,8 +24,8 @@ pub enum Feed {
 /// How many chunks a worker takes in before it lets the other stages work.
 const CHUNKS_PER_TURN: usize = 4;
 
-/// Turns what `next` yields into a stream of chunks, each at its epoch. Whoever feeds the worker activates the source, by
-/// the activator given to `started`.
+/// Turns what `next` yields into a stream of chunks, each at its epoch. Whoever feeds the worker
+/// activates the source, by the activator given to `started`.
 pub fn feed<'scope>(
     scope: Scope<'scope, Epoch>,
     mut next: impl FnMut() -> Option<Feed> + 'static,

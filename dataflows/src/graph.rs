@@ -62,8 +62,9 @@ pub struct Effects<W, I, D> {
 
 /// Builds the graph over a stream of chunks.
 ///
-/// The order of effects can be read off: a key is deleted after its row is committed, and the probe passes an epoch after
-/// both, and after its dead letters. `settle` is told what became of an epoch's records on this worker, as they come to their ends, before the probe passes the epoch.
+/// The order of effects can be read off: a key is deleted after its row is committed, and the probe
+/// passes an epoch after both, and after its dead letters. `settle` is told what became of an
+/// epoch's records on this worker, as they come to their ends, before the probe passes the epoch.
 pub fn graph<'scope, W, I, D>(
     chunks: Stream<'scope, Epoch, Vec<Chunk>>,
     rules: Rules,
@@ -135,7 +136,8 @@ fn count_dead<'scope>(
     })
 }
 
-/// Adds up the tallies of each epoch as they come, and reports them. The epoch is not through before: a message counts until the operator that takes it in is done.
+/// Adds up the tallies of each epoch as they come, and reports them. The epoch is not through
+/// before: a message counts until the operator that takes it in is done.
 fn account<'scope>(
     tallies: Stream<'scope, Epoch, Vec<Tally>>,
     mut settle: impl FnMut(Epoch, Tally) + 'static,

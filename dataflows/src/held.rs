@@ -1,4 +1,5 @@
-//! How much memory the records in the graph take up, counted where it is taken and where it is given back.
+//! How much memory the records in the graph take up, counted where it is taken and where it is
+//! given back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -11,7 +11,8 @@ use crate::Epoch;
 use crate::change::Change;
 use crate::operators;
 
-/// All events of one draft in one epoch, at least one; [`crate::row::judge`] says which of them is applied.
+/// All events of one draft in one epoch, at least one; [`crate::row::judge`] says which of them is
+/// applied.
 #[derive(Clone, Debug)]
 pub struct Group {
     /// The events, in no particular order. Mostly there is one.
@@ -37,9 +38,10 @@ impl Group {
     }
 }
 
-/// Waits for the end of the epoch, then passes on its events, grouped by draft and in the order of the drafts' ids. That is the
-/// same in every process: rows that are locked in one order do not deadlock. And rows whose ids are close are close in the
-/// table's index, which saves the database a tenth of its work.
+/// Waits for the end of the epoch, then passes on its events, grouped by draft and in the order of
+/// the drafts' ids. That is the same in every process: rows that are locked in one order do not
+/// deadlock. And rows whose ids are close are close in the table's index, which saves the database
+/// a tenth of its work.
 pub fn latest<'scope>(
     changes: Stream<'scope, Epoch, Vec<Change>>,
 ) -> Stream<'scope, Epoch, Vec<Group>> {
@@ -90,8 +92,8 @@ pub fn group(changes: Vec<Change>) -> Vec<Group> {
 
 /// The places from 0 on in the order of the draft ids that are found there.
 ///
-/// Texts lie all over the memory: what is sorted is the few bytes in which most ids differ, and only where those are the same
-/// the texts are compared.
+/// Texts lie all over the memory: what is sorted is the few bytes in which most ids differ, and
+/// only where those are the same the texts are compared.
 pub(crate) fn order<'a>(count: usize, id: impl Fn(usize) -> &'a [u8]) -> Vec<usize> {
     let shared = (1..count).fold(usize::MAX, |shared, place| {
         let same = id(0).iter().zip(id(place)).take(shared).take_while(|(a, b)| a == b);

@@ -1,4 +1,5 @@
-//! The ledger: which offsets each epoch covers, what became of its records, and what may be committed.
+//! The ledger: which offsets each epoch covers, what became of its records, and what may be
+//! committed.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,8 @@ use crate::Epoch;
 use crate::outcome::Tally;
 use crate::planted::{Bug, is_planted};
 
-/// A partition and the next offset to read from it: the form in which Kafka keeps a commit, which is why nobody subtracts 1.
+/// A partition and the next offset to read from it: the form in which Kafka keeps a commit, which
+/// is why nobody subtracts 1.
 pub type NextOffset = (i32, i64);
 
 /// One epoch, or several of which everything is settled.
@@ -63,7 +65,8 @@ impl Page {
                 busy: usize::from(self.set_aside == 0),
                 held: usize::from(self.set_aside > 0),
                 records,
-                // Those that are left may be others than those that were set aside. Then they are few, and have more than they are counted for.
+                // Those that are left may be others than those that were set aside. Then they are
+                // few, and have more than they are counted for.
                 bytes: if records > self.set_aside { self.bytes } else { self.set_aside_bytes },
             },
         }
@@ -79,8 +82,8 @@ pub struct UnderWay {
     pub held: usize,
     /// How many records of all of these have no outcome yet.
     pub records: u64,
-    /// How many bytes all of these have: as many as the epoch had at first, since a record that is left may keep its neighbours in memory,
-    /// until all that are left have been set aside.
+    /// How many bytes all of these have: as many as the epoch had at first, since a record that is
+    /// left may keep its neighbours in memory, until all that are left have been set aside.
     pub bytes: usize,
 }
 
@@ -132,7 +135,8 @@ impl std::fmt::Display for Imbalance {
 impl std::error::Error for Imbalance {}
 
 impl Ledger {
-    /// Enters a record of so many bytes into an epoch, which closes the one before. Records of a partition come in the order of their offsets.
+    /// Enters a record of so many bytes into an epoch, which closes the one before. Records of a
+    /// partition come in the order of their offsets.
     pub fn enter(&mut self, epoch: Epoch, partition: i32, offset: i64, bytes: usize) {
         if self.open.as_ref().is_none_or(|(open, _)| *open != epoch) {
             self.close();
@@ -174,7 +178,8 @@ impl Ledger {
         self.under_way.add(page.load());
     }
 
-    /// Makes one page of this one and its neighbours, as far as they are whole: behind an epoch that is held there may be thousands.
+    /// Makes one page of this one and its neighbours, as far as they are whole: behind an epoch
+    /// that is held there may be thousands.
     fn join(&mut self, epoch: Epoch) {
         if !self.closed[&epoch].is_whole() {
             return;
@@ -198,7 +203,8 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// [`Imbalance`] when a record has no outcome, or more than one. Then nothing of this call may be committed.
+    /// [`Imbalance`] when a record has no outcome, or more than one. Then nothing of this call may
+    /// be committed.
     pub fn pass(&mut self, frontier: Epoch) -> Result<Vec<NextOffset>, Imbalance> {
         if self.open.as_ref().is_some_and(|(epoch, _)| *epoch < frontier) {
             self.close();
@@ -222,7 +228,8 @@ impl Ledger {
         Ok(next.into_iter().collect())
     }
 
-    /// Lets go of a partition: what is still in flight of it is done and counted, but never committed by this owner.
+    /// Lets go of a partition: what is still in flight of it is done and counted, but never
+    /// committed by this owner.
     pub fn forget(&mut self, partition: i32) {
         for page in self.closed.values_mut().chain(self.open.as_mut().map(|(_, page)| page)) {
             page.next.retain(|(known, _)| *known != partition);

@@ -100,7 +100,8 @@ impl Tally {
         self.rejected.iter().sum()
     }
 
-    /// How many records have an outcome. Every record has exactly one, so this is how many were read.
+    /// How many records have an outcome. Every record has exactly one, so this is how many were
+    /// read.
     pub fn records(&self) -> u64 {
         self.applied + self.duplicate + self.superseded + self.skipped + self.rejected_total()
     }

@@ -1,7 +1,7 @@
 //! Bugs that a test can switch on, one at a time, to show that the simulation would find them.
 //!
-//! Without the feature `planted-bugs`, which only tests ask for, or without debug assertions, [`is_planted`] is `false` at compile time
-//! and nothing of this is left.
+//! Without the feature `planted-bugs`, which only tests ask for, or without debug assertions,
+//! [`is_planted`] is `false` at compile time and nothing of this is left.
 
 /// A bug that programs of this kind have had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,8 @@ impl Bug {
     ];
 }
 
-/// In a build with the feature, and without optimisation: what is measured has no bug in it, not even one that is switched off.
+/// In a build with the feature, and without optimisation: what is measured has no bug in it, not
+/// even one that is switched off.
 #[cfg(all(feature = "planted-bugs", debug_assertions))]
 mod switches {
     use super::Bug;
@@ -96,7 +97,8 @@ mod switches {
         PLANTED.get() == Some(bug)
     }
 
-    /// Panics on the job that `PLANTED_PANIC` names: the one bug that a process of its own is to show.
+    /// Panics on the job that `PLANTED_PANIC` names: the one bug that a process of its own is to
+    /// show.
     #[expect(
         clippy::disallowed_methods,
         reason = "a test that starts a process has no other way to tell it"

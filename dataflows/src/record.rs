@@ -1,14 +1,15 @@
 //! Records as they came from Kafka, many to a chunk, so that reading one allocates nothing.
 //!
-//! A [`Chunk`] owns the bytes of a few hundred records in one arena. It is the unit that travels from the poll
-//! thread to a worker, and it stays alive as long as one of its records may still have to be dead-lettered
-//! byte for byte.
+//! A [`Chunk`] owns the bytes of a few hundred records in one arena. It is the unit that travels
+//! from the poll thread to a worker, and it stays alive as long as one of its records may still
+//! have to be dead-lettered byte for byte.
 
 use serde::{Deserialize, Serialize};
 
 use crate::held::{Held, Share};
 
-/// Where a record stands in the order that decides what is newer: the larger position is the newer event.
+/// Where a record stands in the order that decides what is newer: the larger position is the newer
+/// event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
     /// The record's timestamp, milliseconds since the epoch.
@@ -43,7 +44,8 @@ impl Span {
     }
 }
 
-/// One record to copy into a chunk, borrowed from the client library. The default is a tombstone without a key, first of partition 0.
+/// One record to copy into a chunk, borrowed from the client library. The default is a tombstone
+/// without a key, first of partition 0.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RawRecord<'a> {
     /// The partition that the record was read from.
@@ -98,7 +100,8 @@ impl Chunk {
         }
     }
 
-    /// An empty chunk with room for as much as this one has, and a little more: records are never quite as long as those before.
+    /// An empty chunk with room for as much as this one has, and a little more: records are never
+    /// quite as long as those before.
     pub fn another(&self) -> Chunk {
         Chunk {
             headers: Vec::with_capacity(self.headers.len()),
@@ -113,8 +116,8 @@ impl Chunk {
         chunk
     }
 
-    /// Copies a record and its headers to the end of the chunk. Of the headers, what is as in the record before is not copied again: mostly that is
-    /// all of them.
+    /// Copies a record and its headers to the end of the chunk. Of the headers, what is as in the
+    /// record before is not copied again: mostly that is all of them.
     ///
     /// # Panics
     ///
@@ -184,8 +187,8 @@ impl Chunk {
         Span::since(start, self.arena.len())
     }
 
-    /// Has the chunk counted as held for as long as it, or anything of it, is there: its bytes, and half as many again for the texts that
-    /// will be decoded from it.
+    /// Has the chunk counted as held for as long as it, or anything of it, is there: its bytes, and
+    /// half as many again for the texts that will be decoded from it.
     pub fn count(&mut self, held: &Held) {
         self.share = Some(held.share(self.arena.capacity() / 2 * 3));
     }
@@ -284,7 +287,8 @@ impl<'a> RecordView<'a> {
             .filter_map(|(name, value)| Some((std::str::from_utf8(name).ok()?, value)))
     }
 
-    /// Whether it has the same headers as that record, of the same chunk, as far as that can be seen at a glance: records in a row mostly have.
+    /// Whether it has the same headers as that record, of the same chunk, as far as that can be
+    /// seen at a glance: records in a row mostly have.
     pub fn shares_headers(&self, other: &RecordView<'_>) -> bool {
         std::ptr::eq(self.chunk, other.chunk) && self.entry.headers == other.entry.headers
     }
@@ -304,7 +308,8 @@ impl<'a> RecordView<'a> {
         })
     }
 
-    /// The value of the last header of that name, as Kafka's own clients read it; an absent or null one is `None`.
+    /// The value of the last header of that name, as Kafka's own clients read it; an absent or null
+    /// one is `None`.
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         let named = self.named_headers().filter(|(key, _)| *key == name.as_bytes());
         named.last().and_then(|(_, value)| value)
@@ -334,7 +339,8 @@ mod tests {
     }
 
     fn headers() -> impl Strategy<Value = Headers> {
-        // Few of them, so that records in a row have the same ones, or some of them, or the same in another order.
+        // Few of them, so that records in a row have the same ones, or some of them, or the same in
+        // another order.
         let name =
             prop_oneof![Just(b"type".to_vec()), Just(b"id".to_vec()), Just(b"\xff".to_vec())];
         let value = prop_oneof![Just(None), Just(Some(Vec::new())), Just(Some(b"a".to_vec()))];

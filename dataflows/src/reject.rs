@@ -2,14 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A reason for rejection. The codes are a public interface: they stand in dead letters, reports and metrics.
+/// A reason for rejection. The codes are a public interface: they stand in dead letters, reports
+/// and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Reason {
     /// A tombstone: there is no value.
     NullValue,
     /// The value is not UTF-8.
     NotUtf8,
-    /// The value is not one JSON text (RFC 8259): also a byte-order mark, a lone surrogate, or trailing data.
+    /// The value is not one JSON text (RFC 8259): also a byte-order mark, a lone surrogate, or
+    /// trailing data.
     NotJson,
     /// The value is JSON, but not an object.
     NotAnObject,
@@ -31,7 +33,8 @@ pub enum Reason {
     DuplicateStyle,
     /// A JSON object repeats a key that matters.
     DuplicateKey,
-    /// A URL that is not an absolute http(s) URL by RFC 3986 with a host, or that carries user info.
+    /// A URL that is not an absolute http(s) URL by RFC 3986 with a host, or that carries user
+    /// info.
     BadUrl,
     /// A URL over 2,048 bytes.
     UrlTooLong,

@@ -1,7 +1,7 @@
 //! The rule of the row: what a draft's row remembers, and how it judges the events that reach it.
 //!
-//! Everything about a draft is decided against its own row, because the row is the only memory that survives
-//! a crash, is shared by all processes, and changes in the same transaction as the images.
+//! Everything about a draft is decided against its own row, because the row is the only memory that
+//! survives a crash, is shared by all processes, and changes in the same transaction as the images.
 
 use smallvec::{SmallVec, smallvec};
 
@@ -32,7 +32,8 @@ pub struct RowMemory {
 }
 
 impl RowMemory {
-    /// The memory of a row that holds the images of that event, its place and its job, and remembers these older ones besides.
+    /// The memory of a row that holds the images of that event, its place and its job, and
+    /// remembers these older ones besides.
     pub fn new(applied: Option<(Position, Option<String>)>, older: Vec<Remembered>) -> RowMemory {
         let Some((position, job_id)) = applied else {
             return RowMemory { applied: None, recent: older };
@@ -60,9 +61,10 @@ pub struct Judgement {
 
 /// Judges the events of one draft, all that one epoch has, against its row.
 ///
-/// Of the events of one job only the [original](originals) counts, the others are duplicates. Of the originals whose
-/// job the row does not know, the newest is applied if it is newer than what the row holds; the rest is superseded.
-/// All their jobs are remembered, so that a late duplicate of a superseded one cannot bring old images back.
+/// Of the events of one job only the original (`originals`) counts, the others are duplicates. Of
+/// the originals whose job the row does not know, the newest is applied if it is newer than what
+/// the row holds; the rest is superseded. All their jobs are remembered, so that a late duplicate
+/// of a superseded one cannot bring old images back.
 pub fn judge(row: &RowMemory, events: &[Change]) -> Judgement {
     let mut outcomes: Outcomes = smallvec![Outcome::Duplicate; events.len()];
     let mut fresh = originals(events);
@@ -87,8 +89,8 @@ pub fn judge(row: &RowMemory, events: &[Change]) -> Judgement {
     Judgement { outcomes, winner, memory }
 }
 
-/// [`judge`], but the row's images are written once more when the event that they came from is among these: for a row that somebody
-/// else has changed.
+/// [`judge`], but the row's images are written once more when the event that they came from is
+/// among these: for a row that somebody else has changed.
 pub fn judge_anew(row: &RowMemory, events: &[Change]) -> Judgement {
     let mut judgement = judge(row, events);
     let current = events.iter().position(|event| Some(event.position()) == row.applied);
@@ -100,8 +102,8 @@ pub fn judge_anew(row: &RowMemory, events: &[Change]) -> Judgement {
     judgement
 }
 
-/// Whether the row remembers the job of an event. Mostly it has it from that very event, and a place is compared without a look at a
-/// text that is far away in the memory.
+/// Whether the row remembers the job of an event. Mostly it has it from that very event, and a
+/// place is compared without a look at a text that is far away in the memory.
 fn is_known(row: &RowMemory, event: &Change) -> bool {
     let is_its_job = |known: &&Remembered| known.job_id == event.job_id();
     let at_its_place = row.recent.iter().find(|known| known.position == event.position());
@@ -118,10 +120,12 @@ pub fn is_newer(event: Position, applied: Option<Position>) -> bool {
 
 /// The event that stands for its job, for each job among the events of one draft, as indices.
 ///
-/// Within a partition it is the one delivered first, whatever the timestamps say: so the choice does not depend on where
-/// one epoch ends and the next begins. Between partitions, which have no order of delivery, it is the oldest.
+/// Within a partition it is the one delivered first, whatever the timestamps say: so the choice
+/// does not depend on where one epoch ends and the next begins. Between partitions, which have no
+/// order of delivery, it is the oldest.
 fn originals(events: &[Change]) -> Vec<usize> {
-    // The hash first: it tells nearly all jobs apart, and stands in the event itself, while a text may be far away in the memory.
+    // The hash first: it tells nearly all jobs apart, and stands in the event itself, while a text
+    // may be far away in the memory.
     let mut hashes: SmallVec<[u64; 16]> = events.iter().map(Change::job_hash).collect();
     hashes.sort_unstable();
     if hashes.windows(2).all(|pair| pair[0] != pair[1]) {
@@ -249,8 +253,8 @@ mod tests {
         assert_eq!(outcomes(&RowMemory::default(), &events), [Duplicate, Applied]);
     }
 
-    /// Found by the comparison with the model: a second delivery, stamped early, stood for its job because another partition
-    /// had the job as well.
+    /// Found by the comparison with the model: a second delivery, stamped early, stood for its job
+    /// because another partition had the job as well.
     #[test]
     fn a_second_delivery_never_stands_for_its_job_whatever_other_partitions_have() {
         let first = change((0, 0), 5, "a", "d");

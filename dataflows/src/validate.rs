@@ -1,12 +1,12 @@
 //! The rules for ids, styles and URLs, one pure function each.
 //!
-//! Ids are hostile: they end up in SQL parameters, cache keys and logs. So they are refused where they could break
-//! a line (control characters) or mean nothing (blank), and otherwise kept as the exact text that came; nothing is
-//! trimmed or folded. The one exception is a draft id whose column is not text: it takes the column's own
-//! spelling, so that one draft has one cache key.
+//! Ids are hostile: they end up in SQL parameters, cache keys and logs. So they are refused where
+//! they could break a line (control characters) or mean nothing (blank), and otherwise kept as the
+//! exact text that came; nothing is trimmed or folded. The one exception is a draft id whose column
+//! is not text: it takes the column's own spelling, so that one draft has one cache key.
 //!
-//! Messages name the field. They quote an id or a style, shortened and escaped, but never a URL: signed URLs carry
-//! their credentials in the query.
+//! Messages name the field. They quote an id or a style, shortened and escaped, but never a URL:
+//! signed URLs carry their credentials in the query.
 
 #[cfg(test)]
 mod tests;
@@ -68,7 +68,8 @@ pub fn id<'a>(field: &str, text: Cow<'a, str>) -> Result<Cow<'a, str>, Fault> {
     Ok(text)
 }
 
-/// Whether an id is of the plainest kind, as most are: it breaks no rule, and stands in JSON as it is.
+/// Whether an id is of the plainest kind, as most are: it breaks no rule, and stands in JSON as it
+/// is.
 pub(crate) fn is_plain_id(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_graphic() & (byte != b'\\');
     text.bytes().fold(true, |plain, byte| plain & is_plain(byte))
@@ -114,8 +115,9 @@ fn short_enough<'a>(
     Err(Fault::new(Reason::InvalidDraftId, message))
 }
 
-/// A uuid in lower case with hyphens, from any form that PostgreSQL reads: upper case, in braces, and with or
-/// without a hyphen after every group of four digits but the last. Borrowed where it is spelt so already.
+/// A uuid in lower case with hyphens, from any form that PostgreSQL reads: upper case, in braces,
+/// and with or without a hyphen after every group of four digits but the last. Borrowed where it is
+/// spelt so already.
 fn uuid(text: &str) -> Option<Cow<'_, str>> {
     let canonical_byte = |(at, byte): (usize, u8)| match at {
         8 | 13 | 18 | 23 => byte == b'-',
@@ -144,8 +146,9 @@ fn uuid(text: &str) -> Option<Cow<'_, str>> {
     rest.is_empty().then_some(Cow::Owned(respelt))
 }
 
-/// A decimal integer without a plus sign and leading zeros, from what PostgreSQL and Rust both read: an optional
-/// sign, any number of leading zeros, within the range. Borrowed where it is spelt so already.
+/// A decimal integer without a plus sign and leading zeros, from what PostgreSQL and Rust both
+/// read: an optional sign, any number of leading zeros, within the range. Borrowed where it is
+/// spelt so already.
 fn integer<T: FromStr + ToString>(text: &str) -> Option<Cow<'_, str>> {
     let number: T = text.parse().ok()?;
     let digits = text.strip_prefix('-').unwrap_or(text);
@@ -165,8 +168,8 @@ pub fn style(field: &dyn Display, text: &str) -> Result<usize, Fault> {
 
 /// Checks that the text is an absolute http(s) URL by RFC 3986 with a host and without user info.
 ///
-/// RFC 3986 knows neither quotes nor backslashes, nor anything outside printable ASCII: a URL that passes can stand
-/// between quotes in JSON as it is.
+/// RFC 3986 knows neither quotes nor backslashes, nor anything outside printable ASCII: a URL that
+/// passes can stand between quotes in JSON as it is.
 pub fn url(field: &dyn Display, text: &str) -> Result<(), Fault> {
     if text.len() > URL_BYTES_MAX {
         let message =
@@ -208,8 +211,9 @@ fn url_by_grammar(field: &dyn Display, text: &str) -> Result<(), Fault> {
     }
 }
 
-/// Whether the URL is of the plainest kind, as most are: a scheme, a host and a path of letters, digits and `.-_~`. Those are
-/// unreserved in RFC 3986, so that there is nothing to take apart. In one pass without a branch, a fraction of the parser's work.
+/// Whether the URL is of the plainest kind, as most are: a scheme, a host and a path of letters,
+/// digits and `.-_~`. Those are unreserved in RFC 3986, so that there is nothing to take apart. In
+/// one pass without a branch, a fraction of the parser's work.
 pub(crate) fn is_plain_url(text: &str) -> bool {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     let Some(rest) = rest else { return false };
@@ -231,7 +235,8 @@ fn stands_in_json_unescaped(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
 }
 
-/// The beginning of a text from the payload, quoted and escaped, so that a message stays short and on one line.
+/// The beginning of a text from the payload, quoted and escaped, so that a message stays short and
+/// on one line.
 fn excerpt(text: &str) -> String {
     let mut shown = String::from('"');
     for escaped in text.chars().map(char::escape_debug) {

@@ -1,4 +1,5 @@
-//! verify: what the topic says, minus what the table holds; and what is cached, minus what the rows say.
+//! verify: what the topic says, minus what the table holds; and what is cached, minus what the rows
+//! say.
 //!
 //! ```text
 //! chunks -> told (decode, by draft: an account of its newest jobs) --+claims--+
@@ -6,12 +7,13 @@
 //! rows --------------------------------------------------------- -claims----+
 //! ```
 //!
-//! One collection. A claim is what one side says of a draft, as a hash: where both say the same, one plus and one minus make
-//! nothing, and nothing is kept. So the memory grows with the drafts (the accounts, which are bounded) and with what
-//! differs, and not with the events.
+//! One collection. A claim is what one side says of a draft, as a hash: where both say the same,
+//! one plus and one minus make nothing, and nothing is kept. So the memory grows with the drafts
+//! (the accounts, which are bounded) and with what differs, and not with the events.
 //!
-//! The collection names suspects. Whether a suspect really holds something else than the rules of [`crate::row`] give is
-//! for [`judge`] to say, from all its events: some rows may rightly hold one of several things.
+//! The collection names suspects. Whether a suspect really holds something else than the rules of
+//! [`crate::row`] give is for [`judge`] to say, from all its events: some rows may rightly hold one
+//! of several things.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -71,7 +73,8 @@ pub fn difference<'scope>(
     plus.concat(minus.negate()).consolidate()
 }
 
-/// 128 bits, so that nobody has to think of two drafts with the same hash. The same in every process, and never stored.
+/// 128 bits, so that nobody has to think of two drafts with the same hash. The same in every
+/// process, and never stored.
 pub(crate) fn digest(what: impl Hash) -> u128 {
     let half = |salt: u8| {
         let mut hasher = DefaultHasher::new();

@@ -12,7 +12,8 @@
 //! - `model`: the rules, as plain code over a list
 //! - `world`: a table, a cache and a dead-letter topic
 //! - `servers`: the way there, on which answers are delayed, parted and lost
-//! - `turns`: one worker steps at a time, in an order that follows from the seed, so that a failure can be repeated
+//! - `turns`: one worker steps at a time, in an order that follows from the seed, so that a failure
+//!   can be repeated
 //! - `run`: one run of the graph, to its end or to a crash
 //! - `properties`: graph and model agree on random input
 //! - `redelivery`: crashes, redelivery and replays change no row

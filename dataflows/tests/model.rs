@@ -1,7 +1,7 @@
 //! The rules as a fold over a list: everything that the graph does, without the graph.
 //!
-//! It shares the decoding of a record with the graph and nothing else. It remembers every job for ever, so it is exact where
-//! the graph's memories are large enough.
+//! It shares the decoding of a record with the graph and nothing else. It remembers every job for
+//! ever, so it is exact where the graph's memories are large enough.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,7 @@
 //! Graph and model agree, whatever the records, the epochs, the workers and the servers do.
 //!
-//! A failure prints its input, and keeps its seed under `proptest-regressions`, from where it is tried first the next time.
-//! `PROPTEST_CASES` sets how many inputs are tried.
+//! A failure prints its input, and keeps its seed under `proptest-regressions`, from where it is
+//! tried first the next time. `PROPTEST_CASES` sets how many inputs are tried.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -187,7 +187,8 @@ fn assert_agrees(world: &World, totals: &Tally, epochs: &[Epoch], expected: &Ver
     assert_totals(world, totals, records.len(), expected);
 }
 
-/// The dead letters are the rejects, byte for byte, and none of them twice unless an answer was lost.
+/// The dead letters are the rejects, byte for byte, and none of them twice unless an answer was
+/// lost.
 fn assert_letters(world: &World, records: &[&Sent], expected: &Verdict) {
     let mut copies = world.letters.clone();
     for record in records {
@@ -229,7 +230,8 @@ fn assert_totals(world: &World, totals: &Tally, records: usize, expected: &Verdi
 }
 
 proptest! {
-    /// With no more jobs a draft than its row remembers, the graph does exactly what the model does.
+    /// With no more jobs a draft than its row remembers, the graph does exactly what the model
+    /// does.
     #[test]
     fn the_graph_does_what_the_model_does(
         draws in draws(16, Database::RefusesSome), setup in setups(), loses_answers: bool
@@ -245,7 +247,8 @@ proptest! {
         assert_eq!(ran.committed, next, "all that was read can be committed");
     }
 
-    /// The same with more jobs than a row remembers, when the window holds them all and one epoch is done before the next.
+    /// The same with more jobs than a row remembers, when the window holds them all and one epoch
+    /// is done before the next.
     #[test]
     fn the_window_remembers_what_the_row_forgot(
         draws in draws(60, Database::RefusesSome), setup in setups(), loses_answers: bool
@@ -258,9 +261,10 @@ proptest! {
         assert_agrees(&lock(&world), &ran.totals, &epochs, &fold(&epochs));
     }
 
-    /// With more jobs than row and window remember, a duplicate may be taken for a new event, and no more than that: the row
-    /// holds the images of an event of its own, no older than the one it should hold. (What is refused or replayed counts
-    /// otherwise, depending on what is remembered; so there is none here.)
+    /// With more jobs than row and window remember, a duplicate may be taken for a new event, and
+    /// no more than that: the row holds the images of an event of its own, no older than the one it
+    /// should hold. (What is refused or replayed counts otherwise, depending on what is remembered;
+    /// so there is none here.)
     #[test]
     fn what_is_forgotten_costs_no_more_than_a_duplicate(
         draws in draws(60, Database::AcceptsAll), setup in setups()

@@ -1,8 +1,9 @@
 //! Nothing depends on where epochs end, on crashes, or on how often a topic is read.
 //!
-//! That holds where the events of a draft share a partition, as they do when the draft is the key: between partitions there is
-//! no order of delivery to fall back on. And it holds where the database refuses nothing: a refused event supersedes nothing, but
-//! whether it is tried at all depends on what else is in its epoch.
+//! That holds where the events of a draft share a partition, as they do when the draft is the key:
+//! between partitions there is no order of delivery to fall back on. And it holds where the
+//! database refuses nothing: a refused event supersedes nothing, but whether it is tried at all
+//! depends on what else is in its epoch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -61,7 +62,8 @@ fn rest(topic: &[Sent], committed: &BTreeMap<i32, i64>, rewind: usize) -> Vec<Se
         .iter()
         .map(|record| record.at())
         .collect();
-    // Read again from its first record on that is not done or is wanted again, a partition has no holes.
+    // Read again from its first record on that is not done or is wanted again, a partition has no
+    // holes.
     let mut from: BTreeMap<i32, i64> = BTreeMap::new();
     for record in topic {
         if !is_done(&record) || again.contains(&record.at()) {
@@ -73,7 +75,8 @@ fn rest(topic: &[Sent], committed: &BTreeMap<i32, i64>, rewind: usize) -> Vec<Se
     topic.iter().filter(is_left).cloned().collect()
 }
 
-/// Reads a topic in some runs that crash, and a last one that does not, each from where the one before left off.
+/// Reads a topic in some runs that crash, and a last one that does not, each from where the one
+/// before left off.
 fn crash_and_finish(
     topic: &[Sent],
     crashes: Vec<Attempt>,

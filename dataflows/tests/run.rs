@@ -107,7 +107,8 @@ fn work(worker: &mut Worker, ingest: &Arc<Mutex<Ingest>>, turns: &Turns) {
         if lock(ingest).may_go_on(me) {
             source.activate().unwrap();
         }
-        // In turns nobody wakes this worker while it waits. Otherwise everything that concerns it does.
+        // In turns nobody wakes this worker while it waits. Otherwise everything that concerns it
+        // does.
         worker.step_or_park(Some(if in_turns { Duration::ZERO } else { Duration::from_millis(5) }));
         lock(ingest).pass(probe.with_frontier(|frontier| frontier.first().copied()));
         worker.has_dataflows() && !lock(&world).is_crashed()

@@ -1,7 +1,7 @@
 //! The three servers as the graph meets them.
 //!
-//! They are as slow and as irregular as the seed makes them: batches wait, lanes overtake each other, answers come in parts and
-//! late, or are lost after the effect, which is then done again.
+//! They are as slow and as irregular as the seed makes them: batches wait, lanes overtake each
+//! other, answers come in parts and late, or are lost after the effect, which is then done again.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -12,7 +12,8 @@
 //! what comes of it
 //! ```
 //!
-//! Each is run on one worker and on three, and compared with the model as well. `UPDATE_STORIES=1` rewrites what comes of it.
+//! Each is run on one worker and on three, and compared with the model as well. `UPDATE_STORIES=1`
+//! rewrites what comes of it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -47,7 +47,8 @@ impl Sent {
     }
 }
 
-/// The URLs of an event, which tell whose images a row holds. The simulated database refuses those of one host.
+/// The URLs of an event, which tell whose images a row holds. The simulated database refuses those
+/// of one host.
 pub(crate) fn url(at: At, refused: bool, style: &str) -> String {
     let host = if refused { REFUSED_HOST } else { "cdn" };
     format!("https://{host}/{}/{}/{style}.png", at.0, at.1)

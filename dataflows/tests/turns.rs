@@ -1,8 +1,9 @@
 //! One worker steps at a time, in an order that follows from the seed.
 //!
-//! Timely's workers are threads, and what the operating system makes of threads cannot be repeated. Here each waits for its
-//! turn. The workers exchange messages only within a turn, so the whole run follows from the seed. Or they are left to run as
-//! they like, which no seed can repeat, but which is how they run in earnest.
+//! Timely's workers are threads, and what the operating system makes of threads cannot be repeated.
+//! Here each waits for its turn. The workers exchange messages only within a turn, so the whole run
+//! follows from the seed. Or they are left to run as they like, which no seed can repeat, but which
+//! is how they run in earnest.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -38,7 +39,8 @@ impl Turns {
         }
     }
 
-    /// Takes the worker's turns until `turn` says that it has no more to do, or until another worker failed.
+    /// Takes the worker's turns until `turn` says that it has no more to do, or until another
+    /// worker failed.
     pub(crate) fn work(&self, worker: usize, mut turn: impl FnMut() -> bool) {
         loop {
             let mut order = self.wait(worker);
@@ -48,7 +50,8 @@ impl Turns {
             order.taken += 1;
             let stuck = self.in_turns && order.taken > TURNS_MAX;
             let order = self.in_turns.then_some(order);
-            // A panic in a turn must reach the test, and end the other workers instead of leaving them waiting.
+            // A panic in a turn must reach the test, and end the other workers instead of leaving
+            // them waiting.
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 assert!(!stuck, "the graph waits for something that never comes");
                 turn()

@@ -1,4 +1,5 @@
-//! The world outside: a table, a cache and a dead-letter topic, in memory, and what each effect does to them.
+//! The world outside: a table, a cache and a dead-letter topic, in memory, and what each effect
+//! does to them.
 //!
 //! What the graph promises about the order of effects is asserted here, where the effects happen.
 
@@ -106,7 +107,8 @@ impl World {
             let refused = events.into_iter().map(|event| refused(event, Reason::UnknownDraft));
             return Written { refused: refused.collect(), ..Written::default() };
         };
-        // What the database refused is known. What it wrote is not, if the answer is lost: then it is done again.
+        // What the database refused is known. What it wrote is not, if the answer is lost: then it
+        // is done again.
         for _ in 0..times(is_lost) {
             let judgement = loop {
                 let judgement = judge(&row.memory, &events);

@@ -206,7 +206,8 @@ fn column_finding(columns: &[Column], table: &TableName) -> Finding {
     }
 }
 
-/// Images are compared and written as jsonb, to which no statement of ours turns a column of json by itself.
+/// Images are compared and written as jsonb, to which no statement of ours turns a column of json
+/// by itself.
 fn to_jsonb(table: &TableName) -> String {
     let table = table.sql();
     format!(
@@ -226,7 +227,8 @@ fn spelled(types: &[&str]) -> String {
     spelled.collect::<Vec<_>>().join(" or ")
 }
 
-/// Without an index, every batch would read the whole table. It must be complete and begin with the id.
+/// Without an index, every batch would read the whole table. It must be complete and begin with the
+/// id.
 async fn index(client: &Client, oid: u32) -> Result<Finding, tokio_postgres::Error> {
     let sql = "SELECT indexrelid::regclass::text, indisunique AND indnkeyatts = 1 FROM pg_index
                JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0] AND attname = 'event_draft_id'

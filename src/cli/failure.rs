@@ -49,7 +49,8 @@ impl Failure {
         self
     }
 
-    /// It cannot begin, for these reasons. Where all of them are servers that are away, it may later.
+    /// It cannot begin, for these reasons. Where all of them are servers that are away, it may
+    /// later.
     pub fn problems(problems: Vec<Problem>) -> Failure {
         let exit_code =
             if problems.iter().all(|problem| problem.is_outage) { OUTAGE } else { FAILED };
@@ -85,8 +86,9 @@ pub(super) fn report_usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
 }
 
-/// A panic is a bug: it takes the whole process down, with one line and exit code 1, since a process that goes on without
-/// one of its threads looks alive and does nothing. But for those that are expected where they are caught.
+/// A panic is a bug: it takes the whole process down, with one line and exit code 1, since a
+/// process that goes on without one of its threads looks alive and does nothing. But for those that
+/// are expected where they are caught.
 pub(super) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         if headers::is_guarded() {
@@ -108,7 +110,8 @@ pub(super) fn install_panic_hook() {
 }
 
 impl From<io::Error> for Failure {
-    /// The reader of our output went away, as `| head` does: enough was seen, and that is no failure.
+    /// The reader of our output went away, as `| head` does: enough was seen, and that is no
+    /// failure.
     fn from(error: io::Error) -> Failure {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Failure { exit_code: 0, lines: Vec::new() },

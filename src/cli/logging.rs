@@ -1,4 +1,5 @@
-//! Logs on standard error, as text for people or as JSON for machines: one line an event, and of one kind not more than a few a minute.
+//! Logs on standard error, as text for people or as JSON for machines: one line an event, and of
+//! one kind not more than a few a minute.
 
 use std::fmt::{self, Debug};
 use std::io::{self, IsTerminal};
@@ -39,8 +40,8 @@ impl Log {
     }
 }
 
-/// Starts logging for this process, from info on, or from warn on if it should be `quiet`. `RUST_LOG` decides if it is
-/// set; a mistake in it is ignored part by part.
+/// Starts logging for this process, from info on, or from warn on if it should be `quiet`.
+/// `RUST_LOG` decides if it is set; a mistake in it is ignored part by part.
 pub(super) fn start(format: LogFormat, verbose: u8, quiet: bool) -> Log {
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) if !directives.is_empty() => EnvFilter::builder().parse_lossy(directives),
@@ -61,8 +62,8 @@ pub(super) fn start(format: LogFormat, verbose: u8, quiet: bool) -> Log {
     Log(limits)
 }
 
-/// Lines of text. A log that nobody takes any more (a closed pipe, a full disk) is no reason to stop: to complain about it on standard
-/// error would be to panic.
+/// Lines of text. A log that nobody takes any more (a closed pipe, a full disk) is no reason to
+/// stop: to complain about it on standard error would be to panic.
 fn text(
     filter: EnvFilter,
     limits: Limits,
@@ -84,7 +85,8 @@ fn json(
     Registry::default().with(filter).with(lines).with(limits)
 }
 
-/// The message and the fields on one line, whatever is in them: an error may quote what a stranger has published.
+/// The message and the fields on one line, whatever is in them: an error may quote what a stranger
+/// has published.
 fn fields() -> impl for<'a> FormatFields<'a> + Send + Sync + 'static {
     debug_fn(field_to)
 }
@@ -104,8 +106,9 @@ fn field_to(to: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Resul
     }
 }
 
-/// Ours from info on, others from warn on. What refinery calls divergent is expected, see `migrate`; what the Redis client says of the
-/// nodes of a cluster, once for each try, is in our own words once for each outage.
+/// Ours from info on, others from warn on. What refinery calls divergent is expected, see
+/// `migrate`; what the Redis client says of the nodes of a cluster, once for each try, is in our
+/// own words once for each outage.
 fn directives(verbose: u8, quiet: bool) -> &'static str {
     match verbose {
         0 if quiet => "warn,redis=off,refinery_core::traits::divergent=off",

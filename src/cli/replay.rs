@@ -21,7 +21,8 @@ use crate::run::RunError;
 /// `contentflow replay`
 #[derive(Clone, Debug, Args)]
 pub struct ReplayArgs {
-    /// Begin with the first records of that time or later, not with the first there are: RFC 3339, or milliseconds since the epoch
+    /// Begin with the first records of that time or later, not with the first there are: RFC 3339,
+    /// or milliseconds since the epoch
     #[arg(long, value_name = "TIMESTAMP", value_parser = plan::parse_time, allow_negative_numbers = true)]
     pub from: Option<i64>,
 
@@ -29,11 +30,13 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "LIST", value_parser = Partitions::parse)]
     pub partitions: Option<Partitions>,
 
-    /// Only these partitions, each from an offset on, like 0:1234,1:99: what a replay that was stopped says
+    /// Only these partitions, each from an offset on, like 0:1234,1:99: what a replay that was
+    /// stopped says
     #[arg(long, value_name = "LIST", value_parser = plan::parse_offsets, conflicts_with_all = ["from", "partitions"])]
     pub from_offsets: Option<Offsets>,
 
-    /// Write the latest images also where the row has that event already: for rows that somebody else has changed
+    /// Write the latest images also where the row has that event already: for rows that somebody
+    /// else has changed
     #[arg(long)]
     pub rewrite: bool,
 
@@ -45,7 +48,8 @@ pub struct ReplayArgs {
     #[arg(long)]
     pub dead_letters: bool,
 
-    /// Memory for events that are not written yet, like 512MiB; more of it makes fewer writes [default: replay.memory_bytes, 1 GiB]
+    /// Memory for events that are not written yet, like 512MiB; more of it makes fewer writes
+    /// [default: replay.memory_bytes, 1 GiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub memory: Option<u64>,
 
@@ -143,7 +147,8 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }
 
-/// Reads a size: a number of bytes, or of KiB, MiB, GiB, TiB (K, M, G, T for short), KB, MB, GB, TB.
+/// Reads a size: a number of bytes, or of KiB, MiB, GiB, TiB (K, M, G, T for short), KB, MB, GB,
+/// TB.
 fn parse_size(text: &str) -> Result<u64, String> {
     let fault = || format!("{text:?} is not a size; write bytes, or like 512MiB or 4GiB");
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());

@@ -52,7 +52,8 @@ pub struct TuneArgs {
     #[arg(long)]
     pub exhaustive: bool,
 
-    /// Numbers of worker threads to try, like 1,2,4 [default: 1, 2, 4 and so on up to the cores, and what is configured]
+    /// Numbers of worker threads to try, like 1,2,4 [default: 1, 2, 4 and so on up to the cores,
+    /// and what is configured]
     #[arg(short, long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub workers: Vec<String>,
 
@@ -64,11 +65,13 @@ pub struct TuneArgs {
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub batch_rows: Vec<String>,
 
-    /// Records in an epoch to try [default: 10000,20000,40000, of which a trial has at least four, and what is configured]
+    /// Records in an epoch to try [default: 10000,20000,40000, of which a trial has at least four,
+    /// and what is configured]
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub epoch_records: Vec<String>,
 
-    /// Milliseconds of linger to try, which matter only where epochs do not fill [default: what is configured]
+    /// Milliseconds of linger to try, which matter only where epochs do not fill [default: what is
+    /// configured]
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub linger_ms: Vec<String>,
 
@@ -89,7 +92,8 @@ pub struct TuneArgs {
     pub topic: Option<String>,
 }
 
-/// How long to measure when nobody says, seconds: some thirty trials of two seconds, with as long to prepare each.
+/// How long to measure when nobody says, seconds: some thirty trials of two seconds, with as long
+/// to prepare each.
 const BUDGET_S: u64 = 120;
 
 impl TuneArgs {
@@ -202,7 +206,8 @@ fn measure(
     Ok(())
 }
 
-/// Makes sure that a file can be written, and makes it if it is not there. Returns whether it was made.
+/// Makes sure that a file can be written, and makes it if it is not there. Returns whether it was
+/// made.
 fn make_writable(path: &Path) -> Result<bool, Failure> {
     let mut open = OpenOptions::new();
     let opened = match open.append(true).create_new(true).open(path) {

@@ -28,7 +28,8 @@ pub struct VerifyArgs {
     #[arg(long)]
     pub repair: bool,
 
-    /// Go on comparing while the pipeline works, and say when a difference appears or goes, until SIGINT or SIGTERM
+    /// Go on comparing while the pipeline works, and say when a difference appears or goes, until
+    /// SIGINT or SIGTERM
     #[arg(long, conflicts_with = "repair")]
     pub watch: bool,
 

@@ -1,4 +1,5 @@
-//! What is wrong with a configuration: the key, the value (never a secret), where it came from, and what to do.
+//! What is wrong with a configuration: the key, the value (never a secret), where it came from, and
+//! what to do.
 
 use std::fmt;
 
@@ -64,7 +65,8 @@ pub(super) fn subject(key: &str, value: impl fmt::Debug) -> String {
     if may_show(key) { format!("{key} = {value:?}") } else { key.to_owned() }
 }
 
-/// The URLs, what a collector is reached with, and a section of theirs given as one text, and the properties that are secrets are never shown.
+/// The URLs, what a collector is reached with, and a section of theirs given as one text, and the
+/// properties that are secrets are never shown.
 fn may_show(key: &str) -> bool {
     let property =
         key.strip_prefix(limits::PROPERTIES).map(|property| property.trim_start_matches('.'));
@@ -123,7 +125,8 @@ fn problem_from(error: &figment::Error, figment: &Figment) -> Problem {
             fault: format!("is {}, which does not fit", named(actual)),
             remedy: limits::remedy(&path),
         },
-        // Nothing else can happen with these structs; the kind alone is shown, since a text might hold a secret.
+        // Nothing else can happen with these structs; the kind alone is shown, since a text might
+        // hold a secret.
         _ => Problem {
             subject: if path.is_empty() { "the configuration".to_owned() } else { path.clone() },
             origin: origin(&path, figment),

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::secret;
 
-/// Where it is served unless somebody says otherwise: this machine only, the port that metrics of applications have by convention.
+/// Where it is served unless somebody says otherwise: this machine only, the port that metrics of
+/// applications have by convention.
 pub(super) const DEFAULT: &str = "127.0.0.1:9464";
 
 /// `[http]`

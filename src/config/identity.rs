@@ -10,7 +10,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 
-/// A PEM file with our certificate, before those that lead from it to an authority, and one with its key. Each is read once.
+/// A PEM file with our certificate, before those that lead from it to an authority, and one with
+/// its key. Each is read once.
 #[derive(Clone)]
 pub struct Identity {
     certificate: Pem,

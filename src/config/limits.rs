@@ -1,4 +1,5 @@
-//! Every key, and for each number its range: one table, used by the checks, the messages and the tests.
+//! Every key, and for each number its range: one table, used by the checks, the messages and the
+//! tests.
 
 /// A number that can be configured.
 pub(super) struct Limit {

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// A table, with its schema if one was given. Taken letter for letter: unlike in SQL, capitals stay capitals.
+/// A table, with its schema if one was given. Taken letter for letter: unlike in SQL, capitals stay
+/// capitals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableName {
     schema: Option<String>,
@@ -11,7 +12,8 @@ pub struct TableName {
 }
 
 impl TableName {
-    /// `table` or `schema.table`. A part with other characters than letters, digits, `_` and `$` stands in double quotes.
+    /// `table` or `schema.table`. A part with other characters than letters, digits, `_` and `$`
+    /// stands in double quotes.
     pub fn parse(text: &str) -> Result<TableName, String> {
         let (first, rest) = part(text)?;
         let (schema, name) = match rest.strip_prefix('.') {
@@ -64,7 +66,8 @@ impl fmt::Display for TableName {
     }
 }
 
-/// The longest identifier of PostgreSQL; it cuts longer ones silently, and then they name another table.
+/// The longest identifier of PostgreSQL; it cuts longer ones silently, and then they name another
+/// table.
 const IDENTIFIER_BYTES_MAX: usize = 63;
 
 /// The first identifier of `text`, and what follows it: nothing, or a dot and more.

@@ -8,7 +8,8 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-/// A PEM file with at least one certificate, all of which can be trusted. It is read once, when the configuration is.
+/// A PEM file with at least one certificate, all of which can be trusted. It is read once, when the
+/// configuration is.
 #[derive(Clone)]
 pub struct RootCertificates {
     file: PathBuf,
@@ -16,7 +17,8 @@ pub struct RootCertificates {
 }
 
 impl RootCertificates {
-    /// Reads a file, and proves that it can be used. The message of a failure shows nothing of what is in it.
+    /// Reads a file, and proves that it can be used. The message of a failure shows nothing of what
+    /// is in it.
     pub fn read(file: impl AsRef<Path>) -> Result<RootCertificates, String> {
         let file = file.as_ref().to_owned();
         let pem = std::fs::read(&file).map_err(|error| format!("cannot be read: {error}"))?;

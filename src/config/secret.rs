@@ -40,7 +40,8 @@ impl Secret {
         &self.0
     }
 
-    /// The URL as it may be shown. What cannot be told apart from a password with certainty is hidden.
+    /// The URL as it may be shown. What cannot be told apart from a password with certainty is
+    /// hidden.
     fn shown(&self) -> String {
         let Some((scheme, rest)) = self.0.split_once("://") else {
             return HIDDEN.to_owned();
@@ -48,8 +49,9 @@ impl Secret {
         if !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+') {
             return HIDDEN.to_owned();
         }
-        // The last @ of all, not the first: an unescaped password may itself hold an @ or a slash. Behind a question
-        // mark it may as well be in a password that is a parameter, and then the rest of that would pass for a host.
+        // The last @ of all, not the first: an unescaped password may itself hold an @ or a slash.
+        // Behind a question mark it may as well be in a password that is a parameter, and then the
+        // rest of that would pass for a host.
         let (user_info, rest) = match rest.rsplit_once('@') {
             Some((user_info, _)) if user_info.contains(['?', '#']) => {
                 return format!("{scheme}://{HIDDEN}");

@@ -20,7 +20,8 @@ const PREFIX: &str = "CONTENTFLOW_";
 /// Where dev/stack keeps its servers: whoever sets it for that sets it for us too.
 const DEV_STACK: &str = "STACK_DIR";
 
-/// Variables that other programs share. They come before those with our own prefix, which are the more specific ones.
+/// Variables that other programs share. They come before those with our own prefix, which are the
+/// more specific ones.
 const CONVENTIONAL: [(&str, &str); 9] = [
     ("DATABASE_URL", "database.url"),
     ("REDIS_URL", "cache.url"),
@@ -49,7 +50,8 @@ impl Overrides {
         self
     }
 
-    /// The same with a value as it was typed: what is wrong with it is told like of any other source.
+    /// The same with a value as it was typed: what is wrong with it is told like of any other
+    /// source.
     pub fn set_typed(self, flag: &str, key: &str, text: Option<&str>) -> Overrides {
         self.set(flag, key, text.map(|text| typed(key, text)))
     }
@@ -148,7 +150,8 @@ fn file_layer(file: Option<&Path>, default_file: &Path) -> Result<Option<Layer>,
     Ok(Some(Layer { name, values }))
 }
 
-/// In TOML, `security.protocol = "ssl"` without quotes makes a table in a table. It means the same as with quotes.
+/// In TOML, `security.protocol = "ssl"` without quotes makes a table in a table. It means the same
+/// as with quotes.
 fn flatten_properties(values: &mut Dict) {
     let Some(Value::Dict(_, kafka)) = values.get_mut("kafka") else {
         return;

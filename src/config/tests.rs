@@ -1,4 +1,5 @@
-//! Every key, wrong in every way: the message names the key, shows the value unless it is a secret, and says what to do.
+//! Every key, wrong in every way: the message names the key, shows the value unless it is a secret,
+//! and says what to do.
 
 use std::path::Path;
 
@@ -244,7 +245,8 @@ fn every_number_is_held_to_its_limits() {
         let mut wrong = vec![limit.max + 1, u64::from(u32::MAX) * 1_000];
         wrong.extend(limit.min.checked_sub(1));
         for value in wrong {
-            // Where lowering one limit crosses the other timeout, there are two complaints; the first is ours.
+            // Where lowering one limit crosses the other timeout, there are two complaints; the
+            // first is ours.
             let error = from_file(&toml_line(limit.key, &value.to_string())).unwrap_err();
             let message = error.problems[0].to_string();
             assert!(message.contains(&format!("{} = {value}", limit.key)), "{message}");
@@ -505,8 +507,8 @@ fn no_error_shows_what_may_be_a_secret_of_a_property() {
 }
 
 proptest! {
-    /// Whatever a password is made of, escaped or not, and wherever it stands, neither the secret nor an error about it
-    /// shows it.
+    /// Whatever a password is made of, escaped or not, and wherever it stands, neither the secret
+    /// nor an error about it shows it.
     #[test]
     fn no_password_is_ever_shown(noise in "[ -~]{0,12}", scheme in "(postgres|rediss?(\\+(cluster|sentinel))?|http|x)", place in 0..7) {
         let password = format!("SENTI{noise}NEL");

@@ -1,6 +1,7 @@
 //! `[traces]`: where spans go, and which of them.
 //!
-//! The keys are those of OpenTelemetry's own variables, which are understood too: whoever has a collector has set them.
+//! The keys are those of OpenTelemetry's own variables, which are understood too: whoever has a
+//! collector has set them.
 
 use std::fmt;
 
@@ -11,13 +12,15 @@ use super::secret;
 /// `[traces]`
 #[derive(Clone, Debug)]
 pub struct Traces {
-    /// `traces.endpoint`: where the collector takes OTLP over HTTP. Default none: there are no spans.
+    /// `traces.endpoint`: where the collector takes OTLP over HTTP. Default none: there are no
+    /// spans.
     pub endpoint: Option<Endpoint>,
     /// `traces.headers` of every request to it. Default none.
     pub headers: Headers,
     /// `traces.service`: the `service.name` of the spans. Default `contentflow`.
     pub service: String,
-    /// `traces.sampler` and `traces.sampler_arg`. Default `parentbased_always_on`, as OpenTelemetry has it.
+    /// `traces.sampler` and `traces.sampler_arg`. Default `parentbased_always_on`, as OpenTelemetry
+    /// has it.
     pub sampling: Sampling,
 }
 
@@ -71,7 +74,8 @@ fn has_port(authority: &str) -> bool {
 pub struct Headers(Vec<(HeaderName, HeaderValue)>);
 
 impl Headers {
-    /// `name=value,name=value` as in `OTEL_EXPORTER_OTLP_HEADERS`, `%XX` for what cannot stand there.
+    /// `name=value,name=value` as in `OTEL_EXPORTER_OTLP_HEADERS`, `%XX` for what cannot stand
+    /// there.
     ///
     /// # Errors
     ///

@@ -357,7 +357,8 @@ impl Check<'_> {
         Some(Traces { endpoint: endpoint?, headers: headers?, service, sampling })
     }
 
-    /// A revocation is drained inside a poll: one that takes longer than the broker's patience loses the partitions.
+    /// A revocation is drained inside a poll: one that takes longer than the broker's patience
+    /// loses the partitions.
     fn drain_before_eviction(&mut self, kafka: &Kafka, run: &Run) {
         let patience =
             kafka.properties.get(MAX_POLL_INTERVAL.0).map_or(MAX_POLL_INTERVAL.1, String::as_str);

@@ -40,9 +40,11 @@ impl FromStr for Place {
     }
 }
 
-/// Which record a dead letter stands for. A crash can leave two copies of one dead letter: they have the same origin.
+/// Which record a dead letter stands for. A crash can leave two copies of one dead letter: they
+/// have the same origin.
 ///
-/// The timestamp belongs to it because a topic that is deleted and made again counts its offsets from zero again.
+/// The timestamp belongs to it because a topic that is deleted and made again counts its offsets
+/// from zero again.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     /// The topic that the record was read from.

@@ -10,7 +10,8 @@ pub const TOPIC: &str = "dlq.topic";
 pub const PARTITION: &str = "dlq.partition";
 /// The record's offset.
 pub const OFFSET: &str = "dlq.offset";
-/// The record's timestamp when it was first published, milliseconds since the epoch; -1 where it had none.
+/// The record's timestamp when it was first published, milliseconds since the epoch; -1 where it
+/// had none.
 pub const TIMESTAMP: &str = "dlq.timestamp";
 /// How often the record was tried.
 pub const ATTEMPTS: &str = "dlq.attempts";
@@ -20,7 +21,8 @@ pub const STAGE: &str = "dlq.stage";
 pub const REPLAYS: &str = "dlq.replays";
 /// `true` on a dead letter that only refers to its record, which is too large for the topic.
 pub const REFERENCE: &str = "dlq.reference";
-/// On a mark that `replay` left: when the record named by the other headers was replayed, milliseconds since the epoch.
+/// On a mark that `replay` left: when the record named by the other headers was replayed,
+/// milliseconds since the epoch.
 pub const REPLAYED: &str = "dlq.replayed";
 
 const ADDED: [&str; 11] = [

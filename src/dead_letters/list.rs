@@ -16,7 +16,8 @@ use crate::scan::Reader;
 /// Longer messages are cut in the table; `show` and `--json` have all of them.
 const MESSAGE_CHARS_MAX: usize = 80;
 
-/// Writes the newest `limit` dead letters, the newest last, as a table or as one JSON object a line.
+/// Writes the newest `limit` dead letters, the newest last, as a table or as one JSON object a
+/// line.
 ///
 /// # Errors
 ///
@@ -67,7 +68,8 @@ pub fn newest(
     Ok((in_order.collect(), replayed))
 }
 
-/// Writes how many dead letters there are, each record once, in all or by reason (the most frequent first).
+/// Writes how many dead letters there are, each record once, in all or by reason (the most frequent
+/// first).
 ///
 /// # Errors
 ///
@@ -95,7 +97,8 @@ pub fn count(config: &Config, by_reason: bool, out: &mut dyn Write) -> Result<()
     Ok(table(["reason", "count"], &rows, out)?)
 }
 
-/// Writes one dead letter: its headers, its key, and its value, indented where that is JSON and as a hex dump otherwise.
+/// Writes one dead letter: its headers, its key, and its value, indented where that is JSON and as
+/// a hex dump otherwise.
 ///
 /// # Errors
 ///
@@ -231,8 +234,8 @@ fn describe(message: &BorrowedMessage<'_>) -> String {
 }
 
 fn shown_value(value: &[u8]) -> String {
-    // Parsed for its depth limit; printed from the text, which keeps what a parsed value would not, such as a key that
-    // stands twice.
+    // Parsed for its depth limit; printed from the text, which keeps what a parsed value would not,
+    // such as a key that stands twice.
     let json = serde_json::from_slice::<serde_json::Value>(value)
         .ok()
         .and(std::str::from_utf8(value).ok());

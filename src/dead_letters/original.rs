@@ -22,7 +22,8 @@ impl Fingerprint {
     }
 }
 
-/// The record that the reference stands for, ready to be published again; the inner error says why there is none.
+/// The record that the reference stands for, ready to be published again; the inner error says why
+/// there is none.
 pub(super) fn fetch(
     reader: &Reader,
     letter: &Letter,

@@ -14,17 +14,19 @@ use super::{DlqError, Letter, Origin, header, insert_text};
 use crate::config::Config;
 use crate::{headers, kafka};
 
-/// For one step of a transaction. A broker that is there answers in well under a second, and within a few when it has to
-/// make its transaction log first.
+/// For one step of a transaction. A broker that is there answers in well under a second, and within
+/// a few when it has to make its transaction log first.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the brokers keep a transaction open whose producer is gone: nobody reads past it as long.
+/// How long the brokers keep a transaction open whose producer is gone: nobody reads past it as
+/// long.
 const TRANSACTION_TIMEOUT_MS: &str = "60000";
 
 /// Far above any topic's limit: it is the broker that decides what it takes.
 const MESSAGE_BYTES_MAX: &str = "100000000";
 
-/// What the user's properties may say otherwise: a broker holds a batch, not a record, against the topic's limit.
+/// What the user's properties may say otherwise: a broker holds a batch, not a record, against the
+/// topic's limit.
 const UNLESS_ASKED: [(&str, &str); 1] = [("batch.size", "16384")];
 
 /// Often enough that a full queue drains.
@@ -41,8 +43,8 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Copies key, value and own headers from `message`, which is the dead letter or the record itself. A header that cannot
-    /// be read is left out.
+    /// Copies key, value and own headers from `message`, which is the dead letter or the record
+    /// itself. A header that cannot be read is left out.
     pub(super) fn new(
         letter: Letter,
         message: &BorrowedMessage<'_>,
@@ -63,7 +65,8 @@ impl Outgoing {
         self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len)
     }
 
-    /// The record as it was, but for two headers: how often it was replayed, and when it was first published.
+    /// The record as it was, but for two headers: how often it was replayed, and when it was first
+    /// published.
     fn record(&self) -> BaseRecord<'_, [u8], [u8]> {
         let Letter { origin, replays, .. } = &self.letter;
         let headers =
@@ -78,7 +81,8 @@ impl Outgoing {
         record
     }
 
-    /// The mark. It stands in its dead letter's partition, behind it, so that retention never deletes it first.
+    /// The mark. It stands in its dead letter's partition, behind it, so that retention never
+    /// deletes it first.
     fn mark<'a>(&self, dead_letters: &'a str, now: &str) -> BaseRecord<'a, [u8], [u8]> {
         let Origin { topic, partition, offset, timestamp_ms } = &self.letter.origin;
         let named = [
@@ -110,7 +114,8 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// Claims the dead letters of a topic for replaying. Another replay of the same topic can commit nothing from now on.
+    /// Claims the dead letters of a topic for replaying. Another replay of the same topic can
+    /// commit nothing from now on.
     pub(super) fn claim(config: &Config) -> Result<Outbox, DlqError> {
         let dead_letters = config.dead_letters.topic.clone();
         let mut client = kafka::client_config(&config.kafka);
@@ -172,7 +177,8 @@ impl Outbox {
         }
     }
 
-    /// Asked again where the client says that this may help: a commit that had succeeded is answered the same way.
+    /// Asked again where the client says that this may help: a commit that had succeeded is
+    /// answered the same way.
     fn commit(&self) -> Result<(), KafkaError> {
         match self.producer.commit_transaction(STEP_TIMEOUT) {
             Err(KafkaError::Transaction(error)) if error.is_retriable() => {

@@ -1,9 +1,10 @@
 //! `dlq replay`: dead letters become records of their own topic again.
 //!
-//! Each record and the mark that it was replayed are written in one transaction: either both stand in their topics or
-//! neither. So a second replay takes only what is new, wherever the first one died. The transactional id belongs to the
-//! dead-letter topic, and it is claimed before the marks are read: a replay that is still running elsewhere can commit
-//! nothing after that, and what it had committed is read.
+//! Each record and the mark that it was replayed are written in one transaction: either both stand
+//! in their topics or neither. So a second replay takes only what is new, wherever the first one
+//! died. The transactional id belongs to the dead-letter topic, and it is claimed before the marks
+//! are read: a replay that is still running elsewhere can commit nothing after that, and what it
+//! had committed is read.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
@@ -17,7 +18,8 @@ use crate::config::Config;
 use crate::printable::one_line;
 use crate::scan::{Reader, Stretch, Stretches};
 
-/// Records in one transaction: few enough that an open transaction never holds back readers for long.
+/// Records in one transaction: few enough that an open transaction never holds back readers for
+/// long.
 const BATCH_RECORDS_MAX: usize = 500;
 
 /// Bytes in one transaction, by the same reason.
@@ -37,23 +39,23 @@ pub struct Replayed {
 }
 
 impl Replayed {
-    /// Whether everything that was asked for is done, now or before. What was refused counts only where it was asked for
-    /// by its place.
+    /// Whether everything that was asked for is done, now or before. What was refused counts only
+    /// where it was asked for by its place.
     pub fn is_success(&self, which: &Which) -> bool {
         let Replayed { replayed: _, already: _, refused, failed } = *self;
         failed == 0 && (refused == 0 || !matches!(which, Which::At(_)))
     }
 }
 
-/// Publishes the original records of dead letters to the topics that they came from, each once, and waits until they
-/// are committed. What was replayed before is left alone, unless `again`.
+/// Publishes the original records of dead letters to the topics that they came from, each once, and
+/// waits until they are committed. What was replayed before is left alone, unless `again`.
 ///
 /// Writes a line for each record that was refused or failed, and a summary.
 ///
 /// # Errors
 ///
-/// When the dead letters cannot be read, or the brokers fail: what was committed until then is remembered, and the same
-/// command takes the rest.
+/// When the dead letters cannot be read, or the brokers fail: what was committed until then is
+/// remembered, and the same command takes the rest.
 pub fn replay(
     config: &Config,
     which: &Which,
@@ -154,7 +156,8 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Walks the topic a second time, since the first time kept no values, over the stretches that hold the selection.
+    /// Walks the topic a second time, since the first time kept no values, over the stretches that
+    /// hold the selection.
     fn publish_all(
         &mut self,
         walker: &Reader,
@@ -215,8 +218,8 @@ impl Run<'_> {
         found
     }
 
-    /// Publishes a batch in one transaction. If a record of it is refused, each gets a transaction of its own, so that
-    /// the others are published nevertheless.
+    /// Publishes a batch in one transaction. If a record of it is refused, each gets a transaction
+    /// of its own, so that the others are published nevertheless.
     fn publish(&mut self, batch: Vec<Outgoing>) -> Result<(), DlqError> {
         if batch.is_empty() {
             return Ok(());
@@ -264,7 +267,8 @@ fn name(letter: &Letter) -> String {
 mod tests {
     use super::*;
 
-    /// What becomes of the letter of a record that came with so many replays, and has been replayed so often since.
+    /// What becomes of the letter of a record that came with so many replays, and has been replayed
+    /// so often since.
     fn selected(replays: u32, marks: u32, again: bool) -> (Replayed, Option<u32>, String) {
         let origin = Origin { topic: "t".to_owned(), partition: 0, offset: 7, timestamp_ms: 1 };
         let letter = Letter {

@@ -1,4 +1,5 @@
-//! What was generated beside what was found: only what is known exactly, however the records were cut into batches.
+//! What was generated beside what was found: only what is known exactly, however the records were
+//! cut into batches.
 
 use std::io;
 
@@ -38,7 +39,8 @@ impl Comparison<'_> {
         vec![
             line("records read", expected.kinds.values().sum(), report.read),
             line("duplicates", expected.count("duplicate"), report.duplicate),
-            // Which of two events of a draft was written before the newer one came depends on the batches.
+            // Which of two events of a draft was written before the newer one came depends on the
+            // batches.
             line(
                 "applied or superseded",
                 expected.good() - expected.count("duplicate"),

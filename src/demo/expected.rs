@@ -1,4 +1,5 @@
-//! What must come of generated events, worked out from the events themselves, without the pipeline's own code.
+//! What must come of generated events, worked out from the events themselves, without the
+//! pipeline's own code.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -30,7 +31,8 @@ pub(super) struct Newest {
 }
 
 impl Expected {
-    /// Generates the events of the mix and forgets them again; the same ones come once more when they are published.
+    /// Generates the events of the mix and forgets them again; the same ones come once more when
+    /// they are published.
     pub(super) fn of(mix: &Mix) -> Result<Expected, MixError> {
         let mut expected = Expected::default();
         Generator::new(mix.clone())?.for_each(|event| expected.add(event));
@@ -48,8 +50,8 @@ impl Expected {
                 let first = Newest { timestamp_ms: i64::MIN, images: 0, events: 0 };
                 let newest = self.drafts.entry(key).or_insert(first);
                 newest.events += 1;
-                // A draft's events share a partition: of two with the same timestamp the later one is newer. But a job
-                // that comes once more changes nothing.
+                // A draft's events share a partition: of two with the same timestamp the later one
+                // is newer. But a job that comes once more changes nothing.
                 if kind != Kind::Duplicate && timestamp_ms >= newest.timestamp_ms {
                     newest.timestamp_ms = timestamp_ms;
                     newest.images = hash(&event_images(&value));

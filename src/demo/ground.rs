@@ -1,9 +1,10 @@
 //! The ground that the demo stands on: topics and rows that it has made itself, and so may delete.
 //!
-//! A demo must never touch what is somebody's. So it refuses topics that exist, even empty ones, because what is
-//! published there meanwhile could not be told from its own; a table with rows; a consumer group with members, who would
-//! take part; and cached drafts under its keys. What it has made is noted the moment it is there, so that a demo that
-//! fails half way deletes that much. An empty table stays: it is as good as none.
+//! A demo must never touch what is somebody's. So it refuses topics that exist, even empty ones,
+//! because what is published there meanwhile could not be told from its own; a table with rows; a
+//! consumer group with members, who would take part; and cached drafts under its keys. What it has
+//! made is noted the moment it is there, so that a demo that fails half way deletes that much. An
+//! empty table stays: it is as good as none.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,8 @@ use crate::redis::CacheError;
 use crate::retry::Backoff;
 use crate::{migrate, postgres};
 
-/// As many as a small installation has, and more than one, so that the order of partitions is seen to play no part.
+/// As many as a small installation has, and more than one, so that the order of partitions is seen
+/// to play no part.
 pub(super) const PARTITIONS: i32 = 4;
 
 /// Dead letters are few.

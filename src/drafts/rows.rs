@@ -13,7 +13,8 @@ use crate::config::{Database, quoted};
 use crate::generate::DraftIds;
 use crate::postgres;
 
-/// The columns in which a row remembers its events. They are no part of the draft that services see and cache.
+/// The columns in which a row remembers its events. They are no part of the draft that services see
+/// and cache.
 pub const BOOKKEEPING: [&str; 6] = [
     "content_job_id",
     "content_event_at",
@@ -102,8 +103,8 @@ impl Rows {
         }
     }
 
-    /// The draft as JSON without the bookkeeping. The id is cast to the column's type, and not the column to text, so
-    /// that the index is used.
+    /// The draft as JSON without the bookkeeping. The id is cast to the column's type, and not the
+    /// column to text, so that the index is used.
     pub(super) async fn read(&self, id: &str) -> Result<Option<String>, DraftError> {
         let Rows { table, .. } = self;
         let sql = format!(
@@ -176,8 +177,8 @@ impl Rows {
         Ok(listed.collect())
     }
 
-    /// Creates the generated drafts 1 to `drafts`, leaves those that exist as they are, and reports after each step how
-    /// many of the numbers are done. The result is how many were new.
+    /// Creates the generated drafts 1 to `drafts`, leaves those that exist as they are, and reports
+    /// after each step how many of the numbers are done. The result is how many were new.
     ///
     /// # Errors
     ///
@@ -228,7 +229,8 @@ impl Rows {
         format!("({id})::{}", self.id_type())
     }
 
-    /// Executes a statement over the numbers 1 to `drafts`, so many at a time that each takes about a second.
+    /// Executes a statement over the numbers 1 to `drafts`, so many at a time that each takes about
+    /// a second.
     async fn in_steps(
         &self,
         doing: &'static str,
@@ -259,7 +261,8 @@ impl Rows {
         Ok(self.query("look for drafts", &sql, &[]).await?.is_empty())
     }
 
-    /// Shows the images of each of these drafts to `visit`, as JSON; drafts that are not there are passed over.
+    /// Shows the images of each of these drafts to `visit`, as JSON; drafts that are not there are
+    /// passed over.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! What the Kafka client says of the brokers, once a second: whether they are there, and where the partitions end.
+//! What the Kafka client says of the brokers, once a second: whether they are there, and where the
+//! partitions end.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -80,7 +81,8 @@ impl Brokers {
     pub fn health(&self) -> Health {
         let told = self.told();
         match &told.held {
-            // Before the first connection there is always none; later, one that is made again within a second is no news.
+            // Before the first connection there is always none; later, one that is made again
+            // within a second is no news.
             Some((since, error)) if since.elapsed() > patience(told.is_known) => Health::Held {
                 held: since.elapsed(),
                 error: error.clone(),
@@ -101,7 +103,8 @@ fn is_up(broker: &Broker) -> bool {
     matches!(broker.state.as_str(), "UP" | "UPDATE")
 }
 
-/// What is wrong with the brokers that lead partitions of ours; before any is known, with those that were configured.
+/// What is wrong with the brokers that lead partitions of ours; before any is known, with those
+/// that were configured.
 fn complaint<'a>(all: impl Iterator<Item = &'a Broker>) -> Option<String> {
     let (leaders, others): (Vec<_>, Vec<_>) = all
         .filter(|broker| broker.source != "logical" && broker.source != "internal")
@@ -111,7 +114,8 @@ fn complaint<'a>(all: impl Iterator<Item = &'a Broker>) -> Option<String> {
         let first = others.first().filter(|_| !is_one_up)?;
         return Some(format!("no broker is connected: {}", told_of(first)));
     }
-    // A broker that has been asked for records answers within half a second, if only that there are none.
+    // A broker that has been asked for records answers within half a second, if only that there are
+    // none.
     let is_silent = |broker: &&&Broker| broker.waitresp_cnt > 0 && micros(broker.rxidle) > PATIENCE;
     if let Some(broker) = leaders.iter().find(|broker| !is_up(broker)) {
         return Some(told_of(broker));

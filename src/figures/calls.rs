@@ -1,11 +1,12 @@
-//! What a server is being asked at the moment, so that one that does not answer is noticed long before anybody gives it up.
+//! What a server is being asked at the moment, so that one that does not answer is noticed long
+//! before anybody gives it up.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long an answer may take until the server passes for held, milliseconds: batches are answered within a few hundred, and whoever
-/// looks wants to know before they wonder.
+/// How long an answer may take until the server passes for held, milliseconds: batches are answered
+/// within a few hundred, and whoever looks wants to know before they wonder.
 pub const PATIENCE: Duration = Duration::from_millis(2_000);
 
 /// The calls to one server that are under way or will be repeated.

@@ -1,4 +1,5 @@
-//! A histogram that many threads add to: a batch at a time, so that a record costs no atomic operation.
+//! A histogram that many threads add to: a batch at a time, so that a record costs no atomic
+//! operation.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -86,8 +87,9 @@ impl Counts {
         Counts { bounds: self.bounds, buckets, sum: self.sum - earlier.sum }
     }
 
-    /// The value below which that part of the values lies, as if they were spread evenly within their bucket, as Prometheus does it;
-    /// `None` where there are none. What lies past the last bound is told as that bound.
+    /// The value below which that part of the values lies, as if they were spread evenly within
+    /// their bucket, as Prometheus does it; `None` where there are none. What lies past the last
+    /// bound is told as that bound.
     pub fn quantile(&self, part: f64) -> Option<f64> {
         let rank = part * float(self.count());
         let (mut below, mut from) = (0, 0.0);

@@ -1,4 +1,5 @@
-//! What the lanes to one server have done: how long they were at work, with how much, and how often again.
+//! What the lanes to one server have done: how long they were at work, with how much, and how often
+//! again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +9,8 @@ use super::calls::Calls;
 use super::histogram::Histogram;
 use super::nanos;
 
-/// Bounds of how long a server takes for a batch, seconds: from a DEL of one key to the statement timeout.
+/// Bounds of how long a server takes for a batch, seconds: from a DEL of one key to the statement
+/// timeout.
 const CALL_S: [f64; 15] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
@@ -76,7 +78,8 @@ impl Default for Lanes {
 }
 
 impl Lanes {
-    /// Watches one more lane from now on, and how many batches wait for it and those that share its count.
+    /// Watches one more lane from now on, and how many batches wait for it and those that share its
+    /// count.
     pub fn watch(&self, waiting: &Arc<AtomicU64>) -> Arc<LaneClock> {
         let clock = Arc::new(LaneClock::new());
         lock(&self.clocks).push(Arc::clone(&clock));

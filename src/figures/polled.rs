@@ -1,4 +1,5 @@
-//! What the poll thread tells of itself: a copy, ten times a second at most, so that nobody who looks ever holds it up.
+//! What the poll thread tells of itself: a copy, ten times a second at most, so that nobody who
+//! looks ever holds it up.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

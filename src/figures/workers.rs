@@ -1,4 +1,5 @@
-//! What the workers do, from timely's own log: what each operator takes in, how long it works, and how long the worker sleeps.
+//! What the workers do, from timely's own log: what each operator takes in, how long it works, and
+//! how long the worker sleeps.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,7 +76,8 @@ impl Stage {
         }
     }
 
-    /// The stage whose input an operator's input is. What is decoded comes in chunks, and is counted where those are taken in.
+    /// The stage whose input an operator's input is. What is decoded comes in chunks, and is
+    /// counted where those are taken in.
     fn entered(operator: &str) -> Option<Stage> {
         match operator {
             operators::FEED | operators::ACCEPT | operators::REMEMBER => None,

@@ -8,8 +8,9 @@ use super::images;
 use super::urls;
 use dataflows::reject::Reason;
 
-/// Every reason that a record can be sent for. A value over 1 MiB is not among them: with its batch around it, no
-/// broker takes one as it comes out of the box. What the database refuses depends on the database.
+/// Every reason that a record can be sent for. A value over 1 MiB is not among them: with its batch
+/// around it, no broker takes one as it comes out of the box. What the database refuses depends on
+/// the database.
 const REASONS: [Reason; 18] = [
     Reason::NotJson,
     Reason::MissingField,

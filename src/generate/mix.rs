@@ -1,4 +1,5 @@
-//! What to generate: how many events over how many drafts, and which share of them is of which kind.
+//! What to generate: how many events over how many drafts, and which share of them is of which
+//! kind.
 
 /// How the ids of generated drafts look, so that they fit the type of the id column.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -39,7 +40,8 @@ pub struct Mix {
     pub seed: u64,
     /// How many events, of all kinds together.
     pub events: u64,
-    /// Over how many drafts; fresh events visit all of them in a scrambled order before any of them again.
+    /// Over how many drafts; fresh events visit all of them in a scrambled order before any of them
+    /// again.
     pub drafts: u64,
     /// How the drafts' ids look.
     pub draft_ids: DraftIds,
@@ -49,7 +51,8 @@ pub struct Mix {
     pub spacing_us: u64,
     /// The share of events, from 0 to 1, that repeat a recent job as a producer's retry does.
     pub duplicates: f64,
-    /// The share of events with a new job that is older than an event of its draft published before.
+    /// The share of events with a new job that is older than an event of its draft published
+    /// before.
     pub stale: f64,
     /// The share of events that the consumer must reject.
     pub bad: f64,

@@ -14,7 +14,8 @@ use sha2::{Digest, Sha256};
 use super::Shared;
 use crate::config::Token;
 
-/// On every answer. The page has nothing from elsewhere, sends nothing elsewhere, and stands in no frame.
+/// On every answer. The page has nothing from elsewhere, sends nothing elsewhere, and stands in no
+/// frame.
 const HEADERS: [(HeaderName, HeaderValue); 4] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -30,11 +31,14 @@ const HEADERS: [(HeaderName, HeaderValue); 4] = [
 
 /// Who may look.
 pub(super) struct Guard {
-    /// What has to be known, hashed: hashes can be compared without telling by the time how much of them is right.
+    /// What has to be known, hashed: hashes can be compared without telling by the time how much of
+    /// them is right.
     token: Option<[u8; 32]>,
-    /// The name and the value of the cookie of a page that was opened with the token. The value is not the token.
+    /// The name and the value of the cookie of a page that was opened with the token. The value is
+    /// not the token.
     cookie: (String, String),
-    /// Whether only this machine reaches us, so that a page from elsewhere that pretends to be ours gives itself away by its host.
+    /// Whether only this machine reaches us, so that a page from elsewhere that pretends to be ours
+    /// gives itself away by its host.
     is_loopback: bool,
 }
 
@@ -99,7 +103,8 @@ impl Guard {
             || bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
     }
 
-    /// The token that the page was asked for with, if it is the right one: it is taken into a cookie, and out of the address.
+    /// The token that the page was asked for with, if it is the right one: it is taken into a
+    /// cookie, and out of the address.
     fn admits(&self, uri: &Uri) -> Option<Response> {
         let said = uri.query()?.split('&').find_map(|pair| pair.strip_prefix("token="))?;
         if uri.path() != "/" || !self.knows(&unescaped(said)?) {

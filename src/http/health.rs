@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use crate::figures::calls::{Health, PATIENCE};
 use crate::figures::{Figures, Server};
 
-/// How much longer than a row may stay locked its batch may take, until the database passes for held.
+/// How much longer than a row may stay locked its batch may take, until the database passes for
+/// held.
 const GRACE: Duration = Duration::from_millis(250);
 
 /// For how long a thread may stand still.

@@ -1,7 +1,8 @@
-//! Every metric: its name, and where its value comes from. docs/metrics.md is the same list for people.
+//! Every metric: its name, and where its value comes from. docs/metrics.md is the same list for
+//! people.
 //!
-//! Labels are bounded: by what the program knows (outcomes, reasons, stages), by its threads, and by the partitions that it has. An id, a
-//! message or an address is never one.
+//! Labels are bounded: by what the program knows (outcomes, reasons, stages), by its threads, and
+//! by the partitions that it has. An id, a message or an address is never one.
 
 use dataflows::reject::Reason;
 

@@ -1,4 +1,5 @@
-//! The page: its files as they are in the sources, embedded. Nothing is built and nothing loaded from anywhere else.
+//! The page: its files as they are in the sources, embedded. Nothing is built and nothing loaded
+//! from anywhere else.
 
 /// A file of the page.
 pub(super) struct File {

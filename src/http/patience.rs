@@ -1,4 +1,5 @@
-//! A connection that is given up when the other side takes nothing for half a minute, so that slow readers cannot use up all there are.
+//! A connection that is given up when the other side takes nothing for half a minute, so that slow
+//! readers cannot use up all there are.
 
 use std::future::Future;
 use std::io;

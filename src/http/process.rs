@@ -19,7 +19,8 @@ pub(super) fn used() -> Used {
 
 fn cpu_s() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // Behind the name, which may hold anything, in parentheses: the state, ten other fields, and the two times.
+    // Behind the name, which may hold anything, in parentheses: the state, ten other fields, and
+    // the two times.
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
     let ticks = |at: usize| fields.get(at)?.parse::<u32>().ok();
     Some((f64::from(ticks(11)?) + f64::from(ticks(12)?)) / TICKS_PER_S)

@@ -1,4 +1,5 @@
-//! The snapshot: what `/status.json` and each event of `/events` hold. The names of its fields are public.
+//! The snapshot: what `/status.json` and each event of `/events` hold. The names of its fields are
+//! public.
 
 use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;

@@ -1,4 +1,5 @@
-//! Looks at the figures four times a second, and makes of what was counted what people want to know: rates, shares, states.
+//! Looks at the figures four times a second, and makes of what was counted what people want to
+//! know: rates, shares, states.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,11 +20,12 @@ pub const TICK: Duration = Duration::from_millis(250);
 /// Over how many looks a rate is: two seconds, in which several epochs end under load.
 const LOOKS: usize = 8;
 
-/// How many records may wait at the brokers before waiting for them is the source's work, and no rest.
+/// How many records may wait at the brokers before waiting for them is the source's work, and no
+/// rest.
 const BACKLOG: i64 = 1_000;
 
-/// How long an epoch may take that is closed: with every retry that there is, it takes seconds. A row that another transaction keeps
-/// locked is an outage of nobody, but no commit gets past it.
+/// How long an epoch may take that is closed: with every retry that there is, it takes seconds. A
+/// row that another transaction keeps locked is an outage of nobody, but no commit gets past it.
 const STUCK: Duration = Duration::from_secs(30);
 
 /// What is known about the process besides its figures.
@@ -190,7 +192,8 @@ impl Watcher {
         }
     }
 
-    /// How long the poll thread had nothing to do. Where records wait at the brokers, waiting for them is its work.
+    /// How long the poll thread had nothing to do. Where records wait at the brokers, waiting for
+    /// them is its work.
     fn rest(&self, then: &Look, now: &Look) -> Duration {
         let waited = now.waited.saturating_sub(then.waited);
         let idled = now.idled.saturating_sub(then.idled);

@@ -172,8 +172,9 @@ impl ConnectError {
     }
 }
 
-/// Whether the server is away, as it says itself: it may pass. Class 08 is the connection, 53 a lack of resources; of class 57, an
-/// operator's intervention, 57P is a server that stops or starts, and 57014 a statement that took too long.
+/// Whether the server is away, as it says itself: it may pass. Class 08 is the connection, 53 a
+/// lack of resources; of class 57, an operator's intervention, 57P is a server that stops or
+/// starts, and 57014 a statement that took too long.
 pub fn is_away(code: &SqlState) -> bool {
     ["08", "53", "57P"].iter().any(|class| code.code().starts_with(class))
 }

@@ -29,7 +29,8 @@ pub(super) struct Target {
     pub(super) identity: Option<[PathBuf; 2]>,
 }
 
-/// Parameters that libpq knows and that would change nothing here if they were dropped silently, or would be missed.
+/// Parameters that libpq knows and that would change nothing here if they were dropped silently, or
+/// would be missed.
 const UNSUPPORTED: [&str; 6] =
     ["passfile", "service", "sslpassword", "sslcrl", "krbsrvname", "requirepeer"];
 
@@ -42,7 +43,8 @@ impl Target {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err("does not begin with postgres://".to_owned());
         }
-        // The driver takes the first @ for the end of the password, and would connect to the rest of it.
+        // The driver takes the first @ for the end of the password, and would connect to the rest
+        // of it.
         if url.matches('@').count() > 1 {
             return Err(
                 "has more than one @: write the ones in user and password as %40".to_owned()

@@ -1,5 +1,6 @@
-//! TLS as libpq's `sslmode` means it: `require` encrypts and trusts any certificate, `verify-ca` follows the chain to a
-//! root, `verify-full` also compares the host's name. rustls on its own knows only the last.
+//! TLS as libpq's `sslmode` means it: `require` encrypts and trusts any certificate, `verify-ca`
+//! follows the chain to a root, `verify-full` also compares the host's name. rustls on its own
+//! knows only the last.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,8 +18,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::target::{Target, Verify};
 use crate::config::{Identity, Pem};
 
-/// The connector for one connection. Without a file of root certificates, those that browsers trust are the roots. Files are read anew for each, so that
-/// certificates can be replaced under a running process.
+/// The connector for one connection. Without a file of root certificates, those that browsers trust
+/// are the roots. Files are read anew for each, so that certificates can be replaced under a
+/// running process.
 pub(super) fn connector(target: &Target) -> Result<MakeRustlsConnect, String> {
     let root_certificates = target.root_certificates.as_deref();
     let provider = Arc::new(ring::default_provider());
@@ -118,8 +120,8 @@ impl ServerCertVerifier for AnyName {
     }
 }
 
-/// `prefer` and `require`: encrypted, whoever it is. The handshake's signature is still checked, since without it not
-/// even the certificate that was shown would be the server's.
+/// `prefer` and `require`: encrypted, whoever it is. The handshake's signature is still checked,
+/// since without it not even the certificate that was shown would be the server's.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Tokens never gathered for longer than this: after a stall the pace goes on and does not make up for lost time.
+/// Tokens never gathered for longer than this: after a stall the pace goes on and does not make up
+/// for lost time.
 const BURST: Duration = Duration::from_millis(100);
 
 /// When the next event may go.

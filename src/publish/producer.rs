@@ -16,7 +16,8 @@ use crate::config::Kafka;
 use crate::generate::{GeneratedEvent, Headers};
 use crate::kafka;
 
-/// How long an event may wait for its acknowledgement. A healthy cluster takes milliseconds; a new leader, seconds.
+/// How long an event may wait for its acknowledgement. A healthy cluster takes milliseconds; a new
+/// leader, seconds.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Beyond the client's own limit for an event.
@@ -38,7 +39,8 @@ const PROPERTIES: [(&str, &str); 7] = [
     ("acks", "all"),
     // Batches of some thousand events; a single event is hardly delayed.
     ("linger.ms", "10"),
-    // A broker holds a batch, not an event, against the topic's limit: small enough for topics that allow little.
+    // A broker holds a batch, not an event, against the topic's limit: small enough for topics that
+    // allow little.
     ("batch.size", "131072"),
     // 64 MiB on the way: some seconds of a slow broker, and no gigabytes of memory.
     ("queue.buffering.max.kbytes", "65536"),
@@ -135,8 +137,9 @@ impl Publisher {
         Ok(())
     }
 
-    /// Waits, and collects delivery reports meanwhile. Not in the client's poll, which counts in milliseconds and spends what is left of one on looks at the
-    /// clock: at a thousand events a second, all of the time.
+    /// Waits, and collects delivery reports meanwhile. Not in the client's poll, which counts in
+    /// milliseconds and spends what is left of one on looks at the clock: at a thousand events a
+    /// second, all of the time.
     pub fn idle(&self, pause: Duration) {
         let until = Instant::now() + pause;
         loop {

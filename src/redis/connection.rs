@@ -1,4 +1,5 @@
-//! A connection to wherever the keys live. Who sends commands need not know whether that is one server or a cluster.
+//! A connection to wherever the keys live. Who sends commands need not know whether that is one
+//! server or a cluster.
 
 use std::time::Duration;
 
@@ -9,10 +10,11 @@ use redis::{Cmd, Pipeline, RedisError, RedisFuture, RedisResult, RetryMethod, Va
 
 use super::CacheError;
 
-/// Commands of one connection under way in a cluster at most. With many, the client can lock itself up when a slot has moved: tokio lets
-/// its task make 128 steps in a row, and a command takes a handful. A command that has taken the client's lock, and may not go on for now,
-/// keeps it; meanwhile the client turns to its search for the new owners, lets all commands wait, and waits for the lock until the
-/// deadline.
+/// Commands of one connection under way in a cluster at most. With many, the client can lock itself
+/// up when a slot has moved: tokio lets its task make 128 steps in a row, and a command takes a
+/// handful. A command that has taken the client's lock, and may not go on for now, keeps it;
+/// meanwhile the client turns to its search for the new owners, lets all commands wait, and waits
+/// for the lock until the deadline.
 const UNDER_WAY: usize = 8;
 
 /// A connection to wherever the keys live.
@@ -32,15 +34,17 @@ impl CacheConnection {
         matches!(self, CacheConnection::Cluster(_))
     }
 
-    /// Sends commands together, and returns the reply or the error of each. In a cluster they reach their nodes in any order, and
-    /// each needs to be about one slot.
+    /// Sends commands together, and returns the reply or the error of each. In a cluster they reach
+    /// their nodes in any order, and each needs to be about one slot.
     ///
-    /// The deadline is that of all of them, which are one write and one read; in a cluster that of each, since they go a few at a time,
-    /// and many of them over a long way take as long as they take.
+    /// The deadline is that of all of them, which are one write and one read; in a cluster that of
+    /// each, since they go a few at a time, and many of them over a long way take as long as they
+    /// take.
     ///
     /// # Errors
     ///
-    /// No answer in time, the connection's error, and in a cluster that of a node that is out; some may be carried out all the same.
+    /// No answer in time, the connection's error, and in a cluster that of a node that is out; some
+    /// may be carried out all the same.
     pub async fn send(
         &mut self,
         commands: Vec<Cmd>,
@@ -73,8 +77,9 @@ async fn send_each<C: ConnectionLike + Clone>(
     while let Some(reply) = sent.next().await {
         replies.push(unless_out(reply?)?);
     }
-    // ASKING is good for the next command on its connection, whoever sends that. While slots are on their way to another node, commands
-    // side by side take it from one another, and are sent back until the client gives up. One by one they get through.
+    // ASKING is good for the next command on its connection, whoever sends that. While slots are on
+    // their way to another node, commands side by side take it from one another, and are sent back
+    // until the client gives up. One by one they get through.
     for (command, reply) in commands.iter().zip(&mut replies) {
         if reply.as_ref().is_err_and(is_redirect) {
             *reply = unless_out(send(command).await?)?;
@@ -83,7 +88,8 @@ async fn send_each<C: ConnectionLike + Clone>(
     Ok(replies)
 }
 
-/// A node that is out ends it: whoever asks will hold and try again, and thousands of tries before that help nobody.
+/// A node that is out ends it: whoever asks will hold and try again, and thousands of tries before
+/// that help nobody.
 fn unless_out(reply: RedisResult<Value>) -> RedisResult<RedisResult<Value>> {
     match reply {
         Err(error)
@@ -108,7 +114,8 @@ async fn send_one(
     Ok(reply.and_then(Value::extract_error))
 }
 
-/// Waits for an answer, but not for ever. The client's own deadline is as long, and may be over first.
+/// Waits for an answer, but not for ever. The client's own deadline is as long, and may be over
+/// first.
 async fn within<T>(
     deadline: Duration,
     answer: impl Future<Output = RedisResult<T>>,
@@ -187,7 +194,8 @@ mod tests {
         }
     }
 
-    /// Of two deadlines of one length either may be over first; whoever reads the log is told the same.
+    /// Of two deadlines of one length either may be over first; whoever reads the log is told the
+    /// same.
     #[tokio::test(start_paused = true)]
     async fn the_deadline_of_the_client_is_told_as_ours() {
         let deadline = Duration::from_millis(200);

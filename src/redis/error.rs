@@ -8,7 +8,8 @@ use super::URL_FORMS;
 use super::place::description;
 use crate::config::is_doubted;
 
-/// Why keys could not be read or deleted. A lane of a run holds all of it as an outage: a DEL is never given up, and no event can be blamed.
+/// Why keys could not be read or deleted. A lane of a run holds all of it as an outage: a DEL is
+/// never given up, and no event can be blamed.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// The server did not answer in time; the connection is given up.
@@ -166,7 +167,8 @@ impl ConnectError {
 
 fn tls_remedy(reason: &str) -> &'static str {
     let says = |word| reason.contains(word);
-    // An authority that goes by the name of a trusted one, and is another, is known by its signature alone.
+    // An authority that goes by the name of a trusted one, and is another, is known by its
+    // signature alone.
     if says("UnknownIssuer") || says("BadSignature") {
         "set cache.root_certificates to a PEM file with the certificate of the authority that has signed the server's"
     } else if is_doubted(reason) {

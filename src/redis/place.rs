@@ -1,4 +1,5 @@
-//! Where the keys live, as `cache.url` says it: on one server, on the master that Sentinel names, or in a cluster.
+//! Where the keys live, as `cache.url` says it: on one server, on the master that Sentinel names,
+//! or in a cluster.
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError};
 
@@ -14,7 +15,8 @@ const SENTINEL_PASSWORD: &str = "sentinel_password";
 pub(super) enum Place {
     /// On one server.
     Server(ConnectionInfo),
-    /// On the master that these sentinels know by that name. Its address is theirs to say; everything else is as in `node`.
+    /// On the master that these sentinels know by that name. Its address is theirs to say;
+    /// everything else is as in `node`.
     Sentinel { sentinels: Vec<ConnectionInfo>, master: String, node: ConnectionInfo },
     /// In the cluster that these nodes belong to.
     Cluster(Vec<ConnectionInfo>),
@@ -142,7 +144,8 @@ fn server(url: &str) -> Result<ConnectionInfo, String> {
     url.into_connection_info().map_err(|error| format!("is not usable: {}", description(&error)))
 }
 
-/// The client's own words about a URL; they are fixed texts, while the detail behind them may quote it.
+/// The client's own words about a URL; they are fixed texts, while the detail behind them may quote
+/// it.
 pub(super) fn description(error: &RedisError) -> String {
     let text = error.to_string();
     text.split(" - ").next().unwrap_or_default().to_lowercase()

@@ -88,8 +88,9 @@ struct Rows<T> {
     options: Options,
     counted: Arc<AtomicU64>,
     recall: Recall,
-    /// In a dry run: the rows that would have been written, by the hash of their drafts, and the event whose images each would have. Neither
-    /// in the budget nor the whole of the rows' memory: see the seventh decision.
+    /// In a dry run: the rows that would have been written, by the hash of their drafts, and the
+    /// event whose images each would have. Neither in the budget nor the whole of the rows' memory:
+    /// see docs/decisions/0007.
     would_have: HashMap<u64, Option<Position>>,
 }
 

@@ -22,7 +22,8 @@ const ANSWER: Duration = METADATA_TIMEOUT;
 pub enum From {
     /// With the first record that there is of each partition.
     Beginning,
-    /// With the first record of each partition whose timestamp is this one or later, milliseconds since the epoch.
+    /// With the first record of each partition whose timestamp is this one or later, milliseconds
+    /// since the epoch.
     Time(i64),
     /// With these offsets; partitions that are not named are left out.
     Offsets(Offsets),
@@ -37,15 +38,16 @@ pub struct Scope {
     pub partitions: Option<BTreeSet<i32>>,
 }
 
-/// By partition, what is to be read of it, up to the high watermark when the replay began; of some there may be nothing.
+/// By partition, what is to be read of it, up to the high watermark when the replay began; of some
+/// there may be nothing.
 pub type Plan = Stretches;
 
 /// Finds out what there is to read. Its end is where each partition ends now.
 ///
 /// # Errors
 ///
-/// [`ReplayError`] when the topic or a partition does not exist, when offsets to go on from are not there, or when no broker
-/// answers.
+/// [`ReplayError`] when the topic or a partition does not exist, when offsets to go on from are not
+/// there, or when no broker answers.
 pub fn plan(config: &Config, reader: &Reader, scope: &Scope) -> Result<Plan, ReplayError> {
     let topic = &config.kafka.topic;
     let count = Admin::new(&config.kafka)?.partitions(topic, METADATA_TIMEOUT)?;

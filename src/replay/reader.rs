@@ -1,4 +1,5 @@
-//! The poll loop of a replay: partitions that are assigned by hand, each to its end, and no word to the group.
+//! The poll loop of a replay: partitions that are assigned by hand, each to its end, and no word to
+//! the group.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +35,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Records that are taken in between two looks at everything else.
 const RECORDS_PER_TURN: usize = 1_000;
 
-/// Chunks that may wait for a worker: enough that none waits for the poll thread, and no more than 16 MiB each.
+/// Chunks that may wait for a worker: enough that none waits for the poll thread, and no more than
+/// 16 MiB each.
 const CHUNKS_QUEUED_MAX: usize = 64;
 
 /// The Kafka client of a replay.
@@ -60,7 +62,8 @@ impl Context {
         self.made_again.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the topic has been made again. Then what is polled does not count: it is of the new topic, and may be from its middle.
+    /// Whether the topic has been made again. Then what is polled does not count: it is of the new
+    /// topic, and may be from its middle.
     pub fn is_another_topic(&self) -> bool {
         self.made_again.load(Ordering::Relaxed)
     }
@@ -83,8 +86,8 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {}
 
-/// A reader that is assigned nothing yet. The group's name in its configuration is for access rights alone: it never joins the
-/// group, nor commits for it.
+/// A reader that is assigned nothing yet. The group's name in its configuration is for access
+/// rights alone: it never joins the group, nor commits for it.
 ///
 /// # Errors
 ///
@@ -146,7 +149,8 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Brokers without a record or an end of a partition for so long end it as an outage; else they are waited for.
+    /// Brokers without a record or an end of a partition for so long end it as an outage; else they
+    /// are waited for.
     pub fn giving_up_after(self, silence: Duration) -> Reading<'a> {
         Reading { silence_max: Some(silence), ..self }
     }
@@ -254,7 +258,8 @@ impl<'a> Reading<'a> {
                         self.reached_end(partition)?;
                     }
                 }
-                // Not to the end: behind it there may be a transaction that is open still, and will be there for the next replay.
+                // Not to the end: behind it there may be a transaction that is open still, and will
+                // be there for the next replay.
                 Err(KafkaError::PartitionEOF(partition)) => {
                     self.check_early_end(partition)?;
                     self.reached_end(partition)?;
@@ -277,7 +282,8 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    /// Where a partition is over before its planned end, there are no more records in it, or it is another one by now.
+    /// Where a partition is over before its planned end, there are no more records in it, or it is
+    /// another one by now.
     fn check_early_end(&self, partition: i32) -> Result<(), SourceError> {
         let Some(stretch) = self.open.get(&partition) else { return Ok(()) };
         if self.next[&partition] < stretch.to {
@@ -311,7 +317,8 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    /// Records that were there when the replay began have been deleted before they were read, or their partition has been.
+    /// Records that were there when the replay began have been deleted before they were read, or
+    /// their partition has been.
     fn out_of_range(&mut self) -> Result<(), SourceError> {
         let mut has_moved = false;
         for (partition, stretch) in &self.open {
@@ -334,7 +341,8 @@ impl<'a> Reading<'a> {
             has_moved = true;
         }
         if !has_moved {
-            // The broker knows better by now. The client cannot take a partition up anew that it is about to let go.
+            // The broker knows better by now. The client cannot take a partition up anew that it is
+            // about to let go.
             std::thread::sleep(AGAIN);
         }
         self.assign()

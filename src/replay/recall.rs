@@ -1,8 +1,9 @@
 //! recall: reads single records again, of which a compacted epoch has kept only the place.
 //!
-//! It is needed seldom: when the database refuses a draft's newest event, so that the next one gets its turn, when a row knows the
-//! newest job but not an older one, and for dead letters, which are the record byte for byte. One thread and one consumer for the
-//! whole process; whoever asks waits for its answer, which takes a few milliseconds a record.
+//! It is needed seldom: when the database refuses a draft's newest event, so that the next one gets
+//! its turn, when a row knows the newest job but not an older one, and for dead letters, which are
+//! the record byte for byte. One thread and one consumer for the whole process; whoever asks waits
+//! for its answer, which takes a few milliseconds a record.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,7 +31,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// Records between two that are wanted which are rather skipped than jumped over.
 const SKIPPED_MAX: i64 = 200;
 
-/// So many records share a chunk, and each is looked for among as many: a draft may have had millions of events.
+/// So many records share a chunk, and each is looked for among as many: a draft may have had
+/// millions of events.
 const AT_ONCE: usize = 1_000;
 
 /// Where to ask.
@@ -66,8 +68,8 @@ impl Known {
 }
 
 impl Recall {
-    /// Starts the thread, which ends with the last handle. It asks the brokers nothing before it is asked. That the topic was made
-    /// again is noted in the `context` of the replay's reader.
+    /// Starts the thread, which ends with the last handle. It asks the brokers nothing before it is
+    /// asked. That the topic was made again is noted in the `context` of the replay's reader.
     pub(super) fn start(
         config: &Arc<Config>,
         draft_ids: DraftIdType,
@@ -130,7 +132,8 @@ fn serve(
         }
         let changes = sort(chunk, draft_ids).changes;
         if !are_there(&events, &changes) {
-            // This client may have asked for the topic when it was made again already, and then sees no change.
+            // This client may have asked for the topic when it was made again already, and then
+            // sees no change.
             context.note_another_topic();
             return Ok(());
         }

@@ -7,7 +7,8 @@ use serde::Serialize;
 use crate::commit::Offsets;
 use crate::report::{Report, grouped};
 
-/// Totals of a replay. Serialized, it is the machine-readable report; displayed, the one for people.
+/// Totals of a replay. Serialized, it is the machine-readable report; displayed, the one for
+/// people.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ReplayReport {
     /// What a run reports as well.

@@ -35,7 +35,8 @@ impl Context {
         self.lines.load(Ordering::Relaxed)
     }
 
-    /// Fails once a topic has been made again. Then what is polled does not count: it is of the new topic, and may be from its middle.
+    /// Fails once a topic has been made again. Then what is polled does not count: it is of the new
+    /// topic, and may be from its middle.
     pub(super) fn check(&self) -> Result<(), ScanError> {
         match self.made_again.get() {
             Some(topic) => Err(ScanError::MadeAgain { topic: topic.clone() }),

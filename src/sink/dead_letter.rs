@@ -1,7 +1,7 @@
 //! dead-letter: publishes rejected records, and answers when all in-sync replicas have them.
 //!
-//! A delivery that is reported as failed may have succeeded all the same: it is sent again, and the two copies of one dead letter
-//! are told to be one by their topic, partition and offset.
+//! A delivery that is reported as failed may have succeeded all the same: it is sent again, and the
+//! two copies of one dead letter are told to be one by their topic, partition and offset.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,26 +26,29 @@ use crate::kafka;
 
 /// What the user's properties may say otherwise.
 const UNLESS_ASKED: [(&str, &str); 4] = [
-    // How long the client tries to deliver before it reports a failure. Then we say what is held, and try again.
+    // How long the client tries to deliver before it reports a failure. Then we say what is held,
+    // and try again.
     ("message.timeout.ms", "30000"),
     // What the source took must fit here as well: twice the largest value, for the headers.
     ("message.max.bytes", "2200000"),
-    // A broker holds the whole batch against the topic's limit: small batches, so that only what is large itself is refused.
+    // A broker holds the whole batch against the topic's limit: small batches, so that only what is
+    // large itself is refused.
     ("batch.size", "16384"),
     ("linger.ms", "5"),
 ];
 
 /// The producer of the dead-letter topic, shared by all workers.
 ///
-/// The client calls some errors fatal, such as that this user may not write: it takes no record any more, whatever is mended after that. So another client has
-/// its place from then on.
+/// The client calls some errors fatal, such as that this user may not write: it takes no record any
+/// more, whatever is mended after that. So another client has its place from then on.
 pub struct DeadLetterProducer {
     config: ClientConfig,
     client: Mutex<Arc<BaseProducer<Deliveries>>>,
 }
 
-/// How long its thread waits for a report at a time. The client spends the last millisecond of each wait with looks at the clock: with the tenth of a second of its own
-/// thread that is a hundredth of a core, for a topic to which mostly nothing goes.
+/// How long its thread waits for a report at a time. The client spends the last millisecond of each
+/// wait with looks at the clock: with the tenth of a second of its own thread that is a hundredth
+/// of a core, for a topic to which mostly nothing goes.
 const WAIT: Duration = Duration::from_secs(1);
 
 /// What became of one record of a batch.
@@ -82,7 +85,8 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// Makes the producer, and the thread that passes its reports on until nobody has the producer any more.
+/// Makes the producer, and the thread that passes its reports on until nobody has the producer any
+/// more.
 ///
 /// # Errors
 ///
@@ -136,8 +140,8 @@ fn producer_config(config: &Kafka) -> ClientConfig {
 
 /// The dead-letter topic as a lane meets it.
 pub trait Publish: Send {
-    /// Publishes records of a batch, each in its form, and waits until all in-sync replicas have them. Returns those that were
-    /// not reported as delivered, though they may have been.
+    /// Publishes records of a batch, each in its form, and waits until all in-sync replicas have
+    /// them. Returns those that were not reported as delivered, though they may have been.
     fn publish(
         &mut self,
         batch: &[Rejected],
@@ -152,7 +156,8 @@ pub async fn serve(
     policy: OutagePolicy,
 ) {
     loop {
-        // Rows that the database refuses come one by one. One by one, each would wait for the delivery of the one before.
+        // Rows that the database refuses come one by one. One by one, each would wait for the
+        // delivery of the one before.
         let jobs = lane.jobs.recv_all().await;
         if jobs.is_empty() {
             return;
@@ -193,7 +198,8 @@ async fn deliver(topic: &mut impl Publish, batch: &[Rejected], policy: &OutagePo
             match form {
                 _ if timed_out && is_planted(Bug::TimeoutIsDelivery) => {}
                 Form::Whole if too_large => letters.push((index, Form::Reference)),
-                // A topic that takes not even a reference needs a person, as one that is not writable does.
+                // A topic that takes not even a reference needs a person, as one that is not
+                // writable does.
                 Form::Whole | Form::Reference => {
                     letters.push((index, form));
                     worst = Some(error);

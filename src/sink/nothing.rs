@@ -1,4 +1,5 @@
-//! Effects that do nothing and answer at once: what the graph can do alone, without a server behind it.
+//! Effects that do nothing and answer at once: what the graph can do alone, without a server behind
+//! it.
 
 use std::collections::VecDeque;
 

@@ -12,10 +12,12 @@ use crate::retry::Backoff;
 use crate::shutdown::Abort;
 use crate::traces::spans::note_held;
 
-/// The first wait in an outage, milliseconds: short enough that a restart of the server costs little.
+/// The first wait in an outage, milliseconds: short enough that a restart of the server costs
+/// little.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
-/// How often an outage is told about at most when its cause changes: a server that cannot make up its mind fills no log.
+/// How often an outage is told about at most when its cause changes: a server that cannot make up
+/// its mind fills no log.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// What an effect does when its server is away.
@@ -36,7 +38,8 @@ impl OutagePolicy {
     }
 }
 
-/// Something that a server is asked, and maybe again and again: one outage, from the first failure to the next success.
+/// Something that a server is asked, and maybe again and again: one outage, from the first failure
+/// to the next success.
 #[derive(Debug)]
 pub struct Outage<'a> {
     server: Server,
@@ -61,7 +64,8 @@ impl<'a> Outage<'a> {
         }
     }
 
-    /// Notes a failure and waits before the next try; with `on_outage = "exit"`, ends the process instead.
+    /// Notes a failure and waits before the next try; with `on_outage = "exit"`, ends the process
+    /// instead.
     pub async fn hold(&mut self, error: &impl Display) {
         let dependency = self.server.name();
         if self.policy.on_outage == OnOutage::Exit {
@@ -141,7 +145,8 @@ struct News {
 }
 
 impl News {
-    /// Whether the cause is to be told: the first one, and another one some time after the last that was told.
+    /// Whether the cause is to be told: the first one, and another one some time after the last
+    /// that was told.
     fn is_news(&mut self, cause: &str, now: Instant) -> bool {
         let is_news = match &self.told {
             None => true,

@@ -1,13 +1,15 @@
 //! write: one row for each draft, in batches, through one connection a lane.
 //!
-//! A batch goes down the [fast path](Path::Fast) first, one guarded UPDATE that says which rows it changed. Several events of one draft are
-//! judged by the pure rule as if they were the [first](Path::Guessed) that reach their row, and the row is amended if that is so. What is left
-//! (a duplicate, an older event, no such row) goes down the [judged path](Path::Judged): the rows are
-//! read, judged, and amended if they are still as they were read. Every statement is a
-//! transaction of its own: nothing ties the rows of a batch together, and the guard makes repeating any of them harmless.
+//! A batch goes down the [fast path](Path::Fast) first, one guarded UPDATE that says which rows it
+//! changed. Several events of one draft are judged by the pure rule as if they were the
+//! [first](Path::Guessed) that reach their row, and the row is amended if that is so. What is left
+//! (a duplicate, an older event, no such row) goes down the [judged path](Path::Judged): the rows
+//! are read, judged, and amended if they are still as they were read. Every statement is a
+//! transaction of its own: nothing ties the rows of a batch together, and the guard makes repeating
+//! any of them harmless.
 //!
-//! What the database refuses is cut until the offending rows stand alone. Rows that others keep locked are asked for and held, alone; what
-//! the database cannot do now is retried.
+//! What the database refuses is cut until the offending rows stand alone. Rows that others keep
+//! locked are asked for and held, alone; what the database cannot do now is retried.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -41,12 +43,13 @@ pub mod failure;
 #[cfg(test)]
 mod tests;
 
-/// How often a comparison may be lost to other writers. Waits grow in between, so losing this often means that the database
-/// leaves the row alone.
+/// How often a comparison may be lost to other writers. Waits grow in between, so losing this often
+/// means that the database leaves the row alone.
 const COMPARISONS_LOST_MAX: u32 = 10;
 const UNCHANGED: &str = "the UPDATE leaves the row unchanged, time and again: a trigger or a row security policy is in the way";
 
-/// While batches wait, retries rest so many times as long as they took: a tenth of the time is theirs.
+/// While batches wait, retries rest so many times as long as they took: a tenth of the time is
+/// theirs.
 const RETRY_REST: u32 = 9;
 
 /// How often and how patiently a lane tries again.
@@ -124,10 +127,12 @@ struct Writer<T> {
     book: Book,
     /// By draft, what is tried again when its time comes, while other drafts go on.
     held: BTreeMap<String, (Instant, Pending)>,
-    /// Groups of a replay that have to be read again, and the fault of those that are to be rejected then.
+    /// Groups of a replay that have to be read again, and the fault of those that are to be
+    /// rejected then.
     incomplete: Vec<(Pending, Option<Fault>)>,
     guesses: Guesses,
-    /// Whether some rows were locked when that was last asked. Then it is asked before the next batch is written, not after a wait in vain.
+    /// Whether some rows were locked when that was last asked. Then it is asked before the next
+    /// batch is written, not after a wait in vain.
     meets_locks: bool,
     /// Whether the server has been away since that was last unset.
     met_outage: bool,
@@ -152,7 +157,8 @@ impl<T: Table> Writer<T> {
         self.book.flush();
     }
 
-    /// Takes out what may not go past a group that is held: its draft's events are judged in the order in which they came.
+    /// Takes out what may not go past a group that is held: its draft's events are judged in the
+    /// order in which they came.
     fn join_held(&mut self, ticket: Ticket, batch: &mut Vec<Group>) {
         if self.held.is_empty() {
             return;
@@ -179,8 +185,8 @@ impl<T: Table> Writer<T> {
         free
     }
 
-    /// Writes groups for the first time. Mostly that settles all of them: what has to be known of a group that is tried again is noted
-    /// only where one is.
+    /// Writes groups for the first time. Mostly that settles all of them: what has to be known of a
+    /// group that is tried again is noted only where one is.
     async fn write_first(&mut self, path: Path, ticket: Ticket, groups: Vec<Group>) {
         if groups.is_empty() {
             return;
@@ -257,7 +263,8 @@ impl<T: Table> Writer<T> {
                     .collect();
                 parts.push(Part { path: Path::Judged, groups: rest });
             }
-            // A row that another transaction keeps locked is held, that row alone: no valid event is given up for it.
+            // A row that another transaction keeps locked is held, that row alone: no valid event
+            // is given up for it.
             Err(NotWritten::Contended | NotWritten::Locked) => {
                 groups.into_iter().for_each(|pending| self.try_later(pending))
             }
@@ -276,7 +283,8 @@ impl<T: Table> Writer<T> {
             }
             // It is the whole table that is locked, and nothing of it can be written.
             Err(Failure::Locked(_)) => parts.push(Part { path, groups }),
-            // No row is locked any more, or something else is; or the question failed for a reason that the halves will meet, too.
+            // No row is locked any more, or something else is; or the question failed for a reason
+            // that the halves will meet, too.
             _ => parts.halve(Part { path, groups }),
         }
     }
@@ -297,7 +305,8 @@ impl<T: Table> Writer<T> {
         locked
     }
 
-    /// Whether a group that the database refuses has to be read again: because the next event gets its turn, or for its dead letter.
+    /// Whether a group that the database refuses has to be read again: because the next event gets
+    /// its turn, or for its dead letter.
     fn lacks(&self, Pending { group, .. }: &Pending) -> bool {
         let is_compacted = group.events.iter().any(|event| !event.has_record());
         is_compacted && (group.events.len() > 1 || self.table.wants_records())
@@ -316,20 +325,23 @@ impl<T: Table> Writer<T> {
         complete
     }
 
-    /// Writes a part, holding through outages and retrying a few times when other transactions are in the way.
+    /// Writes a part, holding through outages and retrying a few times when other transactions are
+    /// in the way.
     async fn attempt(&mut self, path: Path, groups: &[&Group]) -> Result<Vec<Verdict>, NotWritten> {
         let mut outage = Outage::none(Server::Database, &self.policy);
         let mut contention = Backoff::new(self.retry.backoff);
         loop {
             let written = write(&mut self.table, path, groups).await;
-            // Whatever the server says, it is back: also where an earlier statement of ours still holds the rows.
+            // Whatever the server says, it is back: also where an earlier statement of ours still
+            // holds the rows.
             if !matches!(written, Err(Failure::Out(_))) {
                 outage.over();
             }
             match written {
                 Ok(verdicts) => return Ok(verdicts),
                 Err(Failure::Refused(refusal)) => return Err(NotWritten::Refused(refusal)),
-                // If the statement took effect after all, the guard finds it there; if not, it is done now.
+                // If the statement took effect after all, the guard finds it there; if not, it is
+                // done now.
                 Err(Failure::Contended(error)) if contention.tries() < self.retry.retries => {
                     tracing::debug!(%error, rows = groups.len(), "contention, trying again");
                     outage.pause(contention.next_wait(), Again::Contention).await;
@@ -391,7 +403,8 @@ impl<T: Table> Writer<T> {
             self.give_up(tried, Fault::new(Reason::UnknownDraft, message));
         }
         if let Some(mut rest) = rest {
-            // As long as the eldest has to wait: what joins it may come too often for waits of its own.
+            // As long as the eldest has to wait: what joins it may come too often for waits of its
+            // own.
             rest.backoff = Backoff::new(self.retry.backoff).after(rest.attempts_max() - 1);
             let others = if is_planted(Bug::RetriesAreShared) { self.held.len() } else { 0 };
             let others = u32::try_from(others).expect("few are held");

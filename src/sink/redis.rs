@@ -1,8 +1,8 @@
 //! invalidate: deletes the cache keys of settled events, in pipelines.
 //!
-//! A DEL of all leases, then a DEL of all keys. Where the server refuses one of them, and in a cluster, each lease and each key has a
-//! DEL of its own: one forbidden key in a DEL of many spares them all, and in a cluster they live in different slots. Every reply is
-//! looked at.
+//! A DEL of all leases, then a DEL of all keys. Where the server refuses one of them, and in a
+//! cluster, each lease and each key has a DEL of its own: one forbidden key in a DEL of many spares
+//! them all, and in a cluster they live in different slots. Every reply is looked at.
 
 use std::future::Future;
 
@@ -25,7 +25,8 @@ pub mod second_delete;
 
 /// The cache as a lane meets it.
 pub trait Keys: Send {
-    /// Deletes the keys and leases of these drafts, each of them named once, and returns how many keys existed.
+    /// Deletes the keys and leases of these drafts, each of them named once, and returns how many
+    /// keys existed.
     ///
     /// # Errors
     ///
@@ -53,7 +54,8 @@ pub async fn serve(
         let keys_deleted = delete(&mut keys, &drafts, &policy).await;
         policy.figures.iter().for_each(|figures| note_latencies(figures, &batch));
         let deletes = u64::try_from(drafts.len()).expect("a batch is small");
-        // Before the answer: once everything is answered, a stop does what was noted until then, and leaves.
+        // Before the answer: once everything is answered, a stop does what was noted until then,
+        // and leaves.
         if let Some(second) = &second {
             second.note(&drafts).await;
         }
@@ -76,9 +78,11 @@ fn note_latencies(figures: &Figures, batch: &[Settled]) {
     figures.latency.add(&latencies);
 }
 
-/// Deletes the keys of these drafts and returns how many existed, holding for as long as the cache is away.
+/// Deletes the keys of these drafts and returns how many existed, holding for as long as the cache
+/// is away.
 ///
-/// Asked again after a failure, a DEL that had succeeded finds nothing, and one that had failed succeeds: both end well.
+/// Asked again after a failure, a DEL that had succeeded finds nothing, and one that had failed
+/// succeeds: both end well.
 async fn delete(keys: &mut impl Keys, drafts: &[&str], policy: &OutagePolicy) -> u64 {
     let mut outage = Outage::none(Server::Cache, policy);
     loop {
@@ -122,7 +126,8 @@ impl Connection {
                 _refused => self.one_by_one = true,
             }
         }
-        // All the leases are answered before the first key is sent: side by side, in a cluster one might overtake the other.
+        // All the leases are answered before the first key is sent: side by side, in a cluster one
+        // might overtake the other.
         let (leases, keys): (Vec<Cmd>, Vec<Cmd>) =
             keys.iter().map(|key| lease::invalidation(key).into()).unzip();
         let leases = self.send(leases).await?;

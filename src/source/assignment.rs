@@ -1,8 +1,10 @@
 //! The rebalance protocol, written where it bites: what happens when partitions come and go.
 //!
-//! - *Assigned*: read from the committed offset; without one from the earliest, because `latest` would skip what was published before us.
-//!   An offset that retention has deleted, or past the end, is never skipped quietly.
-//! - *Revoked*: finish what is in flight of them, commit, let go. It is the same protocol as at the end of a run.
+//! - *Assigned*: read from the committed offset; without one from the earliest, because `latest`
+//!   would skip what was published before us. An offset that retention has deleted, or past the
+//!   end, is never skipped quietly.
+//! - *Revoked*: finish what is in flight of them, commit, let go. It is the same protocol as at the
+//!   end of a run.
 //! - *Lost*: they may have another owner already; forget them and commit nothing.
 
 use std::collections::BTreeMap;
@@ -23,13 +25,15 @@ use crate::kafka;
 use crate::retry::Backoff;
 use crate::shutdown::Abort;
 
-/// How long a rebalance asks the leaders for offsets, while nothing is read: longer than one that has gone takes to be replaced.
+/// How long a rebalance asks the leaders for offsets, while nothing is read: longer than one that
+/// has gone takes to be replaced.
 const START: Duration = Duration::from_secs(15);
 
 /// How long partitions that stand still are left alone between two looks at them.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// Where a partition starts of which neither the group nor a leader says anything: what the client takes for its first record.
+/// Where a partition starts of which neither the group nor a leader says anything: what the client
+/// takes for its first record.
 const EARLIEST: i64 = -2;
 
 /// How long a revocation waits for a commit that is under way.
@@ -101,8 +105,9 @@ impl State {
         }
     }
 
-    /// Ends the work of this member: it commits nothing more but what it hands over, and asks for nothing more. Partitions can
-    /// still come in while it leaves the group, but the group answers it no questions any more.
+    /// Ends the work of this member: it commits nothing more but what it hands over, and asks for
+    /// nothing more. Partitions can still come in while it leaves the group, but the group answers
+    /// it no questions any more.
     pub fn leave(&mut self) {
         self.committer.close();
         self.is_leaving = true;
@@ -137,8 +142,9 @@ impl State {
         self.partitions.values().filter_map(left).sum()
     }
 
-    /// Takes partitions on, and says where to start in each; `None` when the run is to end before that is known. The coordinator is asked until
-    /// it answers, unless outages are to end the run; if that takes longer than `max.poll.interval.ms`, the group assigns them once more. A
+    /// Takes partitions on, and says where to start in each; `None` when the run is to end before
+    /// that is known. The coordinator is asked until it answers, unless outages are to end the run;
+    /// if that takes longer than `max.poll.interval.ms`, the group assigns them once more. A
     /// partition without a leader begins where the group stands, and holds up no other.
     ///
     /// # Errors
@@ -157,7 +163,8 @@ impl State {
         }
         self.partitions.extend(&starts);
         if !is_planted(Bug::PauseIsKept) {
-            // A partition that went away while it was paused comes back paused: in the client, a pause outlives the assignment.
+            // A partition that went away while it was paused comes back paused: in the client, a
+            // pause outlives the assignment.
             client.resume(partitions)?;
         }
         tracing::info!(partitions = %describe(partitions), "assigned");
@@ -188,13 +195,14 @@ impl State {
         Ok(None)
     }
 
-    /// For some time whatever the coordinator says; then while it is away, if that is to be waited for.
+    /// For some time whatever the coordinator says; then while it is away, if that is to be waited
+    /// for.
     fn is_worth_asking_again(&self, error: &KafkaError, since: Instant) -> bool {
         since.elapsed() < START || (is_outage(error) && self.on_outage == OnOutage::Wait)
     }
 
-    /// Where to start in each partition, and where it ends now. The leaders are asked for some time: the partitions that have one
-    /// are not to wait for those that have none.
+    /// Where to start in each partition, and where it ends now. The leaders are asked for some
+    /// time: the partitions that have one are not to wait for those that have none.
     fn starts(&self, client: &impl Client, committed: Committed) -> BTreeMap<i32, Owned> {
         let since = Instant::now();
         let mut backoff = Backoff::new(Duration::from_millis(100));
@@ -238,8 +246,9 @@ impl State {
         self.stop.load(Ordering::Relaxed) || self.abort.is_raised()
     }
 
-    /// Goes on with partitions whose next record was not there: the client has given them up. Where it has gone, with what there is, if that is not a
-    /// reason to stop. What has been read of them is in flight all the same.
+    /// Goes on with partitions whose next record was not there: the client has given them up. Where
+    /// it has gone, with what there is, if that is not a reason to stop. What has been read of them
+    /// is in flight all the same.
     ///
     /// # Errors
     ///
@@ -263,7 +272,8 @@ impl State {
             }
         }
         if moved.is_empty() {
-            // As far as anybody knows, there is something again. The client does not say which partition it has given up.
+            // As far as anybody knows, there is something again. The client does not say which
+            // partition it has given up.
             match self.stood_still {
                 Some(at) if at.elapsed() < AGAIN => {
                     self.take_up_at = Some(at + AGAIN);
@@ -280,7 +290,8 @@ impl State {
         client.take_up_anew(&all, &moved)
     }
 
-    /// The first offset of a partition and its end, unless its leader does not answer or the others have taken too long.
+    /// The first offset of a partition and its end, unless its leader does not answer or the others
+    /// have taken too long.
     fn what_there_is(
         &self,
         client: &impl Client,
@@ -292,8 +303,9 @@ impl State {
         is_time.then(|| client.watermarks(partition).ok()).flatten()
     }
 
-    /// Goes on fetching after a pause. The client's word of a partition that it has given up may be gone with what it had fetched before, so
-    /// some time later, once all is taken in that it has, it is looked whether retention has overtaken one.
+    /// Goes on fetching after a pause. The client's word of a partition that it has given up may be
+    /// gone with what it had fetched before, so some time later, once all is taken in that it has,
+    /// it is looked whether retention has overtaken one.
     ///
     /// # Errors
     ///
@@ -329,7 +341,8 @@ impl State {
         told.any(|is_overtaken| is_overtaken)
     }
 
-    /// Reads all partitions from their beginning: the topic was deleted and made again. What is in flight has offsets of the old one.
+    /// Reads all partitions from their beginning: the topic was deleted and made again. What is in
+    /// flight has offsets of the old one.
     ///
     /// # Errors
     ///
@@ -448,7 +461,8 @@ pub struct HandOver {
 }
 
 impl HandOver {
-    /// Takes it a step further. Returns how long to wait for the workers before the next step; `None` when it is done.
+    /// Takes it a step further. Returns how long to wait for the workers before the next step;
+    /// `None` when it is done.
     pub fn turn(&mut self, state: &mut State, client: &impl Client) -> Option<Duration> {
         let wait = Some(Duration::from_millis(10));
         let is_to_finish = !self.is_lost && !state.abort.is_raised();
@@ -464,8 +478,8 @@ impl HandOver {
                 return wait;
             }
         }
-        // What is under way must not be sent after the partitions have changed hands: as a member of the next generation we
-        // would be believed.
+        // What is under way must not be sent after the partitions have changed hands: as a member
+        // of the next generation we would be believed.
         let finished = *self.finished.get_or_insert_with(Instant::now);
         if state.committer.is_under_way()
             && finished.elapsed() < UNDER_WAY

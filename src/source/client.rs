@@ -47,7 +47,8 @@ pub trait Client {
     ///
     /// # Errors
     ///
-    /// The coordinator's refusal, or that it cannot be reached; then the commit may have come through all the same.
+    /// The coordinator's refusal, or that it cannot be reached; then the commit may have come
+    /// through all the same.
     fn commit(&self, offsets: &Offsets) -> KafkaResult<()>;
 
     /// The group's committed offset of each partition, if it has one.
@@ -71,7 +72,8 @@ pub trait Client {
     fn sleep(&self, time: Duration);
 }
 
-/// The real client's context: its callbacks, and the state that they share with the poll loop. All of it runs on the poll thread.
+/// The real client's context: its callbacks, and the state that they share with the poll loop. All
+/// of it runs on the poll thread.
 pub struct Context {
     topic: String,
     state: Mutex<State>,
@@ -87,7 +89,8 @@ pub struct Context {
 pub type KafkaClient = BaseConsumer<Context>;
 
 impl Context {
-    /// The context of a consumer of that topic. Without `debug` the client's debug lines are not passed on.
+    /// The context of a consumer of that topic. Without `debug` the client's debug lines are not
+    /// passed on.
     pub fn new(topic: String, state: State, debug: bool) -> Context {
         let state = Mutex::new(state);
         let (made_again, has_lost_a_broker) = Default::default();
@@ -109,8 +112,9 @@ impl Context {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the topic has been made again. Then what is ours of it is read from its beginning, and what was just polled does not
-    /// count: it is of the old topic, or from the middle of the new one.
+    /// Whether the topic has been made again. Then what is ours of it is read from its beginning,
+    /// and what was just polled does not count: it is of the old topic, or from the middle of the
+    /// new one.
     pub fn begins_anew(&self, client: &KafkaClient) -> bool {
         if !self.made_again.load(Ordering::Relaxed) {
             return false;
@@ -129,8 +133,8 @@ impl Context {
         true
     }
 
-    /// Says that no broker is there, if one has gone since this was asked last and none answers. A connection that has been made again
-    /// is no outage.
+    /// Says that no broker is there, if one has gone since this was asked last and none answers. A
+    /// connection that has been made again is no outage.
     pub fn outage(&self, client: &KafkaClient) -> Option<KafkaError> {
         if !self.has_lost_a_broker.swap(false, Ordering::Relaxed) {
             return None;

@@ -1,7 +1,9 @@
-//! How spans reach the collector: through a queue with an end, on a thread of its own, and only if that is easy.
+//! How spans reach the collector: through a queue with an end, on a thread of its own, and only if
+//! that is easy.
 //!
-//! The pipeline never waits for it. What finds the queue full, or a collector that does not take it, is dropped and counted; it is
-//! told once when that begins and once when it is over, and the number at the end.
+//! The pipeline never waits for it. What finds the queue full, or a collector that does not take
+//! it, is dropped and counted; it is told once when that begins and once when it is over, and the
+//! number at the end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,7 +26,8 @@ use prost::Message as _;
 use super::links::LINKS_MAX;
 use crate::config::{Endpoint, Headers, Traces};
 
-/// Spans that wait for the collector at most: some seconds' worth at full rate, a few MB with all their links.
+/// Spans that wait for the collector at most: some seconds' worth at full rate, a few MB with all
+/// their links.
 const QUEUE_MAX: usize = 512;
 /// Spans in one request at most.
 const REQUEST_MAX: usize = 128;

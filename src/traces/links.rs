@@ -1,4 +1,5 @@
-//! The traces that the records of a batch came with: W3C Trace Context, from headers that anybody may have written.
+//! The traces that the records of a batch came with: W3C Trace Context, from headers that anybody
+//! may have written.
 
 use dataflows::record::RecordView;
 use opentelemetry::trace::{Link, SpanContext, SpanId, TraceFlags, TraceId, TraceState};
@@ -16,7 +17,8 @@ const STATE_MAX: usize = 512;
 pub struct Origins {
     /// How many records there are.
     pub records: u64,
-    /// How many of them came with a trace that is not recorded. It leads nowhere, and is not linked.
+    /// How many of them came with a trace that is not recorded. It leads nowhere, and is not
+    /// linked.
     pub unrecorded: u64,
     /// The traces that are recorded, so many at most.
     pub links: Vec<Link>,
@@ -58,7 +60,8 @@ struct Parent {
 }
 
 impl Parent {
-    /// `00-{32 digits}-{16 digits}-{2 digits}`, lowercase hexadecimal, the ids not zero. A later version may have more behind it.
+    /// `00-{32 digits}-{16 digits}-{2 digits}`, lowercase hexadecimal, the ids not zero. A later
+    /// version may have more behind it.
     fn parse(text: &[u8]) -> Option<Parent> {
         let (head, rest) = text.split_at_checked(55)?;
         let head = std::str::from_utf8(head).ok()?;

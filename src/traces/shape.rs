@@ -1,4 +1,5 @@
-//! What the spans are called and say, by OpenTelemetry's conventions for messaging, for PostgreSQL and for Redis.
+//! What the spans are called and say, by OpenTelemetry's conventions for messaging, for PostgreSQL
+//! and for Redis.
 
 use opentelemetry::KeyValue;
 use opentelemetry::trace::SpanKind;

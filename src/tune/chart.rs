@@ -1,4 +1,5 @@
-//! The chart as a file: SVG, or a page of HTML with the same SVG and the report. One file, no scripts, nothing loaded from anywhere.
+//! The chart as a file: SVG, or a page of HTML with the same SVG and the report. One file, no
+//! scripts, nothing loaded from anywhere.
 
 use std::fmt::Write;
 
@@ -36,7 +37,8 @@ pub fn draw(report: &TuneReport, format: Format) -> String {
     }
 }
 
-/// One bar for each settings, the fastest first; a thin line from the slowest to the fastest trial on it.
+/// One bar for each settings, the fastest first; a thin line from the slowest to the fastest trial
+/// on it.
 fn svg(report: &TuneReport) -> String {
     let (axes, ranked) = (report.axes(), report.ranked());
     let rates = report.measured.iter().flat_map(|it| it.rates.iter().copied());

@@ -15,7 +15,8 @@ use crate::run::Servers;
 use crate::sink::nothing::{AtOnce, Nothing, applied};
 use crate::worker::MakeEffects;
 
-/// The keys that trials delete: those of drafts that do not exist, under the prefix that the cache's user may write to.
+/// The keys that trials delete: those of drafts that do not exist, under the prefix that the
+/// cache's user may write to.
 pub(super) fn unread(key: &KeyTemplate) -> KeyTemplate {
     let text = key.to_string().replace("{id}", "contentflow-tune:{id}");
     KeyTemplate::parse(&text).unwrap_or_else(|_| key.clone())

@@ -52,7 +52,8 @@ pub struct TuneReport {
     pub trials: u32,
     /// Points of the grid that were not measured.
     pub unmeasured: usize,
-    /// How much faster the machine was at the end than at the beginning, as a part of that, if that can be told.
+    /// How much faster the machine was at the end than at the beginning, as a part of that, if that
+    /// can be told.
     pub drift: Option<f64>,
     /// Whether a signal has ended it early.
     pub was_stopped: bool,
@@ -65,7 +66,8 @@ pub struct TuneReport {
 }
 
 impl TuneReport {
-    /// All that was measured, the fastest first; what was measured once, on the way, behind what was measured again.
+    /// All that was measured, the fastest first; what was measured once, on the way, behind what
+    /// was measured again.
     pub fn ranked(&self) -> Vec<&Measured> {
         let mut ranked: Vec<&Measured> = self.measured.iter().collect();
         let once = |it: &Measured| it.rates.len() == 1;

@@ -3,7 +3,8 @@
 use crate::replay::plan::Plan;
 use crate::scan::Stretch;
 
-/// The newest offsets of a topic, about so many: of each partition the same part, so that a skewed topic stays as skewed as it is.
+/// The newest offsets of a topic, about so many: of each partition the same part, so that a skewed
+/// topic stays as skewed as it is.
 pub(super) fn newest(whole: &Plan, records: u64) -> Plan {
     let all = offsets(whole);
     let sampled = |(partition, stretch): (&i32, &Stretch)| {

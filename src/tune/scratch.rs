@@ -1,9 +1,11 @@
 //! The copy of the table that the trials write to. The table itself is only ever read.
 //!
-//! Two tables beside it: the rows of the sample's drafts as they are, but without the memory of the events that have reached them;
-//! and the copy, with all constraints and indexes, which is filled from the first before every trial, so that each has the same work.
-//! Their names follow from the table's, a comment marks them as ours, and an advisory lock says whether anybody works with
-//! them: so what a killed process has left behind is told from what another one uses, and from what is somebody's.
+//! Two tables beside it: the rows of the sample's drafts as they are, but without the memory of the
+//! events that have reached them; and the copy, with all constraints and indexes, which is filled
+//! from the first before every trial, so that each has the same work. Their names follow from the
+//! table's, a comment marks them as ours, and an advisory lock says whether anybody works with
+//! them: so what a killed process has left behind is told from what another one uses, and from what
+//! is somebody's.
 
 use std::time::Duration;
 
@@ -233,8 +235,8 @@ impl Scratch {
         Ok(())
     }
 
-    /// The table's storage parameters, its fillfactor among them, which LIKE leaves out. Without autovacuum, which would disturb one trial
-    /// and not the next.
+    /// The table's storage parameters, its fillfactor among them, which LIKE leaves out. Without
+    /// autovacuum, which would disturb one trial and not the next.
     async fn options(&self, oid: u32) -> Result<String, ScratchError> {
         let sql = "SELECT coalesce(reloptions, '{}') FROM pg_class WHERE oid = $1";
         let row = self.within(self.client.query_one(sql, &[&oid])).await?;
@@ -262,7 +264,8 @@ impl Scratch {
         .await
     }
 
-    /// Copies the rows of these drafts, and returns how many there are. `is_stopped` is asked now and then.
+    /// Copies the rows of these drafts, and returns how many there are. `is_stopped` is asked now
+    /// and then.
     pub(super) async fn fill(
         &self,
         drafts: &[String],
@@ -287,7 +290,8 @@ impl Scratch {
         Ok(copied)
     }
 
-    /// The copy as it is before a trial: every row as it was, in the order of the table, and none dead.
+    /// The copy as it is before a trial: every row as it was, in the order of the table, and none
+    /// dead.
     pub(super) async fn reset(&self) -> Result<(), ScratchError> {
         let Scratch { copy, rows, columns, .. } = self;
         let (copy, rows, names) = (copy.sql(), rows.sql(), &columns.names);

@@ -1,9 +1,12 @@
-//! Which settings to measure next, and which to recommend. Pure: rates go in, settings come out, chance comes from a seed.
+//! Which settings to measure next, and which to recommend. Pure: rates go in, settings come out,
+//! chance comes from a seed.
 //!
-//! First it *explores*: it measures what is configured, then goes along one axis after the other, always from the best point so far,
-//! until no axis leads any further; then it draws points around the best and goes on from one that is better, for as long as there is
-//! budget for that. Then come the *finals*: the best few, and what is configured, again and again in a drawn order, until their medians are certain. What the
-//! exploration measured does not count there: a point got into the finals by its luck, too.
+//! First it *explores*: it measures what is configured, then goes along one axis after the other,
+//! always from the best point so far, until no axis leads any further; then it draws points around
+//! the best and goes on from one that is better, for as long as there is budget for that. Then come
+//! the *finals*: the best few, and what is configured, again and again in a drawn order, until
+//! their medians are certain. What the exploration measured does not count there: a point got into
+//! the finals by its luck, too.
 
 use std::collections::BTreeMap;
 
@@ -28,11 +31,13 @@ pub const CERTAIN: f64 = 0.025;
 /// What is that close to the best counts among the best few.
 const CLOSE: f64 = 0.05;
 
-/// What is slower than the best by less than this is as fast, however certain both are: nobody would notice.
+/// What is slower than the best by less than this is as fast, however certain both are: nobody
+/// would notice.
 const SAME: f64 = 0.01;
 
-/// What is slower than the best by more than this is not recommended, neither because it is configured nor for its simplicity, however uncertain both
-/// are: half of what the recommendation may be away from the best, the other half is for what the measurement is wrong by.
+/// What is slower than the best by more than this is not recommended, neither because it is
+/// configured nor for its simplicity, however uncertain both are: half of what the recommendation
+/// may be away from the best, the other half is for what the measurement is wrong by.
 const FORGIVEN: f64 = 0.025;
 
 /// The state of a search.
@@ -50,7 +55,8 @@ pub struct Search {
 
 #[derive(Debug)]
 enum Stage {
-    /// From the best point of a climb along its axes, of which so many in a row have led no further.
+    /// From the best point of a climb along its axes, of which so many in a row have led no
+    /// further.
     Exploring { at: Settings, axis: usize, in_vain: usize },
     /// Rounds of the finals that have begun.
     Finals { rounds: usize },
@@ -94,7 +100,8 @@ impl Search {
         search
     }
 
-    /// What to measure next, when that part of the budget is used up; `None` when nothing more is to be learned.
+    /// What to measure next, when that part of the budget is used up; `None` when nothing more is
+    /// to be learned.
     pub fn next(&mut self, used: f64) -> Option<Settings> {
         loop {
             if let Some(settings) = self.queue.pop() {
@@ -123,7 +130,8 @@ impl Search {
         }
     }
 
-    /// One step of a climb: the rest of the line along an axis, or what follows from the lines that are measured.
+    /// One step of a climb: the rest of the line along an axis, or what follows from the lines that
+    /// are measured.
     fn explore(&mut self, at: Settings, axis: usize, in_vain: usize, used: f64) {
         let open = self.grid.open();
         if in_vain >= open.len() {
@@ -149,8 +157,9 @@ impl Search {
         self.stage = Stage::Exploring { at: best, axis: axis + 1, in_vain };
     }
 
-    /// Where no axis leads any further, a point off the axes is looked at: one beside the best as long as there are any, since axes depend on each
-    /// other mostly by twos, then any. The next climb begins at what is the best then.
+    /// Where no axis leads any further, a point off the axes is looked at: one beside the best as
+    /// long as there are any, since axes depend on each other mostly by twos, then any. The next
+    /// climb begins at what is the best then.
     fn look_around(&mut self, used: f64) {
         let unknown = |point: &Settings| !self.explored.contains_key(point);
         let mut candidates = self.grid.points();
@@ -172,7 +181,8 @@ impl Search {
         of_grid.max_by(|a, b| a.1.total_cmp(b.1)).map(|(point, _)| *point)
     }
 
-    /// Lets the best into the finals: as many as can be measured several times with what is left of the budget, besides what is configured.
+    /// Lets the best into the finals: as many as can be measured several times with what is left of
+    /// the budget, besides what is configured.
     fn begin_finals(&mut self, used: f64) {
         let mut ranked: Vec<Settings> = self.explored.keys().copied().collect();
         ranked.sort_by(|a, b| self.explored[b].total_cmp(&self.explored[a]));
@@ -181,7 +191,8 @@ impl Search {
         self.stage = Stage::Finals { rounds: 0 };
     }
 
-    /// Who is in the next round: all at first, then those that may still turn out to be the best, and what is configured.
+    /// Who is in the next round: all at first, then those that may still turn out to be the best,
+    /// and what is configured.
     fn contenders(&self, rounds: usize) -> Vec<Settings> {
         let rates = || self.finals.iter().map(|(settings, rates)| (settings, median(rates)));
         let best = rates().map(|(_, rate)| rate).fold(0.0, f64::max);
@@ -196,7 +207,8 @@ impl Search {
         self.finals = all.map(|settings| (settings, Vec::new())).collect();
     }
 
-    /// What was measured of each settings that count: in the finals if there were any, else while exploring.
+    /// What was measured of each settings that count: in the finals if there were any, else while
+    /// exploring.
     pub fn rates(&self) -> BTreeMap<Settings, Vec<f64>> {
         let explored = self.explored.iter().map(|(settings, rate)| (*settings, vec![*rate]));
         let mut rates: BTreeMap<Settings, Vec<f64>> = explored.collect();
@@ -206,8 +218,9 @@ impl Search {
         rates
     }
 
-    /// How much faster the best few were in the finals than when they were explored, as a part of that: not at all, if the machine is as fast as
-    /// ever. What was only explored cannot be compared with them otherwise.
+    /// How much faster the best few were in the finals than when they were explored, as a part of
+    /// that: not at all, if the machine is as fast as ever. What was only explored cannot be
+    /// compared with them otherwise.
     pub fn drift(&self) -> Option<f64> {
         let again = |(settings, rates): (&Settings, &Vec<f64>)| {
             let first = self.explored.get(settings)?;

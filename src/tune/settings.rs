@@ -99,8 +99,8 @@ impl Settings {
         config
     }
 
-    /// What is simpler comes first: fewer sessions on the server, fewer threads, smaller epochs (which a stop waits for), smaller batches
-    /// (which hold their locks).
+    /// What is simpler comes first: fewer sessions on the server, fewer threads, smaller epochs
+    /// (which a stop waits for), smaller batches (which hold their locks).
     pub fn effort(&self) -> impl Ord + use<> {
         let [workers, connections, batch_rows, epoch_records, linger_ms] = self.values;
         (workers * connections, workers, epoch_records, batch_rows, linger_ms)
@@ -134,7 +134,8 @@ pub struct Grid {
 const WORKERS_TRIED_MAX: usize = 256;
 
 impl Grid {
-    /// The grid of these lists; of one that is empty, what is usual for so many cores and trials of so many records.
+    /// The grid of these lists; of one that is empty, what is usual for so many cores and trials of
+    /// so many records.
     pub fn new(
         lists: [Vec<usize>; Axis::ALL.len()],
         present: Settings,
@@ -196,12 +197,14 @@ impl Grid {
     }
 }
 
-/// Of how many epochs a trial must have room to say anything about their size: of fewer, what is measured is their beginning and end.
+/// Of how many epochs a trial must have room to say anything about their size: of fewer, what is
+/// measured is their beginning and end.
 pub const EPOCHS_MIN: usize = 4;
 
 /// What is tried along an axis when nobody says, besides what is configured.
 ///
-/// Epochs in bulk close by their size: the linger, which decides how long an event waits when it is quiet, changes nothing there.
+/// Epochs in bulk close by their size: the linger, which decides how long an event waits when it is
+/// quiet, changes nothing there.
 fn usual(axis: Axis, cores: usize, records: u64) -> Vec<usize> {
     match axis {
         Axis::Workers => {

@@ -1,4 +1,5 @@
-//! What several measurements of one thing say together. A median and quartiles: one trial that something disturbed changes neither.
+//! What several measurements of one thing say together. A median and quartiles: one trial that
+//! something disturbed changes neither.
 
 /// The middle one, or the mean of the two in the middle; 0 of none.
 pub fn median(values: &[f64]) -> f64 {
@@ -14,8 +15,9 @@ pub fn spread(values: &[f64]) -> f64 {
     (quantile(values, 0.75) - quantile(values, 0.25)) / median
 }
 
-/// How far the median itself may be off, as a part of it: its standard error, 1.25 sigma / sqrt(n), with sigma taken from the distance of the
-/// quartiles, which is 1.35 sigma. It shrinks with every repetition; the spread does not. One measurement says nothing of it.
+/// How far the median itself may be off, as a part of it: its standard error, 1.25 sigma / sqrt(n),
+/// with sigma taken from the distance of the quartiles, which is 1.35 sigma. It shrinks with every
+/// repetition; the spread does not. One measurement says nothing of it.
 pub fn uncertainty(values: &[f64]) -> f64 {
     if values.len() < 2 {
         return f64::INFINITY;

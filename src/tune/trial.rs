@@ -46,7 +46,8 @@ impl Trial {
 /// When what happened, on the poll thread.
 struct Clock {
     first_record: Option<Instant>,
-    /// The end of reading, and how long the poll thread had been held back until then, after the first record.
+    /// The end of reading, and how long the poll thread had been held back until then, after the
+    /// first record.
     read: Option<(Instant, Duration)>,
 }
 
@@ -62,7 +63,8 @@ impl Clock {
     }
 }
 
-/// Runs the sample through the graph, as `config` says, into these effects. `None` when it was stopped on the way.
+/// Runs the sample through the graph, as `config` says, into these effects. `None` when it was
+/// stopped on the way.
 ///
 /// Every trial has a client of its own: what one has fetched ahead would be a gift to the next.
 pub(super) fn run(

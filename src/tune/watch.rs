@@ -12,7 +12,8 @@ use crate::progress_bar::Bar;
 pub(super) struct Watch {
     began: Instant,
     budget: Option<Duration>,
-    /// How long a trial takes, with its preparation: the mean, or that of the first one, which warms everything up.
+    /// How long a trial takes, with its preparation: the mean, or that of the first one, which
+    /// warms everything up.
     trial: Duration,
     trials: u32,
     measuring_since: Instant,

@@ -37,7 +37,8 @@ impl Cached {
         Ok(keys.map(|keys| keys.iter().filter_map(id).collect()))
     }
 
-    /// What is cached of each of these drafts. What is no text is shown as far as it is one: it is no draft.
+    /// What is cached of each of these drafts. What is no text is shown as far as it is one: it is
+    /// no draft.
     pub(super) async fn get(&mut self, ids: &[&str]) -> Result<Vec<Option<String>>, CacheError> {
         let mut values = Vec::with_capacity(ids.len());
         for ids in ids.chunks(self.config.batch_keys) {

@@ -9,7 +9,8 @@ use crate::redis::CacheError;
 use crate::scan::ScanError;
 use crate::sink::postgres::failure::DatabaseError;
 
-/// A verification that could not be finished. What it has found by then is not said: half a proof is none.
+/// A verification that could not be finished. What it has found by then is not said: half a proof
+/// is none.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// A topic cannot be read.
@@ -76,7 +77,8 @@ impl VerifyError {
     }
 }
 
-/// Without a code the connection has failed. By class: connection lost, out of resources, shut down or starting, failing itself.
+/// Without a code the connection has failed. By class: connection lost, out of resources, shut down
+/// or starting, failing itself.
 fn is_lost(error: &tokio_postgres::Error) -> bool {
     error.code().is_none_or(crate::postgres::is_away)
 }

@@ -1,7 +1,8 @@
 //! The second look: suspects, judged by everything that the topic has of them.
 //!
-//! The rows are read first, the end of the topic after that: so whatever a row holds is in what is read of the topic.
-//! What had to be in the rows is known before. Everything in between may be in them or not.
+//! The rows are read first, the end of the topic after that: so whatever a row holds is in what is
+//! read of the topic. What had to be in the rows is known before. Everything in between may be in
+//! them or not.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -110,7 +111,8 @@ impl Verify<'_> {
         Ok(differences)
     }
 
-    /// The rows of the suspects: those to hold against the topic, by draft, and those to hold against the cache.
+    /// The rows of the suspects: those to hold against the topic, by draft, and those to hold
+    /// against the cache.
     async fn suspects(
         &self,
         suspects: &HashSet<(DraftKey, About)>,
@@ -186,7 +188,8 @@ fn difference(stored: Stored, events: &[Change], finding: Finding) -> Difference
         Kind::JobDiffers => "names another job than its event has".to_owned(),
         _ => "does not remember the jobs that reached it".to_owned(),
     };
-    // With nothing to put in its place, an event is better than none: the topic may be the wrong one.
+    // With nothing to put in its place, an event is better than none: the topic may be the wrong
+    // one.
     let is_known = winner.is_some() || kind == Kind::MemoryDiffers;
     let remedy = is_known.then_some(Remedy { version: stored.version, winner, memory });
     Difference { kind, draft: stored.id, detail, row, topic, mended: None, remedy }

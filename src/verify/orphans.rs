@@ -1,7 +1,9 @@
-//! orphans: cached drafts that have no row. No event will ever delete them, and readers that look into the cache first go on seeing them.
+//! orphans: cached drafts that have no row. No event will ever delete them, and readers that look
+//! into the cache first go on seeing them.
 //!
-//! They cannot be found from the rows, so the keys of the cache are gone through (`SCAN`), and a part of them at a time is held against the
-//! table. What is under such a key counts only if it says itself that it is that draft: others may keep other things there.
+//! They cannot be found from the rows, so the keys of the cache are gone through (`SCAN`), and a
+//! part of them at a time is held against the table. What is under such a key counts only if it
+//! says itself that it is that draft: others may keep other things there.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
@@ -16,7 +18,8 @@ use super::{Difference, Verify, VerifyError};
 use crate::postgres;
 use crate::retry::Backoff;
 
-/// How often a cached draft must be found without a row, with waits in between: whoever deletes a row needs a moment to delete its key.
+/// How often a cached draft must be found without a row, with waits in between: whoever deletes a
+/// row needs a moment to delete its key.
 const LOOKS: u32 = 3;
 
 impl Verify<'_> {
@@ -53,8 +56,8 @@ impl Verify<'_> {
         Ok(ids.into_iter().map(orphan).collect())
     }
 
-    /// Which of these drafts are cached and have no row. The row is asked for first: one that is there now may be gone later, but not the
-    /// other way round without a new one.
+    /// Which of these drafts are cached and have no row. The row is asked for first: one that is
+    /// there now may be gone later, but not the other way round without a new one.
     async fn without_row(
         &self,
         cache: &mut Cached,
@@ -65,7 +68,8 @@ impl Verify<'_> {
             return Ok(ids);
         }
         let column = self.table.draft_ids;
-        // Only an id as its column spells it can be found there; the others would end the statement.
+        // Only an id as its column spells it can be found there; the others would end the
+        // statement.
         let (asked, mut missing): (Vec<String>, Vec<String>) =
             ids.into_iter().partition(|id| can_be_a_row(id, column));
         let asked: Vec<&str> = asked.iter().map(String::as_str).collect();

@@ -1,10 +1,11 @@
 //! repair: writes into the rows what they should hold, and deletes what is cached of them.
 //!
-//! A row is written only while it is as it was judged: whatever has changed it meanwhile was newer, and wins. So a repair can
-//! run beside the pipeline.
+//! A row is written only while it is as it was judged: whatever has changed it meanwhile was newer,
+//! and wins. So a repair can run beside the pipeline.
 //!
-//! An event that the database refuses gives its turn to the next newest, as in a run. But it has no dead letter before a run or a replay
-//! writes one: until then it is a difference, and said to be one.
+//! An event that the database refuses gives its turn to the next newest, as in a run. But it has no
+//! dead letter before a run or a replay writes one: until then it is a difference, and said to be
+//! one.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -42,7 +43,8 @@ struct Refused {
 }
 
 impl Verify<'_> {
-    /// Mends the differences, looks again, and notes on each whether it is gone. What is found wrong in the course of it is added.
+    /// Mends the differences, looks again, and notes on each whether it is gone. What is found
+    /// wrong in the course of it is added.
     pub(super) fn repair(
         &self,
         topic: &mut Topic<'_>,
@@ -96,7 +98,8 @@ impl Verify<'_> {
                 Some(Rewrite { draft: &difference.draft, remedy })
             })
             .collect();
-        // In the order in which the pipeline locks rows: in another one the two could wait for each other.
+        // In the order in which the pipeline locks rows: in another one the two could wait for each
+        // other.
         rewrites.sort_by_key(|rewrite| rewrite.draft);
         let client = postgres::connect(&self.config.database).await?;
         let deadline = postgres::deadline(&self.config.database);
@@ -108,7 +111,8 @@ impl Verify<'_> {
         for rewrites in [whole, memory] {
             for batch in rewrites.chunks(self.config.database.batch_rows) {
                 let written = self.write(&client, batch).await;
-                // Also where some of it may be written: who comes next finds no difference in those rows, and leaves their keys.
+                // Also where some of it may be written: who comes next finds no difference in those
+                // rows, and leaves their keys.
                 self.delete(&mut keys, batch.iter().map(|rewrite| rewrite.draft)).await?;
                 refused.extend(written?);
             }
@@ -218,7 +222,8 @@ impl Verify<'_> {
     }
 }
 
-/// What is said of a row that the database does not take as it should be. The server's words may quote anybody's.
+/// What is said of a row that the database does not take as it should be. The server's words may
+/// quote anybody's.
 fn refused(message: &str) -> String {
     let message = one_line(message.as_bytes());
     format!(

@@ -83,7 +83,8 @@ pub(super) async fn present(
 
 const READ: &str = "read the table";
 
-/// A time that is infinite has no milliseconds; arrays become JSON, so that nothing in them is a surprise.
+/// A time that is infinite has no milliseconds; arrays become JSON, so that nothing in them is a
+/// surprise.
 fn select(config: &config::Database, which: &str) -> String {
     let table = config.table.sql();
     let bookkeeping = BOOKKEEPING.map(|name| format!("'{name}'")).join(", ");

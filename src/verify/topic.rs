@@ -21,22 +21,25 @@ pub(super) struct Topic<'a> {
     config: &'a Config,
     reader: Reader,
     whole_topic: bool,
-    /// What a repair was refused, as the place and timestamp of its event: as good as a dead letter, which nobody has written yet.
+    /// What a repair was refused, as the place and timestamp of its event: as good as a dead
+    /// letter, which nobody has written yet.
     refused: Letters,
 }
 
-/// Partition, offset and timestamp of records that the database has refused: a topic that was made again can have two for one place.
+/// Partition, offset and timestamp of records that the database has refused: a topic that was made
+/// again can have two for one place.
 type Letters = BTreeSet<(i32, i64, i64)>;
 
-/// Events that must have reached their rows: those below these offsets that no dead letter stands for.
+/// Events that must have reached their rows: those below these offsets that no dead letter stands
+/// for.
 #[derive(Debug, Default)]
 pub(super) struct Settled {
     /// Where each partition begins.
     pub(super) beginning: Beginning,
     /// The first offset of each partition that nothing is promised of.
     pub(super) to: BTreeMap<i32, i64>,
-    /// Those with a dead letter from the database. Most of them never reached their row, but a crash between the dead letter and the
-    /// commit, or a replay, may have tried them again.
+    /// Those with a dead letter from the database. Most of them never reached their row, but a
+    /// crash between the dead letter and the commit, or a replay, may have tried them again.
     letters: Letters,
 }
 
@@ -48,7 +51,8 @@ impl Settled {
 
     fn has_record(&self, record: &RawRecord<'_>) -> bool {
         let RawRecord { partition, offset, timestamp_ms, stamped_by_topic, .. } = *record;
-        // The letter has the first timestamp of a record that was replayed. One of another time is from an earlier topic.
+        // The letter has the first timestamp of a record that was replayed. One of another time is
+        // from an earlier topic.
         let times =
             if stamped_by_topic { i64::MIN..=i64::MAX } else { timestamp_ms..=timestamp_ms };
         let letters = (partition, offset, *times.start())..=(partition, offset, *times.end());
@@ -62,7 +66,8 @@ impl Settled {
 }
 
 impl<'a> Topic<'a> {
-    /// Nothing is read yet. `whole_topic`: also what the group has not committed must have reached its row.
+    /// Nothing is read yet. `whole_topic`: also what the group has not committed must have reached
+    /// its row.
     pub(super) fn open(config: &'a Config, whole_topic: bool) -> Result<Topic<'a>, VerifyError> {
         let (reader, refused) = (Reader::new(&config.kafka)?, Letters::new());
         Ok(Topic { config, reader, whole_topic, refused })
@@ -81,7 +86,8 @@ impl<'a> Topic<'a> {
     pub(super) fn settled(&self) -> Result<Settled, VerifyError> {
         let watermarks = self.reader.watermarks(self.name())?;
         let committed = self.reader.committed(self.name(), watermarks.keys().copied())?;
-        // A group without offsets and without members is not behind: the topic has been replayed into the table, or never was.
+        // A group without offsets and without members is not behind: the topic has been replayed
+        // into the table, or never was.
         let whole_topic = self.whole_topic
             || (committed.is_empty() && self.reader.group_members(&self.config.kafka.group)? == 0);
         let settled = |(partition, stretch): (&i32, &Stretch)| {

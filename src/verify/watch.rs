@@ -1,8 +1,10 @@
-//! watch: keeps the difference up to date while the pipeline works, and says when one appears or goes.
+//! watch: keeps the difference up to date while the pipeline works, and says when one appears or
+//! goes.
 //!
-//! Each round is a time of the same collection: what the group has committed since the last one comes in from the topic, and of the
-//! table what says something else than before. A draft in which something moves from one round to the next is under way; one that
-//! stands still and differs is looked at. Cached drafts without a row are looked for in each round.
+//! Each round is a time of the same collection: what the group has committed since the last one
+//! comes in from the topic, and of the table what says something else than before. A draft in which
+//! something moves from one round to the next is under way; one that stands still and differs is
+//! looked at. Cached drafts without a row are looked for in each round.
 //!
 //! A server that goes away is waited for, unless `run.on_outage` says otherwise.
 

@@ -1,4 +1,5 @@
-//! The workers of the dataflow, fed from here: records and claims go in, what differs comes out at the end of each round.
+//! The workers of the dataflow, fed from here: records and claims go in, what differs comes out at
+//! the end of each round.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -31,7 +32,8 @@ const CLAIMS: usize = 1_024;
 /// Chunks that wait for a worker: some megabytes. Then the topic waits.
 const QUEUE: usize = 16;
 
-/// How long a worker without food lets those wait that want something of it: twice as long each time that none comes. A round that ends wakes all of them.
+/// How long an idle worker sleeps before it looks again, doubled up to the second. The end of a
+/// round wakes all of them.
 const NAPS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(64)];
 
 enum Feed {
@@ -76,7 +78,8 @@ impl Workers {
         Ok(Workers { queues, chunks, claims, news, differing, guards })
     }
 
-    /// Passes a record of the topic on. A partition's records go to one worker, so that they stay in order.
+    /// Passes a record of the topic on. A partition's records go to one worker, so that they stay
+    /// in order.
     pub(super) fn record(&mut self, message: &BorrowedMessage<'_>) {
         let worker = usize::try_from(message.partition()).unwrap_or(0) % self.chunks.len();
         let chunk = &mut self.chunks[worker];
@@ -87,7 +90,8 @@ impl Workers {
         }
     }
 
-    /// One side says this of a draft (+1), or no longer says it (-1). What the table says counts the other way round.
+    /// One side says this of a draft (+1), or no longer says it (-1). What the table says counts
+    /// the other way round.
     pub(super) fn claim(&mut self, claim: Claim, diff: isize) {
         self.claims.push((claim, diff));
         if self.claims.len() >= CLAIMS {
@@ -106,7 +110,8 @@ impl Workers {
         drop(self.queues[worker].send(feed));
     }
 
-    /// Ends the round, and waits until everything that was fed is in the difference. Returns what the workers hold.
+    /// Ends the round, and waits until everything that was fed is in the difference. Returns what
+    /// the workers hold.
     pub(super) fn end_round(&mut self) -> Result<Held, VerifyError> {
         for worker in 0..self.chunks.len() {
             let chunk = std::mem::take(&mut self.chunks[worker]);

@@ -53,8 +53,8 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Two or three readers, one or two writers, and sometimes a lease that expires early: by a short time to live, or at a
-    /// turn of its own.
+    /// Two or three readers, one or two writers, and sometimes a lease that expires early: by a
+    /// short time to live, or at a turn of its own.
     pub(super) fn draw(rng: &mut fastrand::Rng) -> Schedule {
         let (readers, writers) = (rng.usize(2..=3), rng.usize(1..=2));
         let expiries = usize::from(rng.u8(..3) == 0);
@@ -84,7 +84,8 @@ impl Schedule {
                 lease_lasts: contentflow::lease::LASTS,
                 second_after: 1,
             });
-            // The next permutation: the last ascent, raised by as little as possible, what follows ascending again.
+            // The next permutation: the last ascent, raised by as little as possible, what follows
+            // ascending again.
             let Some(at) = turns.windows(2).rposition(|pair| pair[0] < pair[1]) else { return all };
             let next = turns.iter().rposition(|actor| *actor > turns[at]).unwrap();
             turns.swap(at, next);

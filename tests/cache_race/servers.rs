@@ -1,6 +1,7 @@
-//! Histories on real servers, many side by side: the next turns of all of them go out together, in one pipeline to Redis and
-//! one statement each for those who read and those who commit. Each history has a key and a row of its own, so that its turns are
-//! taken one at a time and in its order, and none of them knows of the others.
+//! Histories on real servers, many side by side: the next turns of all of them go out together, in
+//! one pipeline to Redis and one statement each for those who read and those who commit. Each
+//! history has a key and a row of its own, so that its turns are taken one at a time and in its
+//! order, and none of them knows of the others.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -34,8 +35,9 @@ pub(super) struct Servers<'a> {
 }
 
 impl Servers<'_> {
-    /// A table of versions, and the cache of that world. An UPDATE outside of a transaction is its own COMMIT: what is not committed is
-    /// invisible to everybody else, so a step between the two would show nothing new.
+    /// A table of versions, and the cache of that world. An UPDATE outside of a transaction is its
+    /// own COMMIT: what is not committed is invisible to everybody else, so a step between the two
+    /// would show nothing new.
     pub(super) fn prepare(world: &World) -> Servers<'_> {
         world.database.sql("CREATE TABLE race (id int PRIMARY KEY, version bigint NOT NULL)");
         let rows =

@@ -13,7 +13,8 @@ mod wires;
 mod postgres;
 mod redis;
 
-/// What is hit. Two faults of one moment have different victims: else the one could keep the other from showing.
+/// What is hit. Two faults of one moment have different victims: else the one could keep the other
+/// from showing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Victim {
     Instance,
@@ -152,7 +153,8 @@ fn freeze(ground: &Ground, server: Server) -> Result<Heal<'_>> {
     }))
 }
 
-/// Keeps something from the program until its server's log has the words with which it refuses: then a request was met.
+/// Keeps something from the program until its server's log has the words with which it refuses:
+/// then a request was met.
 fn refuse<'a>(
     ground: &'a Ground,
     (server, words): (Server, &'static str),
@@ -167,7 +169,8 @@ fn refuse<'a>(
     }))
 }
 
-/// The dead-letter topic takes nothing, which the broker does not log: an instance must say that it waits for it.
+/// The dead-letter topic takes nothing, which the broker does not log: an instance must say that it
+/// waits for it.
 fn refuse_dead_letters(ground: &Ground) -> Result<Heal<'_>> {
     let words = "InvalidTimestamp";
     let held = || ground.all_instances().map(|instance| instance.said(words)).sum::<usize>();

@@ -1,5 +1,5 @@
-//! A server that answers nothing for a minute, under load: memory stays bounded, the group stays as it is, nothing is given up,
-//! and the work goes on soon after the server does.
+//! A server that answers nothing for a minute, under load: memory stays bounded, the group stays as
+//! it is, nothing is given up, and the work goes on soon after the server does.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -76,7 +76,8 @@ fn freeze(ground: &Ground, server: Server, frozen: Duration, seed: u64) -> Resul
 
 /// Work that goes on, seen where the frozen server is not in the way.
 enum Progress {
-    /// More is committed. Rows would not do: what was sent to a frozen database it writes when it wakes.
+    /// More is committed. Rows would not do: what was sent to a frozen database it writes when it
+    /// wakes.
     Committed(i64),
     /// Rows are written after that time.
     Written(String),

@@ -26,7 +26,8 @@ pub(crate) const PARTITIONS: i32 = 4;
 /// The database of the drafts; that of the stack stays for questions about it.
 pub(crate) const DATABASE: &str = "chaos";
 
-/// What a statement that writes drafts meets first. Its function is replaced for an outage: that needs no lock of the table.
+/// What a statement that writes drafts meets first. Its function is replaced for an outage: that
+/// needs no lock of the table.
 const GATE: &str =
     "CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
     CREATE TRIGGER gate BEFORE UPDATE ON event_drafts EXECUTE FUNCTION gate();";
@@ -155,7 +156,8 @@ impl Ground {
         Ok(call.query(&mut connection)?)
     }
 
-    /// Sets how old a dead letter may be when it reaches the broker, in milliseconds: with 0 there is hardly one.
+    /// Sets how old a dead letter may be when it reaches the broker, in milliseconds: with 0 there
+    /// is hardly one.
     pub(crate) fn dead_letters_no_older_than(&self, age_ms: &str) -> Result<()> {
         let admin: AdminClient<DefaultClientContext> =
             client_config(&self.config.kafka).create()?;
@@ -172,8 +174,8 @@ impl Ground {
         self.instances.iter().chain([&self.guest])
     }
 
-    /// Does that while somebody looks after the instances, and leaves none of them running. An interruption ends the process,
-    /// and nothing is left behind then either.
+    /// Does that while somebody looks after the instances, and leaves none of them running. An
+    /// interruption ends the process, and nothing is left behind then either.
     pub(crate) fn tended<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {

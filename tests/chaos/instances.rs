@@ -1,4 +1,5 @@
-//! The instances of the program, each with links of its own to PostgreSQL and Redis, started again whenever they end.
+//! The instances of the program, each with links of its own to PostgreSQL and Redis, started again
+//! whenever they end.
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
@@ -96,7 +97,8 @@ impl Instance {
         self.life.lock().unwrap().wanted = true;
     }
 
-    /// Kills it (`KILL`) or asks it to stop (`TERM`), and wants it no more. False if it does not run.
+    /// Kills it (`KILL`) or asks it to stop (`TERM`), and wants it no more. False if it does not
+    /// run.
     pub(crate) fn end(&self, signal: &str) -> bool {
         let mut life = self.life.lock().unwrap();
         let Some(process) = life.process() else { return false };

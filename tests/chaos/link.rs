@@ -1,4 +1,5 @@
-//! The wire between an instance and a server: it can be cut, held up, slowed down, and lose the answer to what was done.
+//! The wire between an instance and a server: it can be cut, held up, slowed down, and lose the
+//! answer to what was done.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -231,7 +232,8 @@ impl Link {
 impl Protocol {
     fn judge(self, answer: &[u8], request: Option<[u8; 4]>) -> Answer {
         let effect = match self {
-            // A statement is committed when the server is ready for the next one, and an UPDATE says how many rows it changed.
+            // A statement is committed when the server is ready for the next one, and an UPDATE
+            // says how many rows it changed.
             Protocol::Postgres if !answer.ends_with(b"Z\0\0\0\x05I") => return Answer::Partial,
             Protocol::Postgres => {
                 let changed = |at: &[u8]| at.starts_with(b"UPDATE ") && at[7] != b'0';

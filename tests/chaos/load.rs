@@ -1,4 +1,5 @@
-//! Load: events of every kind at a steady rate, and readers that go through the cache as a service should.
+//! Load: events of every kind at a steady rate, and readers that go through the cache as a service
+//! should.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,8 +22,9 @@ use crate::link::{Link, Protocol};
 const HOT: usize = 32;
 const READERS: u64 = 6;
 
-/// How long the cache is from a reader, one way: so long that an event of the draft can come through between its read of the row and
-/// its fill of the cache. Without the lease, the old row would stay in the cache.
+/// How long the cache is from a reader, one way: so long that an event of the draft can come
+/// through between its read of the row and its fill of the cache. Without the lease, the old row
+/// would stay in the cache.
 const FAR: Duration = Duration::from_millis(20);
 
 /// The drafts in the table, and those that make trouble.
@@ -34,7 +36,8 @@ pub(crate) const REFUSED: &str = "CHECK (content_images IS NULL OR event_draft_i
 /// One draft in a thousand has no row.
 pub(crate) const ABSENT: &str = "event_draft_id LIKE '%555'";
 
-/// Why the database takes no event of the draft: [`REFUSED`], [`ABSENT`], and those that the generator makes up.
+/// Why the database takes no event of the draft: [`REFUSED`], [`ABSENT`], and those that the
+/// generator makes up.
 pub(crate) fn refusal(draft: &str) -> Option<Reason> {
     if draft.ends_with("777") && draft.starts_with("draft-") {
         Some(Reason::DatabaseRefused)

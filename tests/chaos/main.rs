@@ -1,14 +1,15 @@
-//! Two instances of the program under load, while their processes, their servers and the wires between them are killed, frozen,
-//! cut, made read-only and full. Then everything is healed, and what is left behind is held against a fold over the topic; the
-//! whole topic is replayed, and looked at again.
+//! Two instances of the program under load, while their processes, their servers and the wires
+//! between them are killed, frozen, cut, made read-only and full. Then everything is healed, and
+//! what is left behind is held against a fold over the topic; the whole topic is replayed, and
+//! looked at again.
 //!
 //! ```text
 //! load + readers -> faults -> heal -> drain -> check -> replay everything -> check
 //! ```
 //!
-//! `make chaos` with `DURATION=` seconds of faults (60) and `SEED=` (random, printed). The schedule follows from the seed, the
-//! interleaving does not. Part of `make test` in its short form. `make freeze` is the other mode: each server is frozen for
-//! a minute, see [`freeze`].
+//! `make chaos` with `DURATION=` seconds of faults (60) and `SEED=` (random, printed). The schedule
+//! follows from the seed, the interleaving does not. Part of `make test` in its short form.
+//! `make freeze` is the other mode: each server is frozen for a minute, see [`freeze`].
 
 #![allow(clippy::unwrap_used, reason = "a poisoned lock has had its panic already")]
 #![allow(clippy::print_stdout, reason = "what was done is shown line by line")]
@@ -45,7 +46,8 @@ use servers::PATIENCE;
 /// Events a second: what a debug build gets through beside everything else on a small machine.
 const RATE: u64 = 400;
 
-/// The most memory that an instance may take: its limits allow some epochs of 16 MiB, and what the Kafka client reads ahead.
+/// The most memory that an instance may take: its limits allow some epochs of 16 MiB, and what the
+/// Kafka client reads ahead.
 pub(crate) const RSS_MAX_KB: u64 = 400_000;
 
 /// Set by a signal.
@@ -173,7 +175,8 @@ pub(crate) fn converge(offsets: &Offsets) -> Result<Duration> {
     anyhow::bail!("lag {:?} after {:?}", offsets.lag(), since.elapsed())
 }
 
-/// Reads the whole topic once more. The result is how many rows that has changed: none, if all is well.
+/// Reads the whole topic once more. The result is how many rows that has changed: none, if all is
+/// well.
 fn replay(ground: &Ground, offsets: &Offsets) -> Result<usize> {
     ground.instances.iter().try_for_each(Instance::stop)?;
     let (rows, letters) = (versions(ground)?, dead_letter_places(ground)?);
@@ -222,7 +225,8 @@ pub(crate) fn pause(duration: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Has SIGINT and SIGTERM end the run as an error does: what is frozen goes on, and nothing is left behind.
+/// Has SIGINT and SIGTERM end the run as an error does: what is frozen goes on, and nothing is left
+/// behind.
 pub(crate) fn end_on_signals(runtime: &Runtime) {
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
         runtime.spawn(async move {

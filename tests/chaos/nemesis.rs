@@ -1,7 +1,8 @@
 //! The nemesis: a schedule of faults that follows from the seed, and its execution.
 //!
-//! Kinds are dealt from a shuffled deck, so that each has its turn before any has its second. A step is one fault, or two or three at
-//! once with different victims, which begin and end as their times say; a calm follows.
+//! Kinds are dealt from a shuffled deck, so that each has its turn before any has its second. A
+//! step is one fault, or two or three at once with different victims, which begin and end as their
+//! times say; a calm follows.
 
 use std::collections::BTreeMap;
 use std::fmt;

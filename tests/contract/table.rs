@@ -25,7 +25,8 @@ fn an_update_that_is_repeated_writes_nothing() {
     });
 }
 
-/// So a statement that is carried out after a newer one, its connection long given up, does no harm.
+/// So a statement that is carried out after a newer one, its connection long given up, does no
+/// harm.
 #[test]
 fn e8_an_update_that_comes_late_does_not_bring_the_old_images_back() {
     on_both(|twin| {

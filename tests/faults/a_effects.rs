@@ -28,7 +28,8 @@ pub(super) fn world(name: &str) -> World {
     world.set("run.linger_ms", 300);
     // The client says when it has fetched something.
     world.set("kafka.properties.debug", "fetch");
-    // A member that comes back under its name need not wait until the one that was killed is given up.
+    // A member that comes back under its name need not wait until the one that was killed is given
+    // up.
     world.set("kafka.properties.group.instance.id", "the only one");
     world
 }

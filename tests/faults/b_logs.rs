@@ -34,7 +34,8 @@ fn b8_what_compaction_has_taken_out_is_no_loss() {
     ];
     world.cluster().configure_topic(world.topic(), &settings);
     world.drafts(["d1", "d2"]);
-    // By their timestamps each stands in a segment of its own; only what is not in the last one is compacted.
+    // By their timestamps each stands in a segment of its own; only what is not in the last one is
+    // compacted.
     for number in 0..12 {
         world.publish([event("d1", &format!("job-{number}")).at(number * 1_000).on(0)]);
     }

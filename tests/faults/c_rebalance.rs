@@ -1,4 +1,5 @@
-//! Several instances share the partitions, and take them from each other in the middle of something.
+//! Several instances share the partitions, and take them from each other in the middle of
+//! something.
 
 use crate::interruptions::mixed;
 use crate::world::{Proxy, Running, World, event, eventually, images, meanwhile};

@@ -8,7 +8,8 @@ use crate::world::{
 /// How many epochs may be under way where it is of interest.
 const EPOCHS_IN_FLIGHT: usize = 3;
 
-/// Deletes the topic and makes it again, empty, once that is `noticed`, and the group's offsets have gone with it.
+/// Deletes the topic and makes it again, empty, once that is `noticed`, and the group's offsets
+/// have gone with it.
 fn make_again(world: &World, noticed: impl Fn() -> bool) {
     delete_topic(world.topic());
     eventually("it can be made again", || {
@@ -34,7 +35,8 @@ fn d3_a_topic_that_is_missing_at_the_start_is_named_and_not_made() {
     assert_eq!(world.run_until_caught_up().outcomes(), [1, 1, 0, 0, 0, 0]);
 }
 
-/// The topic is made again with so many new records, under a consumer that has read five of the old one.
+/// The topic is made again with so many new records, under a consumer that has read five of the old
+/// one.
 fn made_again_under_a_consumer(policy: &str, records: i64, is_noticed: bool) {
     let mut world = World::new(&format!("d4-{policy}-{records}"));
     world.set("run.on_data_loss", policy);
@@ -131,7 +133,8 @@ fn d6_records_that_retention_deletes_during_an_outage_are_counted_exactly() {
 
         let ended = match policy {
             "stop" => {
-                // Which of them it has still read decides how many are lost: it says between which offsets.
+                // Which of them it has still read decides how many are lost: it says between which
+                // offsets.
                 let ended = running.wait();
                 let error = ended.failure(1);
                 assert!(
@@ -153,7 +156,8 @@ fn d6_records_that_retention_deletes_during_an_outage_are_counted_exactly() {
         assert!(lost > 0, "it was in the middle");
         assert!(ended.err.contains(&format!("{lost} records")), "{lost}: {}", ended.err);
         if policy == "stop" {
-            // Who ends at once may leave a row that is written and not committed: it is counted once more.
+            // Who ends at once may leave a row that is written and not committed: it is counted
+            // once more.
             let left = usize::try_from(38 - world.committed()[&0]).unwrap();
             assert!((lost..=lost + EPOCHS_IN_FLIGHT).contains(&left), "{lost}, {left}");
             world.unwire_database();

@@ -1,4 +1,5 @@
-//! What the database refuses among 5,000 rows of one statement: exactly that becomes dead letters, for few extra statements.
+//! What the database refuses among 5,000 rows of one statement: exactly that becomes dead letters,
+//! for few extra statements.
 
 use std::collections::BTreeMap;
 

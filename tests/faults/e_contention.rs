@@ -1,4 +1,5 @@
-//! PostgreSQL under others' hands: slow statements, cancelled ones, conflicts. All of them are tried again, none is charged.
+//! PostgreSQL under others' hands: slow statements, cancelled ones, conflicts. All of them are
+//! tried again, none is charged.
 
 use std::cell::Cell;
 

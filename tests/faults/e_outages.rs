@@ -1,4 +1,5 @@
-//! PostgreSQL is away, in one way or another: the work is held, nothing is charged to any event, and it resumes by itself.
+//! PostgreSQL is away, in one way or another: the work is held, nothing is charged to any event,
+//! and it resumes by itself.
 
 use crate::interruptions::mixed;
 use crate::world::private::{Postgres, SmallDisk, signal};
@@ -45,7 +46,8 @@ fn e2_a_killed_backend_and_the_recovery_of_the_whole_server_lose_nothing() {
     world.assert_done(&load);
 }
 
-/// Has the UPDATE of `draft` wait, at the time that the trigger is given, until the returned session lets it go on.
+/// Has the UPDATE of `draft` wait, at the time that the trigger is given, until the returned
+/// session lets it go on.
 fn waits_for(world: &World, draft: &str, trigger: &str) -> impl FnOnce() {
     let gate = world.database.session();
     gate.sql("SELECT pg_advisory_lock(1)");

@@ -1,4 +1,5 @@
-//! Schema and rights change under a running program: that is for a person to mend, and no fault of any event.
+//! Schema and rights change under a running program: that is for a person to mend, and no fault of
+//! any event.
 
 use crate::world::{World, event, eventually, meanwhile};
 

@@ -1,4 +1,5 @@
-//! Statements whose fate is unknown: cut off before they arrive or after they are done, and such as come back from the dead.
+//! Statements whose fate is unknown: cut off before they arrive or after they are done, and such as
+//! come back from the dead.
 
 use crate::world::private::{Frozen, Postgres};
 use crate::world::{World, event, eventually, images};
@@ -44,8 +45,8 @@ fn e4_cut_off_before_the_request_or_after_the_commit_ends_the_same() {
     assert!(world.dead_letters().is_empty());
 }
 
-/// Has every UPDATE wait before its first row, after its snapshot was taken, until the session of the result lets go. The
-/// sequence `begun` says how many have got past it.
+/// Has every UPDATE wait before its first row, after its snapshot was taken, until the session of
+/// the result lets go. The sequence `begun` says how many have got past it.
 fn gate(world: &World) -> impl FnOnce() {
     world.database.sql(
         "CREATE SEQUENCE begun;
@@ -103,7 +104,8 @@ fn e5_e8_a_statement_that_is_given_up_at_the_deadline_changes_nothing_when_it_th
     let running = connected(&world);
     world.drafts(["d1"]);
     let untouched = world.row("d1");
-    // One session stands still while the server is well: nothing but the client's own deadline helps.
+    // One session stands still while the server is well: nothing but the client's own deadline
+    // helps.
     let backends = world.database.backends();
     let zombie = Frozen::freeze(&backends);
     world.publish([event("d1", "old").at(1_000).on(0)]);

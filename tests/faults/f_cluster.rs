@@ -1,4 +1,5 @@
-//! The cache is a Redis Cluster: its keys move, its nodes die, and every DEL reaches the owner of its slot.
+//! The cache is a Redis Cluster: its keys move, its nodes die, and every DEL reaches the owner of
+//! its slot.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Redis is away, busy, or refuses: the row stays as it is written, only the DEL is tried again, and the offset waits for it.
+//! Redis is away, busy, or refuses: the row stays as it is written, only the DEL is tried again,
+//! and the offset waits for it.
 
 use crate::world::private::{Redis, free_port};
 use crate::world::{Row, Running, World, event, eventually, meanwhile};
@@ -150,7 +151,8 @@ fn f5_a_revoked_right_or_a_changed_password_is_held_and_resumed_once_it_is_mende
     server.tell("ACL SETUSER writer >first");
     eventually("it has resumed", || world.committed() == through(3));
 
-    // One key of a pipeline is refused: its error counts, and its neighbour is deleted all the same.
+    // One key of a pipeline is refused: its error counts, and its neighbour is deleted all the
+    // same.
     server.tell("ACL SETUSER writer resetkeys ~event:draft:a* ~{event:draft:a*");
     let before = running.err().matches("held: waiting").count();
     world.publish([event("a3", "job").on(0), event("b3", "job").on(0)]);

@@ -73,8 +73,9 @@ fn f6_when_the_master_dies_the_dels_wait_for_the_one_that_sentinel_names_next() 
     assert!(read.err.contains("from the database, and now in the cache"), "{}", read.err);
     assert_eq!(left(second, &after), 1);
 
-    // The old master is back, as a replica, and is made the master again while the other one lives on: that one is READONLY from
-    // then on, or cuts its connections. (On a busy machine the sentinels may have had them change places once more by then.)
+    // The old master is back, as a replica, and is made the master again while the other one lives
+    // on: that one is READONLY from then on, or cuts its connections. (On a busy machine the
+    // sentinels may have had them change places once more by then.)
     first.start_again();
     sentinels.await_whole();
     let [master, replica] =

@@ -40,7 +40,8 @@ fn g_a_header_name_that_is_not_utf8_costs_only_its_record() {
     assert!(world.row("d1").is_untouched());
     assert_eq!(world.committed(), world.ends());
 
-    // Published again from its dead letter it has lost the header, and nothing is wrong with it any more.
+    // Published again from its dead letter it has lost the header, and nothing is wrong with it any
+    // more.
     world.call(&["dlq", "replay", "--all"]).success();
     assert_eq!(world.run_until_caught_up().outcomes(), [1, 1, 0, 0, 0, 0]);
     assert_eq!(world.row("d1").images(), &images("job-1"));

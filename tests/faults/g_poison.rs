@@ -1,4 +1,5 @@
-//! Poison: each alone, and each inside a batch of 499 good events. One dead letter, and the others do not notice.
+//! Poison: each alone, and each inside a batch of 499 good events. One dead letter, and the others
+//! do not notice.
 
 use std::collections::BTreeMap;
 

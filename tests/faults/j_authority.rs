@@ -1,4 +1,5 @@
-//! The authority that has signed the certificate of Redis is one that the configuration names, and nobody else's.
+//! The authority that has signed the certificate of Redis is one that the configuration names, and
+//! nobody else's.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +11,8 @@ use crate::world::{World, certificates, event};
 /// The key.
 const AUTHORITY: &str = "cache.root_certificates";
 
-/// Proves that there is no TLS with the cache, for a reason and with a hint with these words, whoever asks.
+/// Proves that there is no TLS with the cache, for a reason and with a hint with these words,
+/// whoever asks.
 fn assert_refused(world: &World, words: &str) {
     let checked = world.call(&["check"]);
     let line = checked.out.lines().find(|line| line.contains(" cache ")).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Configurations that cannot be right, in the program itself: it does not start, with exit code 2, and names the key.
+//! Configurations that cannot be right, in the program itself: it does not start, with exit code 2,
+//! and names the key.
 
 use crate::world::{World, event};
 

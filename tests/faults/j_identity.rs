@@ -1,4 +1,5 @@
-//! A server that wants to know who its clients are is shown a certificate, and one that it does not want is a mistake with a name.
+//! A server that wants to know who its clients are is shown a certificate, and one that it does not
+//! want is a mistake with a name.
 
 use std::fs;
 use std::path::Path;

@@ -13,7 +13,8 @@ fn j8_a_process_without_files_or_memory_fails_or_holds_and_loses_nothing() {
     let mut world = World::new("j8");
     world.set("run.epoch_records", 200);
     world.set("run.retry_backoff_ms", 5);
-    // A member that comes back under its name need not wait until the one that was killed is given up.
+    // A member that comes back under its name need not wait until the one that was killed is given
+    // up.
     world.set("kafka.properties.group.instance.id", "the only one");
     world.slow_down(5);
     let load = world.load(mixed(8, 3_000));
@@ -21,7 +22,8 @@ fn j8_a_process_without_files_or_memory_fails_or_holds_and_loses_nothing() {
         let limited = ["/usr/bin/prlimit", limit];
         world.start_under(&limited, &["run", "--report", "json"])
     };
-    // What it inherits counts too, and only that differs from place to place: fewer than it opens for itself alone.
+    // What it inherits counts too, and only that differs from place to place: fewer than it opens
+    // for itself alone.
     for hopeless in ["--nofile=5", "--as=100000000"] {
         let ended = start(hopeless).wait();
         assert_ne!(ended.code(), Some(0), "{hopeless}");

@@ -1,4 +1,5 @@
-//! Encryption that is asked for is had or refused, and the rights that the documentation asks for are enough.
+//! Encryption that is asked for is had or refused, and the rights that the documentation asks for
+//! are enough.
 
 use std::path::Path;
 use std::process::Command;
@@ -41,7 +42,8 @@ fn j5_postgresql_is_spoken_to_as_safely_as_its_url_asks_or_not_at_all() {
     check("no certificate", "sslmode=prefer", "ok");
     let with_roots = |mode: &str| format!("sslmode={mode}{roots}");
     let cases = [
-        // The certificate, then verify-full, verify-ca and require, each with its authority; and require with none.
+        // The certificate, then verify-full, verify-ca and require, each with its authority; and
+        // require with none.
         ("good", ["ok", "ok", "ok", "ok"]),
         ("other", ["FAIL", "ok", "ok", "ok"]),
         ("expired", ["FAIL", "FAIL", "FAIL", "ok"]),
@@ -77,8 +79,8 @@ fn j5_redis_is_never_spoken_to_in_plain_text_where_tls_is_asked_for() {
     world.set("cache.timeout_ms", 1_000);
     let plain = server.url.replace("redis://", "rediss://");
     let encrypted = format!("rediss://127.0.0.1:{port}");
-    // A port that speaks no TLS says nothing to who does; an authority that no browser knows is refused.
-    // Silence may be an outage; a refusal needs a person.
+    // A port that speaks no TLS says nothing to who does; an authority that no browser knows is
+    // refused. Silence may be an outage; a refusal needs a person.
     let cluster = encrypted.replace("rediss:", "rediss+cluster:");
     let sentinel = encrypted.replace("rediss:", "rediss+sentinel:") + "/master";
     for (url, why, code) in [
@@ -224,7 +226,8 @@ fn b11_kafka_is_spoken_to_over_tls_with_a_password_or_the_mistake_is_named() {
         assert!(said.contains(named), "{name}: {said}");
         assert!(!said.contains(SECRET) && !said.contains("not the password"), "{name}: {said}");
     }
-    // To a listener that speaks TLS, plain text is a broken line like any other: nobody knows why, but everybody where.
+    // To a listener that speaks TLS, plain text is a broken line like any other: nobody knows why,
+    // but everybody where.
     speak_tls(&mut world, &kafka);
     world.set("kafka.properties.security.protocol", "SASL_PLAINTEXT");
     let ended = world.call(&["-v", "run", "--until-caught-up"]);

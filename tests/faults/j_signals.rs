@@ -60,7 +60,8 @@ fn j2_an_interrupt_drains_and_a_hangup_kills_and_neither_loses_anything() {
         let mut world = World::new(&format!("j2-{}", name.to_lowercase()));
         world.set("run.epoch_records", 200);
         world.set("run.retry_backoff_ms", 5);
-        // A member that comes back under its name need not wait until the one that was killed is given up.
+        // A member that comes back under its name need not wait until the one that was killed is
+        // given up.
         world.set("kafka.properties.group.instance.id", "the only one");
         world.slow_down(20);
         let load = world.load(mixed(11, 4_000));

@@ -1,7 +1,7 @@
 //! Two versions of the program on one table, while one replaces the other.
 //!
-//! There is only this version. What it meets when a newer one has been there is put in by hand: columns that it does not know, and
-//! a migration that it does not have.
+//! There is only this version. What it meets when a newer one has been there is put in by hand:
+//! columns that it does not know, and a migration that it does not have.
 
 use crate::world::{World, event, eventually, images};
 

@@ -1,4 +1,5 @@
-//! What the tests of the stores share: a run that has its connections, and an outage that it is to live through.
+//! What the tests of the stores share: a run that has its connections, and an outage that it is to
+//! live through.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,8 +14,8 @@ pub(super) fn single(mut world: World) -> World {
     world
 }
 
-/// Starts a consumer, and waits until it has its connections: the draft d0 has got its images, by the first record of
-/// partition 0.
+/// Starts a consumer, and waits until it has its connections: the draft d0 has got its images, by
+/// the first record of partition 0.
 pub(super) fn connected(world: &World) -> Running {
     world.drafts(["d0"]);
     world.publish([event("d0", "job-0").on(0)]);
@@ -45,8 +46,9 @@ pub(super) fn held(running: &Running, reason: &str) {
     }
 }
 
-/// Waits until partition 0 is through, with so many records after the first, and proves that it was an outage and nothing else:
-/// no dead letter, these drafts with the images of these jobs, and no key of theirs in the cache.
+/// Waits until partition 0 is through, with so many records after the first, and proves that it was
+/// an outage and nothing else: no dead letter, these drafts with the images of these jobs, and no
+/// key of theirs in the cache.
 pub(super) fn resumes(world: &World, running: Running, drafts: &[(&str, &str)], records: usize) {
     let all = 1 + u64::try_from(records).unwrap();
     let committed = through(i64::try_from(all).unwrap());
@@ -63,7 +65,8 @@ pub(super) fn resumes(world: &World, running: Running, drafts: &[(&str, &str)], 
     assert!(world.dead_letters().is_empty(), "an outage is not bad data");
 }
 
-/// Proves that there is no TLS with the cache whose authority nobody has named, nor with servers that ask who we are, names both, and has the servers checked.
+/// Proves that there is no TLS with the cache whose authority nobody has named, nor with servers
+/// that ask who we are, names both, and has the servers checked.
 pub(super) fn trusted<'a>(
     world: &mut World,
     certificates: &Path,

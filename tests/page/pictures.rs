@@ -1,4 +1,5 @@
-//! The pictures of the page in the README: `make screenshots` sets SCREENSHOTS to the directory for them.
+//! The pictures of the page in the README: `make screenshots` sets SCREENSHOTS to the directory for
+//! them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,8 @@ fn load(world: &World, seed: &str, rate: &str) -> Running {
     world.start(&[&events[..], &mix[..], &["--create-drafts"]].concat())
 }
 
-/// Takes the pictures under a moderate load: by day, on a phone, and by night while the database is away.
+/// Takes the pictures under a moderate load: by day, on a phone, and by night while the database is
+/// away.
 pub(super) fn take(directory: &Path, world: &World, server: &Postgres, browser: &mut Browser) {
     // The charts are to have something to show: more than two minutes, and a wave in them.
     let _tide = load(world, "1", "1500");

@@ -1,4 +1,5 @@
-//! The page for readers of every kind: with a keyboard, on a phone, with a screen reader, in the dark.
+//! The page for readers of every kind: with a keyboard, on a phone, with a screen reader, in the
+//! dark.
 
 use super::*;
 

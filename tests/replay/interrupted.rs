@@ -24,8 +24,9 @@ fn obstacle(world: &World) -> Session {
     session
 }
 
-/// Locks the table for all that would write it: nothing is written, and so a replay in parts reads no more than its memory holds. (Of rows that
-/// are locked each is set aside, and the others go on.)
+/// Locks the table for all that would write it: nothing is written, and so a replay in parts reads
+/// no more than its memory holds. (Of rows that are locked each is set aside, and the others go
+/// on.)
 fn barrier(world: &World) -> Session {
     let session = world.database.session();
     session.sql("BEGIN; LOCK TABLE event_drafts IN EXCLUSIVE MODE");
@@ -132,7 +133,8 @@ fn while_a_server_is_away_a_replay_waits_for_it() {
 fn in_the_middle(world: &mut World) -> (Running, Session) {
     world.set("kafka.properties.topic.metadata.refresh.interval.ms", 500);
     world.set("kafka.properties.topic.metadata.propagation.max.ms", 500);
-    // Of each partition one batch is fetched ahead, of a megabyte at most. So some of the topic is in the broker alone.
+    // Of each partition one batch is fetched ahead, of a megabyte at most. So some of the topic is
+    // in the broker alone.
     world.set("kafka.properties.queued.min.messages", 1);
     world.set("kafka.properties.fetch.message.max.bytes", 1_000);
     world.load(Mix { events: 20_000, drafts: 20_000, ..Mix::default() });

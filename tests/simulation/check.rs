@@ -1,4 +1,5 @@
-//! What must hold when all has come to rest: the contract as a fold over the topic, and nothing of the program in it.
+//! What must hold when all has come to rest: the contract as a fold over the topic, and nothing of
+//! the program in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -119,7 +120,8 @@ pub(crate) fn check_replay(
         .filter(|(draft, row)| world.rows[*draft].written_at != row.written_at)
         .map(|(draft, _)| draft.clone())
         .collect();
-    // An event that was refused as the newest, and meets a newer one now, is superseded and remembered.
+    // An event that was refused as the newest, and meets a newer one now, is superseded and
+    // remembered.
     let was_refused = |draft: &str| {
         let refused = world.records.iter().filter(|record| record.kind == Kind::Refused);
         refused.into_iter().any(|record| record.draft == draft)

@@ -1,11 +1,12 @@
-//! Small histories, all of them: every mix of up to three records on two drafts, every reply to every request, a crash after every
-//! turn.
+//! Small histories, all of them: every mix of up to three records on two drafts, every reply to
+//! every request, a crash after every turn.
 
 use super::history::{Chances, History, Kind, Limits, Record};
 use super::run::{Ran, Schedule, run};
 use super::world::{Fate, Reply};
 
-/// What a record of a mix is: kind, whose draft, and whether it is older than those before, or repeats the first.
+/// What a record of a mix is: kind, whose draft, and whether it is older than those before, or
+/// repeats the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Letter {
     Newer,
@@ -89,8 +90,8 @@ fn stamp(word: &[Letter], index: usize) -> i64 {
     if word[index] == Letter::Older { -i64::try_from(index).unwrap() } else { 0 }
 }
 
-/// Plays a mix in every way: as it is, with each reply to each request, with two of them where the mix is short, and there with
-/// a crash after every turn too.
+/// Plays a mix in every way: as it is, with each reply to each request, with two of them where the
+/// mix is short, and there with a crash after every turn too.
 pub(crate) fn play(
     runtime: &tokio::runtime::Runtime,
     history: &History,

@@ -175,7 +175,8 @@ pub(crate) struct Limits {
 }
 
 impl History {
-    /// The history of a seed. Each seed leaves out some kinds of faults: those that are left meet each other more often.
+    /// The history of a seed. Each seed leaves out some kinds of faults: those that are left meet
+    /// each other more often.
     pub(crate) fn of(seed: u64) -> History {
         let mut chance = fastrand::Rng::with_seed(seed);
         let instances = chance.usize(1..=3);
@@ -254,8 +255,8 @@ struct Records {
     records: Vec<Record>,
     next: Vec<i64>,
     turn: u32,
-    /// Whether jobs are repeated. If so no draft has more of them than its row remembers: a repeat of one that is forgotten may
-    /// be taken for a new event.
+    /// Whether jobs are repeated. If so no draft has more of them than its row remembers: a repeat
+    /// of one that is forgotten may be taken for a new event.
     repeats: bool,
 }
 

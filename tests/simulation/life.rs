@@ -1,4 +1,5 @@
-//! One life of one instance: the program's own graph, lanes, poll loop and rebalance protocol, taken one step at a time.
+//! One life of one instance: the program's own graph, lanes, poll loop and rebalance protocol,
+//! taken one step at a time.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};

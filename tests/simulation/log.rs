@@ -1,7 +1,7 @@
 //! The topic and its consumer group.
 //!
-//! The coordinator takes a commit from any member for any partition, as the real one does: it looks at the member and the
-//! generation, not at who owns what.
+//! The coordinator takes a commit from any member for any partition, as the real one does: it looks
+//! at the member and the generation, not at who owns what.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -167,7 +167,8 @@ impl World {
         Polled::Records(records.into_iter().map(|(index, _)| index).collect())
     }
 
-    /// Checks a commit that is about to be sent. One that is late may arrive after another; it only makes more be read again.
+    /// Checks a commit that is about to be sent. One that is late may arrive after another; it only
+    /// makes more be read again.
     fn check_sent(&mut self, member: Member, offsets: &Offsets) {
         for (partition, next) in offsets {
             let is_member = self.group.members.contains_key(&member);

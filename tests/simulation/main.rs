@@ -1,9 +1,10 @@
-//! The program under every fault that can be simulated: its real graph, lanes, poll loop and rebalance protocol on simulated
-//! servers, one thread, virtual time, every choice from a seed.
+//! The program under every fault that can be simulated: its real graph, lanes, poll loop and
+//! rebalance protocol on simulated servers, one thread, virtual time, every choice from a seed.
 //!
 //! 1. The seeds that have ever failed, in `regressions.txt`.
 //! 2. Small histories, all of them.
-//! 3. `SIM_HISTORIES` drawn histories (20,000): half of them always the same, half from `SIM_SEED` (a new one each time) on.
+//! 3. `SIM_HISTORIES` drawn histories (20,000): half of them always the same, half from `SIM_SEED`
+//!    (a new one each time) on.
 //! 4. The planted bugs: each must be found, or the checks are worth nothing.
 //!
 //! `SIM_ONLY=seed` plays one history and prints it; `SIM_BUG=name` with it plants a bug.
@@ -179,8 +180,8 @@ fn everything_small(failures: &mut u64) -> Summary {
     summary
 }
 
-/// Looks for each planted bug, and says in which history it was found. Returns how many were not. Always in the same histories: whether
-/// the checks are good must not depend on luck.
+/// Looks for each planted bug, and says in which history it was found. Returns how many were not.
+/// Always in the same histories: whether the checks are good must not depend on luck.
 fn planted() -> u64 {
     let hook = std::panic::take_hook();
     // A bug may well end in a panic.

@@ -1,4 +1,5 @@
-//! Readers that fill the cache as `docs/cache.md` asks them to: a lease first, the row second, and the fill only if the lease is still theirs.
+//! Readers that fill the cache as `docs/cache.md` asks them to: a lease first, the row second, and
+//! the fill only if the lease is still theirs.
 
 use super::world::World;
 

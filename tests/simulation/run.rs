@@ -1,6 +1,7 @@
 //! One history from beginning to end: load, faults, healing, rest.
 //!
-//! One thread, virtual time, and every choice from the seed: the same history runs the same way each time.
+//! One thread, virtual time, and every choice from the seed: the same history runs the same way
+//! each time.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -158,7 +158,8 @@ fn places(memory: &RowMemory) -> (Option<Position>, Vec<Position>) {
     (memory.applied, memory.older().map(|known| known.position).collect())
 }
 
-/// Quotes the row of one of these drafts, or none: mostly the one that is refused, but a value of another column may read like another's id.
+/// Quotes the row of one of these drafts, or none: mostly the one that is refused, but a value of
+/// another column may read like another's id.
 fn refusal(world: &World, refused: &str, drafts: &[&str]) -> Refusal {
     let fault = Fault::new(Reason::DatabaseRefused, "a constraint");
     let quoted = match world.clock % 4 {

@@ -1,5 +1,5 @@
-//! Everything outside the program: a topic with its consumer group, a table, a cache, a dead-letter topic. They behave as the
-//! real ones were seen to behave, not as one would wish.
+//! Everything outside the program: a topic with its consumer group, a table, a cache, a dead-letter
+//! topic. They behave as the real ones were seen to behave, not as one would wish.
 //!
 //! What must hold at every moment is checked here, where it happens.
 

@@ -30,7 +30,8 @@ fn with_a_wrong_row(name: &str) -> World {
     world
 }
 
-/// What is at the old offsets of the new topic is not what was there, and older: rows would be moved back to it.
+/// What is at the old offsets of the new topic is not what was there, and older: rows would be
+/// moved back to it.
 #[test]
 fn d4_a_longer_topic_made_again_under_a_repair_ends_it_before_it_writes_anything() {
     let mut world = with_a_wrong_row("verify-made-longer");
@@ -51,7 +52,8 @@ fn d4_a_longer_topic_made_again_under_a_repair_ends_it_before_it_writes_anything
     assert_eq!(world.rows(), rows, "nothing is written");
 }
 
-/// A watch that has read the old topic reads nothing of the new one, which is not as long as what it has read.
+/// A watch that has read the old topic reads nothing of the new one, which is not as long as what
+/// it has read.
 #[test]
 fn d4_a_shorter_topic_made_again_between_the_rounds_of_a_watch_ends_it() {
     let world = with_a_wrong_row("watch-made-shorter");

@@ -44,7 +44,8 @@ fn whoever_looks_slowly_or_not_at_all_keeps_nobody_waiting() {
     let mut world = World::new("slow-readers");
     world.set("run.epoch_records", 500);
     let (running, page) = world.start_watched();
-    // Some ask for everything and read nothing, some say nothing at all, and one says half of what it wants.
+    // Some ask for everything and read nothing, some say nothing at all, and one says half of what
+    // it wants.
     let readers: Vec<TcpStream> = (0..20).map(|_| page.send("GET", "/events", &[])).collect();
     let idle: Vec<TcpStream> = (0..200).map(|_| page.connect()).collect();
     let mut half = page.connect();
@@ -58,7 +59,8 @@ fn whoever_looks_slowly_or_not_at_all_keeps_nobody_waiting() {
     // Those who have said nothing are not waited for any longer than a request may take.
     for mut stream in idle.into_iter().chain([half]) {
         let mut rest = Vec::new();
-        // Closed, with or without a word about the time; a connection that is reset is closed as well.
+        // Closed, with or without a word about the time; a connection that is reset is closed as
+        // well.
         if let Err(error) = stream.read_to_end(&mut rest) {
             assert_eq!(error.kind(), ErrorKind::ConnectionReset, "it is waited for still: {error}");
         }

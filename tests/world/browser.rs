@@ -1,8 +1,9 @@
 //! A headless Chromium with one page, driven over its own protocol (DevTools) on a pair of pipes.
 //!
-//! Not WebDriver: that takes one more program (chromedriver), and tells of the console only what the page's own scripts have
-//! written, late and without refused resources. And no crate: the ones that speak this protocol bring its whole vocabulary
-//! as generated code and a WebSocket stack, for the dozen commands that stand here. Pipes need no port, and end with the test.
+//! Not WebDriver: that takes one more program (chromedriver), and tells of the console only what
+//! the page's own scripts have written, late and without refused resources. And no crate: the ones
+//! that speak this protocol bring its whole vocabulary as generated code and a WebSocket stack, for
+//! the dozen commands that stand here. Pipes need no port, and end with the test.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
@@ -43,8 +44,8 @@ pub(crate) struct Browser {
     messages: Receiver<Value>,
     session: String,
     sent: u64,
-    /// What the console shows in red: an error or a warning, an exception, a resource that did not come, a breach of the policy;
-    /// the source of each, and all that is known of it.
+    /// What the console shows in red: an error or a warning, an exception, a resource that did not
+    /// come, a breach of the policy; the source of each, and all that is known of it.
     complaints: Vec<String>,
     /// Its profile.
     _directory: TempDir,
@@ -194,7 +195,8 @@ impl Browser {
         BASE64_STANDARD.decode(picture["data"].as_str().unwrap()).unwrap()
     }
 
-    /// What the console has shown in red so far, the source of each first: `network: {...}` for a resource that did not come.
+    /// What the console has shown in red so far, the source of each first: `network: {...}` for a
+    /// resource that did not come.
     pub(crate) fn complaints(&mut self) -> &[String] {
         // The answer comes after all that was said before.
         self.value("null");

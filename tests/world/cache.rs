@@ -4,7 +4,8 @@ use redis::{Client, Commands, Connection, IntoConnectionInfo};
 
 use super::World;
 
-/// How long a number stays claimed if its test dies without giving it back, seconds. No test takes so long.
+/// How long a number stays claimed if its test dies without giving it back, seconds. No test takes
+/// so long.
 const CLAIM_S: u64 = 600;
 
 /// A numbered database of the server that no other test uses.

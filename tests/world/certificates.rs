@@ -6,7 +6,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// A local authority with certificates for this host, for another, and for this one until yesterday.
+/// A local authority with certificates for this host, for another, and for this one until
+/// yesterday.
 pub(crate) fn certificates() -> TempDir {
     let directory = TempDir::new().unwrap();
     let openssl = |arguments: String| {
@@ -34,8 +35,8 @@ pub(crate) fn certificates() -> TempDir {
     directory
 }
 
-/// How a Redis server or a sentinel speaks TLS at that port, as its configuration has it: with the certificate for this host, and with
-/// servers that show one of the same authority.
+/// How a Redis server or a sentinel speaks TLS at that port, as its configuration has it: with the
+/// certificate for this host, and with servers that show one of the same authority.
 pub(super) fn redis_tls(certificates: &Path, port: u16) -> Vec<(&'static str, String)> {
     let file = |name: &str| certificates.join(name).display().to_string();
     vec![

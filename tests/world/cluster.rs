@@ -1,4 +1,5 @@
-//! A Kafka cluster and the clients of the tests for it: the one that all tests share, or a private one.
+//! A Kafka cluster and the clients of the tests for it: the one that all tests share, or a private
+//! one.
 
 use std::sync::{Arc, LazyLock, mpsc};
 use std::time::{Duration, Instant};
@@ -192,8 +193,9 @@ impl Cluster {
         }
     }
 
-    /// Waits until the end of the last transaction with that id is written to its partitions: it is decided before, and only
-    /// then can be seen. The next producer with the id is made to wait for just that.
+    /// Waits until the end of the last transaction with that id is written to its partitions: it is
+    /// decided before, and only then can be seen. The next producer with the id is made to wait for
+    /// just that.
     pub(crate) fn await_transaction(&self, id: &str) {
         let next: BaseProducer = self.client().set("transactional.id", id).create().unwrap();
         next.init_transactions(DEADLINE).unwrap();

@@ -79,7 +79,8 @@ impl Record {
         Some(std::str::from_utf8(value.as_deref()?).unwrap())
     }
 
-    /// The record as its publisher made it: without its place, and without what a dead letter has more.
+    /// The record as its publisher made it: without its place, and without what a dead letter has
+    /// more.
     pub(crate) fn own(&self) -> Record {
         let headers = self.headers.iter().filter(|(name, _)| !name.starts_with("dlq."));
         Record { partition: None, offset: 0, headers: headers.cloned().collect(), ..self.clone() }

@@ -1,4 +1,5 @@
-//! A plain HTTP client: what is asked is what is sent, so that requests can be as wrong as they need to be.
+//! A plain HTTP client: what is asked is what is sent, so that requests can be as wrong as they
+//! need to be.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

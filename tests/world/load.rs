@@ -46,15 +46,17 @@ impl World {
         Load { kinds: places.into_iter().zip(kinds).collect(), drafts }
     }
 
-    /// Proves that the load has been dealt with completely: every row as the model says, every reject among the dead
-    /// letters and nothing else, no key left in the cache that an event has made obsolete, everything committed.
+    /// Proves that the load has been dealt with completely: every row as the model says, every
+    /// reject among the dead letters and nothing else, no key left in the cache that an event has
+    /// made obsolete, everything committed.
     pub(crate) fn assert_done(&self, load: &Load) {
         self.assert_rows(load);
         assert_eq!(self.rejects(), load.rejects());
         assert_eq!(self.committed(), self.ends());
     }
 
-    /// Proves that every row is as the model says, and that no key is left in the cache that an event has made obsolete.
+    /// Proves that every row is as the model says, and that no key is left in the cache that an
+    /// event has made obsolete.
     pub(crate) fn assert_rows(&self, load: &Load) {
         let rows = self.rows();
         let expected = load.rows(&self.records());
@@ -95,8 +97,9 @@ impl Load {
         u64::try_from(self.kinds.values().filter(|kind| counted(**kind)).count()).unwrap()
     }
 
-    /// What the rows must hold: the rules in a few lines. Of the events of one job the first counts; of those that
-    /// count, the newest has its images in the row, and the fifteen before it are remembered.
+    /// What the rows must hold: the rules in a few lines. Of the events of one job the first
+    /// counts; of those that count, the newest has its images in the row, and the fifteen before it
+    /// are remembered.
     fn rows(&self, records: &[Record]) -> BTreeMap<String, Value> {
         let mut reached: BTreeMap<String, BTreeMap<Reached, Value>> = BTreeMap::new();
         let mut seen = BTreeSet::new();

@@ -1,6 +1,8 @@
-//! Servers that one test has for itself: it may freeze, kill, restart and reconfigure them, and nobody else notices.
+//! Servers that one test has for itself: it may freeze, kill, restart and reconfigure them, and
+//! nobody else notices.
 //!
-//! Whatever is frozen is thawed and whatever runs is stopped when its guard is dropped, also by a failing test.
+//! Whatever is frozen is thawed and whatever runs is stopped when its guard is dropped, also by a
+//! failing test.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -23,7 +25,8 @@ pub(crate) fn free_port() -> u16 {
     port
 }
 
-/// Different ports that nobody listens on, below the range of outgoing connections, so that a server can come back to its own.
+/// Different ports that nobody listens on, below the range of outgoing connections, so that a
+/// server can come back to its own.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     // Each is taken until all are found: none comes twice.
     let ports = std::iter::repeat_with(|| fastrand::u16(20_000..32_000)).take(1_000);

@@ -1,8 +1,8 @@
 //! A broker that tests may stop, kill, freeze and put behind a wire.
 //!
-//! Starting one takes seconds, so tests take turns with one broker: each holds the [`Lease`] while it needs it, and gets it back as
-//! it should be, running and reachable. A shell keeps the broker, gives it its signals, and ends it when this process
-//! ends, however that happens.
+//! Starting one takes seconds, so tests take turns with one broker: each holds the [`Lease`] while
+//! it needs it, and gets it back as it should be, running and reachable. A shell keeps the broker,
+//! gives it its signals, and ends it when this process ends, however that happens.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,8 @@ use super::private::free_ports;
 use super::slow_wire::Slowness;
 use super::{Proxy, World, certificates, eventually};
 
-/// What the broker's settings have that those of the shared one have not: whatever takes minutes takes seconds here.
+/// What the broker's settings have that those of the shared one have not: whatever takes minutes
+/// takes seconds here.
 const HASTY: &str = "\
 group.min.session.timeout.ms=500
 transaction.abort.timed.out.transaction.cleanup.interval.ms=500
@@ -86,7 +87,8 @@ pub(crate) struct PrivateKafka {
     pub(crate) slowness: Slowness,
     /// The address to give to the program.
     pub(crate) wire_address: String,
-    /// Where TLS is spoken, to the user `app`, who may do what [`acl`](PrivateKafka::acl) allows. Elsewhere everybody may do everything.
+    /// Where TLS is spoken, to the user `app`, who may do what [`acl`](PrivateKafka::acl) allows.
+    /// Elsewhere everybody may do everything.
     pub(crate) secure_address: String,
     keeper: Mutex<Keeper>,
     log: PathBuf,
@@ -215,8 +217,8 @@ impl PrivateKafka {
         self.keeper().tell("kill", Life::Running, Life::Gone);
     }
 
-    /// A world whose topics are on this broker; the program reaches it through the wire. It gives up soon what does not answer,
-    /// and is given up soon itself when it is killed.
+    /// A world whose topics are on this broker; the program reaches it through the wire. It gives
+    /// up soon what does not answer, and is given up soon itself when it is killed.
     pub(crate) fn world(&self, name: &str) -> World {
         let mut world = World::new(name);
         world.move_to(&self.cluster);

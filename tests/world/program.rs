@@ -87,7 +87,8 @@ impl Ended {
         report.check()
     }
 
-    /// The error of a command that ended with that code. Whatever happened, the words are for people.
+    /// The error of a command that ended with that code. Whatever happened, the words are for
+    /// people.
     pub(crate) fn failure(&self, code: i32) -> &str {
         let Ended { status, out, err } = self;
         assert_eq!(self.code(), Some(code), "{status}\n{err}\n{out}");
@@ -150,8 +151,8 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// Asks it to stop. One that has just been started is ended by the signal as any process is, with nothing in flight: only
-    /// after its checks does it stop as this asks.
+    /// Asks it to stop. One that has just been started is ended by the signal as any process is,
+    /// with nothing in flight: only after its checks does it stop as this asks.
     pub(crate) fn terminate(&self) {
         eventually("it handles signals", || self.handles_terminate());
         signal(&[self.pid()], "TERM");

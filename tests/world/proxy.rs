@@ -16,7 +16,8 @@ enum Mode {
     Cut,
     /// The next request is lost together with its connection; then everything passes.
     TrapRequest,
-    /// So many bytes of answers pass, what follows is lost together with its connection; then everything passes.
+    /// So many bytes of answers pass, what follows is lost together with its connection; then
+    /// everything passes.
     TrapAnswer(usize),
 }
 
@@ -33,7 +34,8 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Puts a wire before the server in the URL. The second value is the URL with the wire's address in it.
+    /// Puts a wire before the server in the URL. The second value is the URL with the wire's
+    /// address in it.
     pub(crate) fn before(url: &str) -> (Proxy, String) {
         let (scheme, rest) = url.split_once("://").unwrap();
         let (authority, path) = rest.split_once('/').unwrap();

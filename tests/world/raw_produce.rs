@@ -1,6 +1,7 @@
 //! A produce request, byte by byte: for records that no client library would send.
 //!
-//! Version 3 of the request, which every broker since 0.11 takes, and version 2 of the record batch.
+//! Version 3 of the request, which every broker since 0.11 takes, and version 2 of the record
+//! batch.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -38,7 +39,8 @@ pub(crate) fn produce_raw(topic: &str, partition: i32, record: &RawRecord<'_>) {
     broker.read_exact(&mut size).unwrap();
     let mut answer = vec![0; usize::try_from(u32::from_be_bytes(size)).unwrap()];
     broker.read_exact(&mut answer).unwrap();
-    // The correlation id, one topic with its name, one partition with its number; then the error code.
+    // The correlation id, one topic with its name, one partition with its number; then the error
+    // code.
     let at = 4 + 4 + 2 + topic.len() + 4 + 4;
     assert_eq!(answer[at..at + 2], [0, 0], "the broker takes it: {answer:?}");
 }
@@ -46,7 +48,8 @@ pub(crate) fn produce_raw(topic: &str, partition: i32, record: &RawRecord<'_>) {
 impl RawRecord<'_> {
     fn batch(&self) -> Vec<u8> {
         let record = self.record();
-        // From the attributes on: what the checksum covers. Last offset delta, both timestamps, no producer, one record.
+        // From the attributes on: what the checksum covers. Last offset delta, both timestamps, no
+        // producer, one record.
         let mut body = [0_u8; 2 + 4].to_vec();
         body.extend([self.timestamp_ms; 2].map(i64::to_be_bytes).concat());
         body.extend([0xff; 8 + 2 + 4]);

@@ -111,7 +111,8 @@ pub(crate) struct Database {
     pub(crate) name: String,
     /// A session with the database that is there always.
     pub(crate) server: Session,
-    /// A session with this one; made when it is first needed, since a database that is just made has enough to do.
+    /// A session with this one; made when it is first needed, since a database that is just made
+    /// has enough to do.
     session: Session,
 }
 
@@ -243,8 +244,8 @@ impl World {
         self.database.number("SELECT count(*) FROM event_drafts WHERE content_images IS NOT NULL")
     }
 
-    /// Makes every statement that writes rows take longer, so that a load lasts until a test has done what it wants
-    /// to do in the middle of it.
+    /// Makes every statement that writes rows take longer, so that a load lasts until a test has
+    /// done what it wants to do in the middle of it.
     pub(crate) fn slow_down(&self, statement_ms: u32) {
         self.database.sql(&format!(
             "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS

@@ -47,7 +47,8 @@ impl Topics {
 impl Drop for Topics {
     fn drop(&mut self) {
         let Topics { cluster, events, dead_letters, group: _ } = self;
-        // One that is gone already is fine, and a group that a killed process is still counted in goes by itself later.
+        // One that is gone already is fine, and a group that a killed process is still counted in
+        // goes by itself later.
         drop(block_on(cluster.admin.delete_topics(&[events, dead_letters], &options())));
         drop(block_on(cluster.admin.delete_groups(&[events], &options())));
     }
@@ -159,7 +160,8 @@ impl World {
         self.cluster().read(self.topic())
     }
 
-    /// The records of the dead-letter topic, in the order of the records that they stand for; of two copies one.
+    /// The records of the dead-letter topic, in the order of the records that they stand for; of
+    /// two copies one.
     pub(crate) fn dead_letters(&self) -> Vec<Record> {
         let letters = self.cluster().read(self.dead_letter_topic()).into_iter().filter(|letter| {
             // Marks of a replay have no reason.

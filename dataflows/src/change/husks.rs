@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::{Arena, Change, Content, Cuts, ImageCuts, append, hash};
 use crate::record::{Chunk, Position, RawRecord, Span};
 
-/// Collects husks into one arena: for each draft its id and one event's images, for each of its events the place and the job.
+/// Collects husks into one arena: for each draft its id and one event's images, for each of its
+/// events the place and the job.
 #[derive(Debug)]
 pub struct Husks {
     chunk: Chunk,

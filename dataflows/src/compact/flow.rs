@@ -1,4 +1,5 @@
-//! How much of an epoch is on its way to the database: as it is written, and no faster, the next drafts are passed on.
+//! How much of an epoch is on its way to the database: as it is written, and no faster, the next
+//! drafts are passed on.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -11,13 +11,15 @@ pub(super) struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// What it takes at most: three numbers of up to ten bytes and how long they are in one, the length of the job in two, and the job.
+    /// What it takes at most: three numbers of up to ten bytes and how long they are in one, the
+    /// length of the job in two, and the job.
     pub(super) fn size_max(&self) -> usize {
         33 + self.job.len()
     }
 }
 
-/// The job stands before the numbers, and how long those are before them, so that a search for a job reads no number.
+/// The job stands before the numbers, and how long those are before them, so that a search for a
+/// job reads no number.
 pub(super) fn append(log: &mut Vec<u8>, entry: &Entry<'_>) {
     let Position { timestamp_ms, offset, partition } = entry.position;
     let length = u64::try_from(entry.job.len()).expect("a job id is short");

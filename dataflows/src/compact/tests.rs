@@ -15,7 +15,8 @@ fn drafts(held: &Held, events: &[Change]) -> Drafts {
 /// A draft, and of each event the place, the job, its hash, and whether it was a dead letter.
 type Shape = (String, u64, Vec<(Position, String, u64, bool)>);
 
-/// All that must be the same: of each draft the places, the jobs and the hashes, in the order of delivery.
+/// All that must be the same: of each draft the places, the jobs and the hashes, in the order of
+/// delivery.
 fn shape(groups: &[Group]) -> Vec<Shape> {
     let event = |event: &Change| {
         (event.position(), event.job_id().to_owned(), event.job_hash(), event.replayed())
@@ -121,7 +122,8 @@ fn a_draft_with_very_many_events_is_not_searched_for_each() {
     let mut drafts = drafts(&Held::default(), &events);
     let groups = drafts.take(1);
     assert_eq!(groups[0].events.len(), 300);
-    // The later half repeats the jobs of the first; some of that was overlooked, but exactly one event has images.
+    // The later half repeats the jobs of the first; some of that was overlooked, but exactly one
+    // event has images.
     assert_eq!(groups[0].events.iter().filter(|event| event.has_images()).count(), 1);
 }
 

@@ -1,7 +1,7 @@
 //! One JSON text, read without building it.
 //!
-//! The parsing is serde_json's. Members are kept as the text they came in, so that what nobody asks for costs a
-//! scan and no memory.
+//! The parsing is serde_json's. Members are kept as the text they came in, so that what nobody asks
+//! for costs a scan and no memory.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -23,7 +23,8 @@ pub(super) struct Members<'a, const N: usize> {
 }
 
 impl<'a, const N: usize> Members<'a, N> {
-    /// Reads an object that fills the whole text. Names are compared decoded: `"job\u0049d"` is `jobId`.
+    /// Reads an object that fills the whole text. Names are compared decoded: `"job\u0049d"` is
+    /// `jobId`.
     pub(super) fn parse(
         text: &'a str,
         names: &'static [&'static str; N],

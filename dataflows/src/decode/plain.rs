@@ -1,8 +1,10 @@
-//! The short cut for values of the plainest shape, as most are: the three fields at the top level, nothing else, nothing escaped, URLs
-//! without a query. One pass over the bytes, a fraction of the parser's work.
+//! The short cut for values of the plainest shape, as most are: the three fields at the top level,
+//! nothing else, nothing escaped, URLs without a query. One pass over the bytes, a fraction of the
+//! parser's work.
 //!
-//! It knows no rule of its own: whatever it does not take goes the long way and is judged there, and what it takes the long way would take
-//! too, with the same result (`decode/tests/properties.rs` holds them against each other).
+//! It knows no rule of its own: whatever it does not take goes the long way and is judged there,
+//! and what it takes the long way would take too, with the same result
+//! (`decode/tests/properties.rs` holds them against each other).
 
 use std::borrow::Cow;
 
@@ -76,7 +78,8 @@ impl<'a> Cursor<'a> {
         Some(())
     }
 
-    /// A string as it is written, to the next quote: where that one is escaped, a backslash stands before it, which is never plain.
+    /// A string as it is written, to the next quote: where that one is escaped, a backslash stands
+    /// before it, which is never plain.
     fn string(&mut self) -> Option<&'a str> {
         self.eat(b'"')?;
         let end = memchr::memchr(b'"', self.0.as_bytes())?;

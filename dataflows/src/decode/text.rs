@@ -1,18 +1,20 @@
 //! The text of a value, and what the parser would not notice in it.
 //!
-//! While serde_json skips a value it checks neither UTF-8 nor surrogates, nor how deep the value is nested. So that
-//! is looked for here, in all of the value, and the verdict never depends on which fields somebody reads.
+//! While serde_json skips a value it checks neither UTF-8 nor surrogates, nor how deep the value is
+//! nested. So that is looked for here, in all of the value, and the verdict never depends on which
+//! fields somebody reads.
 
 use crate::reject::{Fault, Reason};
 
-/// The largest value in bytes, 1 MiB: what a broker takes by default. A compressed batch can smuggle in more.
+/// The largest value in bytes, 1 MiB: what a broker takes by default. A compressed batch can
+/// smuggle in more.
 const VALUE_BYTES_MAX: usize = 1_048_576;
 
 /// The deepest nesting of objects and arrays, the outermost one included; ours needs four.
 const DEPTH_MAX: usize = 64;
 
-/// The text of a record's value, if it is worth parsing: of an acceptable size and depth, and free of the faults
-/// that the parser would not notice.
+/// The text of a record's value, if it is worth parsing: of an acceptable size and depth, and free
+/// of the faults that the parser would not notice.
 pub(super) fn parseable(value: Option<&[u8]>) -> Result<&str, Fault> {
     let Some(value) = value else {
         return Err(Fault::new(
@@ -53,7 +55,8 @@ pub(super) fn parseable(value: Option<&[u8]>) -> Result<&str, Fault> {
     Ok(text)
 }
 
-/// What makes a closer look necessary; found in loops without a branch, which the compiler vectorises.
+/// What makes a closer look necessary; found in loops without a branch, which the compiler
+/// vectorises.
 struct Suspects {
     /// How many opening brackets there are, in strings too: the depth cannot be larger.
     brackets: usize,
@@ -101,8 +104,9 @@ fn depth(text: &[u8]) -> usize {
     deepest
 }
 
-/// Whether an escape stands for half a character. In JSON a backslash stands nowhere but in a string, so there is
-/// no need to know where strings begin; what is not JSON at all is rejected for the same reason anyway.
+/// Whether an escape stands for half a character. In JSON a backslash stands nowhere but in a
+/// string, so there is no need to know where strings begin; what is not JSON at all is rejected for
+/// the same reason anyway.
 fn has_lone_surrogate(text: &[u8]) -> bool {
     let mut rest = text;
     while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {

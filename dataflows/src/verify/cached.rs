@@ -19,10 +19,12 @@ pub enum Disagreement {
     },
 }
 
-/// Compares a cached draft with its row; both are JSON, the row without what belongs to contentflow alone.
+/// Compares a cached draft with its row; both are JSON, the row without what belongs to contentflow
+/// alone.
 ///
-/// Services need not cache every column, and may add fields of their own, but what they cache of a column must be what the row
-/// has. The images must be there if the row has some: they are what contentflow changes.
+/// Services need not cache every column, and may add fields of their own, but what they cache of a
+/// column must be what the row has. The images must be there if the row has some: they are what
+/// contentflow changes.
 pub fn disagreement(cached: &str, row: &str) -> Option<Disagreement> {
     let (Ok(Value::Object(cached)), Ok(Value::Object(row))) =
         (serde_json::from_str(cached), serde_json::from_str(row))
@@ -44,8 +46,8 @@ pub fn disagreement(cached: &str, row: &str) -> Option<Disagreement> {
 
 const IMAGES: &str = "content_images";
 
-/// Numbers and texts of them are the same: services write ids as they like. Times are the same if they are the same moment,
-/// whatever the time zone of the session that wrote them.
+/// Numbers and texts of them are the same: services write ids as they like. Times are the same if
+/// they are the same moment, whatever the time zone of the session that wrote them.
 fn is_same(cached: &Value, row: &Value) -> bool {
     if cached == row {
         return true;

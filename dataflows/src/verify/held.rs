@@ -32,7 +32,8 @@ struct Images {
     trendy: String,
 }
 
-/// The images with their styles in the order in which an event writes them; `None` if no event writes such images.
+/// The images with their styles in the order in which an event writes them; `None` if no event
+/// writes such images.
 pub fn canonical_images(images: &str) -> Option<String> {
     let images: Images = serde_json::from_str(images).ok()?;
     serde_json::to_string(&images).ok()
@@ -54,8 +55,8 @@ impl Held {
         Some(RowMemory::new(self.applied.map(|at| (at, self.job_id.clone())), older))
     }
 
-    /// What the row of that draft claims. What it knows of events older than the topic's beginning is left out: the topic
-    /// says nothing of them. `None` if nothing is left.
+    /// What the row of that draft claims. What it knows of events older than the topic's beginning
+    /// is left out: the topic says nothing of them. `None` if nothing is left.
     pub fn claim(&self, draft_id: &str, beginning: &Beginning) -> Option<Claim> {
         let claim = |says| Some(Claim { draft: DraftKey::of(draft_id), about: About::Row, says });
         let Some(mut memory) = self.memory() else {

@@ -2,7 +2,8 @@
 //!
 //! Usually there is one right answer. There are several where
 //!
-//! - an event may or may not have reached the row: it is still under way, or there is a dead letter of it;
+//! - an event may or may not have reached the row: it is still under way, or there is a dead letter
+//!   of it;
 //! - two partitions have the same job, and which was delivered first is not known;
 //! - a job comes again after sixteen newer ones, and the row has forgotten it;
 //! - the topic has forgotten an event that the row holds.
@@ -76,13 +77,14 @@ pub struct Topic<'a> {
     pub beginning: &'a Beginning,
     /// The oldest timestamp in the topic, milliseconds since the epoch.
     pub oldest_ms: i64,
-    /// Whether a partition has no record at that offset, and one at a later offset; asked for what rows claim.
+    /// Whether a partition has no record at that offset, and one at a later offset; asked for what
+    /// rows claim.
     pub is_gap: &'a dyn Fn(i32, i64) -> bool,
 }
 
 impl Topic<'_> {
-    /// Whether an event that is not in the topic can have been there: before what the topic has now, or where there is a gap, as
-    /// compaction leaves them.
+    /// Whether an event that is not in the topic can have been there: before what the topic has
+    /// now, or where there is a gap, as compaction leaves them.
     fn has_forgotten(&self, position: Position) -> bool {
         !is_in(self.beginning, position)
             || position.timestamp_ms < self.oldest_ms
@@ -95,7 +97,8 @@ impl Topic<'_> {
 pub struct Finding {
     /// How it differs.
     pub kind: Kind,
-    /// The event whose images the row should hold, as an index. `None`: nobody knows, because the topic has not got it.
+    /// The event whose images the row should hold, as an index. `None`: nobody knows, because the
+    /// topic has not got it.
     pub winner: Option<usize>,
     /// What the row should remember.
     pub memory: RowMemory,
@@ -107,8 +110,8 @@ struct Reached {
     event: Option<usize>,
 }
 
-/// Holds a row against all events of its draft. `must` says of each event whether it must have reached its row by the time that
-/// the row was read; the others may have.
+/// Holds a row against all events of its draft. `must` says of each event whether it must have
+/// reached its row by the time that the row was read; the others may have.
 pub fn judge(held: &Held, events: &[Change], must: &[bool], topic: &Topic<'_>) -> Option<Finding> {
     let memory = held.memory();
     let is_garbled = memory.is_none();
@@ -192,7 +195,8 @@ fn reached(claimed: &[Remembered], events: &[Change], must: &[bool]) -> Vec<Reac
     reached.collect()
 }
 
-/// The events of one job that may stand for it: those that no event that must have counted comes before in their partition.
+/// The events of one job that may stand for it: those that no event that must have counted comes
+/// before in their partition.
 fn firsts(instances: &[usize], events: &[Change], must: &[bool]) -> Vec<usize> {
     let place = |index: usize| events[index].position();
     let is_repeat = |index: usize| {

@@ -33,7 +33,8 @@ struct Published {
 impl Published {
     fn into_chunk(self, chunk: &mut Chunk) {
         let Published { partition, offset, timestamp_ms, draft, job } = self;
-        // Two deliveries of one job need not name the same images: only so it is seen which of them counts.
+        // Two deliveries of one job need not name the same images: only so it is seen which of them
+        // counts.
         let url = |style: &str| format!("http://h/{job}/{partition}/{offset}/{style}");
         let value = format!(
             r#"{{"jobId":"j{job}","eventDraftId":"d{draft}","imageUrls":{{"simple":"{}","fancy":"{}","trendy":"{}"}}}}"#,
@@ -55,7 +56,8 @@ impl Published {
 
 const TEXT: DraftIdType = DraftIdType::Text { max_chars: None };
 
-/// A topic: of each (partition, draft, job, timestamp), the record with the next offset of its partition.
+/// A topic: of each (partition, draft, job, timestamp), the record with the next offset of its
+/// partition.
 fn topic(records: &[(i32, u8, u8, i64)]) -> Vec<Published> {
     let mut ends: BTreeMap<i32, i64> = BTreeMap::new();
     let published = records.iter().map(|&(partition, draft, job, timestamp_ms)| {
@@ -193,7 +195,8 @@ proptest! {
         cuts.sort_unstable();
         let (beginning, mut rounds, mut said) = (Beginning::new(), Vec::new(), BTreeMap::new());
         for ends in cuts.windows(2) {
-            // Each row has seen all events up to some moment, but for what that round leaves it behind.
+            // Each row has seen all events up to some moment, but for what that round leaves it
+            // behind.
             let mut now = BTreeMap::new();
             for (draft, behind) in stale.iter().enumerate() {
                 let seen = ends[1].saturating_sub(behind % 7);
@@ -215,8 +218,8 @@ proptest! {
         prop_assert_eq!(run(workers, &rounds).0, naive);
     }
 
-    /// Whatever the order between the partitions, wherever epochs end, whatever is forgotten: what the pipeline may leave in a row
-    /// is no difference.
+    /// Whatever the order between the partitions, wherever epochs end, whatever is forgotten: what
+    /// the pipeline may leave in a row is no difference.
     #[test]
     fn every_row_that_the_rule_can_give_is_accepted(
         records in vec((0_i32..3, 0_u8..30, 0_i64..40), 0..60),
@@ -331,7 +334,8 @@ fn an_event_that_can_have_been_in_the_topic_is_no_unknown_one() {
     // The topic was made again, or compacted.
     assert_eq!(kind(3, &|_, _| false), None);
     assert_eq!(kind(0, &|partition, offset| (partition, offset) <= (0, 2)), None);
-    // Only the newest is not known: with what the row remembers, nobody can say what it should hold.
+    // Only the newest is not known: with what the row remembers, nobody can say what it should
+    // hold.
     assert_eq!(kind(2, &|_, _| false), Some(Kind::UnknownEvent));
 }
 

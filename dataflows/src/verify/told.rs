@@ -45,9 +45,11 @@ impl Event {
     }
 }
 
-/// What the topic says of one draft: the jobs that its row must remember, the newest first, and the images of each.
+/// What the topic says of one draft: the jobs that its row must remember, the newest first, and the
+/// images of each.
 ///
-/// The rule is that of [`crate::row::judge`], one event at a time, on hashes. It takes a partition's events in their order.
+/// The rule is that of [`crate::row::judge`], one event at a time, on hashes. It takes a
+/// partition's events in their order.
 #[derive(Clone, Debug, Default)]
 pub struct Account {
     jobs: Vec<Job>,
@@ -81,8 +83,8 @@ impl Account {
     }
 }
 
-/// What is said of a row that holds these: the applied event's position, its job's hash, the images' hash, and the jobs
-/// remembered.
+/// What is said of a row that holds these: the applied event's position, its job's hash, the
+/// images' hash, and the jobs remembered.
 pub(super) fn row_says(
     applied: Option<Position>,
     job: u64,
@@ -103,9 +105,11 @@ pub struct Held {
     pub jobs: u64,
 }
 
-/// Decodes the records, and claims at the end of each round what the topic says of each draft by then.
+/// Decodes the records, and claims at the end of each round what the topic says of each draft by
+/// then.
 ///
-/// The chunks of one partition must come to one worker, in order. `held` is kept up to date at the end of each round.
+/// The chunks of one partition must come to one worker, in order. `held` is kept up to date at the
+/// end of each round.
 pub fn told<'scope>(
     chunks: Stream<'scope, Round, Vec<Chunk>>,
     draft_ids: DraftIdType,

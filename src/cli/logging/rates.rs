@@ -1,7 +1,9 @@
-//! How often a line may stand in the log: a server that fails a thousand times a second, or a stranger's thousand records, must not
-//! fill it. The first lines of a kind are told, the others counted, and the number is told when the minute is over.
+//! How often a line may stand in the log: a server that fails a thousand times a second, or a
+//! stranger's thousand records, must not fill it. The first lines of a kind are told, the others
+//! counted, and the number is told when the minute is over.
 //!
-//! A kind is a place in the program, for each server that it tells of: one that comes and goes hides no other. What somebody has asked for (`-v`) is not held back.
+//! A kind is a place in the program, for each server that it tells of: one that comes and goes
+//! hides no other. What somebody has asked for (`-v`) is not held back.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,7 +21,8 @@ use tracing_subscriber::layer::Context;
 const WINDOW: Duration = Duration::from_secs(60);
 /// How many of them are told: enough to see what goes on, and a screenful at most.
 const MOST: u32 = 20;
-/// How many errors of ours: each is for a person to see, and they come once for each partition at most.
+/// How many errors of ours: each is for a person to see, and they come once for each partition at
+/// most.
 const MOST_ERRORS: u32 = 200;
 /// What the targets of our own lines begin with.
 const OURS: &str = "contentflow";
@@ -72,7 +75,8 @@ impl<K: Eq + Hash> Rates<K> {
     }
 }
 
-/// A kind of line: where it is told, and the server that it is about, if it names one as its `dependency`.
+/// A kind of line: where it is told, and the server that it is about, if it names one as its
+/// `dependency`.
 type KindOfLine = (Identifier, Option<String>);
 
 /// Holds back lines that come too often.

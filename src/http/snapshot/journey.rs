@@ -1,4 +1,5 @@
-//! The stages of the journey and the workers that they run on, as they have been for the last two seconds.
+//! The stages of the journey and the workers that they run on, as they have been for the last two
+//! seconds.
 
 use std::collections::BTreeMap;
 

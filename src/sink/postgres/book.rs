@@ -9,10 +9,12 @@ use dataflows::written::Written;
 
 use super::super::Replies;
 
-/// The answers of a lane's open batches, collected so that one wake-up carries what one statement settled.
+/// The answers of a lane's open batches, collected so that one wake-up carries what one statement
+/// settled.
 pub(super) struct Book {
     replies: Replies<Written>,
-    /// In the order of their tickets: one, and those of which something is held, which may be thousands.
+    /// In the order of their tickets: one, and those of which something is held, which may be
+    /// thousands.
     open: Vec<OpenBatch>,
     /// Those with an answer that has not been given.
     answered: Vec<Ticket>,
@@ -89,7 +91,8 @@ impl Book {
         batch.answer.refused.push(rejected);
     }
 
-    /// Enters that these events of these batches are tried again later, and moves them to where they keep no others in memory.
+    /// Enters that these events of these batches are tried again later, and moves them to where
+    /// they keep no others in memory.
     pub(super) fn set_aside(&mut self, events: &mut [Change], tickets: &[Ticket]) {
         for (event, ticket) in events.iter_mut().zip(tickets) {
             let bytes = u64::try_from(event.move_out()).expect("a record is small");

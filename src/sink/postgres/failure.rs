@@ -1,5 +1,5 @@
-//! What an error of PostgreSQL means for the rows that were being written. (Whether one means that the server is away, where no row is at
-//! stake, says `postgres::is_away`.)
+//! What an error of PostgreSQL means for the rows that were being written. (Whether one means that
+//! the server is away, where no row is at stake, says `postgres::is_away`.)
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ pub enum Failure {
     Contended(DatabaseError),
     /// Another transaction keeps a row locked for longer than the lock timeout.
     Locked(DatabaseError),
-    /// The server is away, or cannot write at all. Nothing is known about the rows, also not whether the statement took effect.
+    /// The server is away, or cannot write at all. Nothing is known about the rows, also not
+    /// whether the statement took effect.
     Out(DatabaseError),
 }
 
@@ -46,9 +47,10 @@ impl Refusal {
         Refusal { fault, culprit: None, detail: detail.map(str::to_owned) }
     }
 
-    /// Whether the detail quotes the row of that draft, as that of a constraint does where the id is the table's first column: `Failing row contains (d1, …).`,
-    /// or `(event_draft_id, …) = (d1, …)` for a role that may not read all columns. The words are in the server's language. A hint, no more: a value
-    /// that reads like an id may be something else.
+    /// Whether the detail quotes the row of that draft, as that of a constraint does where the id
+    /// is the table's first column: `Failing row contains (d1, …).`, or
+    /// `(event_draft_id, …) = (d1, …)` for a role that may not read all columns. The words are in
+    /// the server's language. A hint, no more: a value that reads like an id may be something else.
     pub fn quotes(&self, draft: &str) -> bool {
         let values = self.detail.as_deref().and_then(|detail| detail.split_once('('));
         let values = values.map(|(_words, row)| row.split_once(") = (").map_or(row, |(_, it)| it));
@@ -86,14 +88,15 @@ impl Failure {
         }
         // By class: the two characters that all codes of a kind share.
         match code.code().get(..2) {
-            // The server is away, starting, full, read-only; the session is not usable; access is denied; the schema is not as
-            // it should be. All of that says nothing about the rows.
+            // The server is away, starting, full, read-only; the session is not usable; access is
+            // denied; the schema is not as it should be. All of that says nothing about the rows.
             Some(
                 "08" | "0A" | "0L" | "0P" | "25" | "26" | "28" | "2D" | "3B" | "3D" | "3F" | "40"
                 | "42" | "53" | "55" | "57" | "58" | "72" | "F0" | "XX",
             )
             | None => Failure::Out(error.into()),
-            // Bad data, a constraint, a limit, a trigger; also codes that a trigger makes up, or one row could stop all others.
+            // Bad data, a constraint, a limit, a trigger; also codes that a trigger makes up, or
+            // one row could stop all others.
             Some(_) => Failure::Refused(Refusal::of(&error)),
         }
     }
@@ -107,8 +110,8 @@ impl Failure {
     }
 }
 
-/// Whether a row security policy refuses the row as it would be. That has the code of a right that is missing altogether; which function of the server says
-/// so does not depend on its language.
+/// Whether a row security policy refuses the row as it would be. That has the code of a right that
+/// is missing altogether; which function of the server says so does not depend on its language.
 fn is_forbidden_row(error: &tokio_postgres::Error) -> bool {
     let error = error.as_db_error();
     error.is_some_and(|error| {

@@ -1,7 +1,8 @@
 //! When a lane guesses what rows hold instead of reading them.
 
-/// Whether it is worth it to guess that rows are new. A guess that is wrong costs a statement for nothing: after one, so many batches
-/// are judged, twice as many each time, before there is another.
+/// Whether it is worth it to guess that rows are new. A guess that is wrong costs a statement for
+/// nothing: after one, so many batches are judged, twice as many each time, before there is
+/// another.
 #[derive(Debug, Default)]
 pub(super) struct Guesses {
     pause: u32,

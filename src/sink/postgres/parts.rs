@@ -1,7 +1,8 @@
 //! What one statement is made of, and how that is cut when the statement fails.
 //!
-//! Where the database quotes the row that it refuses, the cut goes around that row. What stands before it has been written and rolled back, so
-//! it is taken to be good, and waits until all that is good can be written at once. Else a part is cut in the middle.
+//! Where the database quotes the row that it refuses, the cut goes around that row. What stands
+//! before it has been written and rolled back, so it is taken to be good, and waits until all that
+//! is good can be written at once. Else a part is cut in the middle.
 
 use std::time::Duration;
 
@@ -13,8 +14,9 @@ use smallvec::{SmallVec, smallvec};
 use super::table::Path;
 use crate::retry::Backoff;
 
-/// Behind a refused row, the next statement has so many times the rows that were good before it, the one behind that twice as many, and so on: where many
-/// are refused, a statement that fails is a small one.
+/// Behind a refused row, the next statement has so many times the rows that were good before it,
+/// the one behind that twice as many, and so on: where many are refused, a statement that fails is
+/// a small one.
 const ROWS_BEHIND: usize = 8;
 
 /// A group on its way into its row.
@@ -23,8 +25,8 @@ pub(super) struct Pending {
     pub(super) group: Group,
     /// The batch of each event: while a group is held, later events of its draft join it.
     pub(super) tickets: SmallVec<[Ticket; 1]>,
-    /// How often the row was looked for with each event, this time included. What joins later has its own tries: a draft that is not there may get events
-    /// without end.
+    /// How often the row was looked for with each event, this time included. What joins later has
+    /// its own tries: a draft that is not there may get events without end.
     pub(super) attempts: SmallVec<[u32; 1]>,
     /// How often the row was not as it had been read when it was to be amended.
     pub(super) comparisons_lost: u32,
@@ -116,7 +118,8 @@ impl Parts {
         self.next.pop().or_else(|| self.good.take())
     }
 
-    /// Cuts a part that was refused: around the row whose draft the refusal quotes, else in the middle.
+    /// Cuts a part that was refused: around the row whose draft the refusal quotes, else in the
+    /// middle.
     pub(super) fn cut(&mut self, part: Part, is_quoted: impl Fn(&str) -> bool) {
         let quoted = part.groups.iter().position(|pending| is_quoted(pending.group.draft_id()));
         match quoted {
@@ -158,7 +161,7 @@ impl Parts {
     }
 }
 
-/// Parts what stands at these places, which rise, from the rest.
+/// Splits `all` into what stands at `places`, which ascend, and the rest.
 pub(super) fn part<T>(all: Vec<T>, places: &[usize]) -> (Vec<T>, Vec<T>) {
     let mut places = places.iter().copied().peekable();
     let mut rest = Vec::with_capacity(all.len());

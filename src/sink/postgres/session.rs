@@ -189,7 +189,8 @@ impl<'a> EventColumns<'a> {
     }
 }
 
-/// The numbers of the events, the first parameter: room is made for all the others with it. Else the buffer grows by doubling, and each time all of it is copied.
+/// The numbers of the events, the first parameter: room is made for all the others with it. Else
+/// the buffer grows by doubling, and each time all of it is copied.
 #[derive(Debug)]
 struct Ordinals {
     ordinals: Vec<i32>,
@@ -198,7 +199,8 @@ struct Ordinals {
 }
 
 impl Ordinals {
-    /// What an event takes besides its texts: the lengths of nine values, two of them of four bytes and two of eight.
+    /// What an event takes besides its texts: the lengths of nine values, two of them of four bytes
+    /// and two of eight.
     const BYTES_BESIDES_TEXTS: usize = 64;
 }
 
@@ -230,7 +232,8 @@ impl ToSql for Ascii<'_> {
     to_sql_checked!();
 }
 
-/// A time as the server keeps it: microseconds since the year 2000. Sending it so spares the server the arithmetic, for each row several times.
+/// A time as the server keeps it: microseconds since the year 2000. Sending it so spares the server
+/// the arithmetic, for each row several times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Timestamptz(i64);
 
@@ -239,7 +242,8 @@ impl Timestamptz {
     /// What a row has before its first event: `-infinity`.
     const NEVER: Timestamptz = Timestamptz(i64::MIN);
 
-    /// The time of an event. One that is too far away for the server is sent as one that is: the server refuses the row.
+    /// The time of an event. One that is too far away for the server is sent as one that is: the
+    /// server refuses the row.
     fn of(Position { timestamp_ms, .. }: Position) -> Timestamptz {
         let since = timestamp_ms.saturating_sub(Timestamptz::EPOCH_MS).saturating_mul(1_000);
         // The ends of the range are the infinities.
@@ -272,8 +276,8 @@ fn joined_jobs(memory: &RowMemory) -> String {
     jobs
 }
 
-/// The positions of a row's older jobs, three numbers each, behind those of other rows: a slice of one array of numbers costs the server a
-/// third of a literal.
+/// The positions of a row's older jobs, three numbers each, behind those of other rows: a slice of
+/// one array of numbers costs the server a third of a literal.
 fn push_positions(numbers: &mut Vec<i64>, memory: &RowMemory) {
     for Remembered { position: Position { timestamp_ms, offset, partition }, .. } in memory.older()
     {
@@ -285,8 +289,9 @@ fn length(numbers: &[i64]) -> i32 {
     i32::try_from(numbers.len()).expect("90 numbers a row at most")
 }
 
-/// The events of a statement, one row each, as `b`. Arrays that are unnested in the SELECT list cost half of what they cost in FROM, where each
-/// of them is materialized first; URLs that are put together here cost less than half of JSON that is parsed.
+/// The events of a statement, one row each, as `b`. Arrays that are unnested in the SELECT list
+/// cost half of what they cost in FROM, where each of them is materialized first; URLs that are put
+/// together here cost less than half of JSON that is parsed.
 fn events_sql(id_type: &str, more: &str) -> String {
     format!(
         "(SELECT unnest($1::int4[]) AS n, unnest($2::text[]::{id_type}[]) AS draft,
@@ -299,11 +304,13 @@ fn events_sql(id_type: &str, more: &str) -> String {
 /// The images of an event of [`events_sql`].
 const IMAGES: &str = "jsonb_object('{simple,fancy,trendy}', ARRAY[b.simple, b.fancy, b.trendy])";
 
-/// The milliseconds of the event that a row holds; whoever sets its time by hand may have set microseconds.
+/// The milliseconds of the event that a row holds; whoever sets its time by hand may have set
+/// microseconds.
 const EVENT_MS: &str = "floor(extract(epoch FROM d.content_event_at) * 1000)::int8";
 
-/// The guard stands in the WHERE: a row that holds something newer, or remembers the job, is not touched. The job that the row held becomes the first of
-/// the older ones. What was written comes back as one array, which costs the client a fraction of a row for each.
+/// The guard stands in the WHERE: a row that holds something newer, or remembers the job, is not
+/// touched. The job that the row held becomes the first of the older ones. What was written comes
+/// back as one array, which costs the client a fraction of a row for each.
 fn update_sql(table: &str, id_type: &str) -> String {
     let events = events_sql(id_type, "");
     let older = JOBS_REMEMBERED - 1;
@@ -341,7 +348,8 @@ fn read_sql(table: &str, id_type: &str) -> String {
     )
 }
 
-/// Compare and set: the row is amended only while it holds the event and remembers the jobs that it was judged by.
+/// Compare and set: the row is amended only while it holds the event and remembers the jobs that it
+/// was judged by.
 fn amend_sql(table: &str, id_type: &str) -> String {
     let events = events_sql(
         id_type,
@@ -373,9 +381,11 @@ fn amend_sql(table: &str, id_type: &str) -> String {
     )
 }
 
-/// What can be locked at once, as an UPDATE would, is locked until the end of the statement; told is the rest. The ordinals in their order.
+/// What can be locked at once, as an UPDATE would, is locked until the end of the statement; told
+/// is the rest. The ordinals in their order.
 ///
-/// The UPDATE of no row waits for the table as one that writes does: an index that is built on it lets rows be locked, and not be written.
+/// The UPDATE of no row waits for the table as one that writes does: an index that is built on it
+/// lets rows be locked, and not be written.
 fn locked_sql(table: &str, id_type: &str) -> String {
     let rows = format!(
         "FROM unnest($1::int4[], $2::text[]::{id_type}[]) AS b (n, draft) JOIN {table} AS d ON d.event_draft_id = b.draft"
@@ -411,7 +421,8 @@ fn row_memory(row: &Row) -> RowMemory {
     RowMemory::new(applied.map(|at| (at, row.get("content_job_id"))), older.collect())
 }
 
-/// The older jobs as an array literal of texts. Every element is quoted; a quote or a backslash in it is escaped.
+/// The older jobs as an array literal of texts. Every element is quoted; a quote or a backslash in
+/// it is escaped.
 pub(crate) fn jobs_literal(memory: &RowMemory) -> String {
     let quoted = memory.older().map(|known| {
         let escaped = known.job_id.replace('\\', "\\\\").replace('"', "\\\"");

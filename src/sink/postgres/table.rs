@@ -13,12 +13,13 @@ use super::failure::Failure;
 
 /// The statements, each a transaction of its own, on a connection that is made when it is needed.
 ///
-/// Rows and events are named by their index in the argument. A [`Failure`] means that nothing of the statement took effect, but
-/// for [`Failure::Out`], which leaves that open. The statements keep the rule of [`dataflows::row`] by themselves, so that one
-/// that is carried out late, after its connection was given up, does no harm.
+/// Rows and events are named by their index in the argument. A [`Failure`] means that nothing of
+/// the statement took effect, but for [`Failure::Out`], which leaves that open. The statements keep
+/// the rule of [`dataflows::row`] by themselves, so that one that is carried out late, after its
+/// connection was given up, does no harm.
 pub trait Table: Send {
-    /// Writes events of different drafts, each if it is newer than what its row holds and its job unknown to the row. Returns
-    /// which were written.
+    /// Writes events of different drafts, each if it is newer than what its row holds and its job
+    /// unknown to the row. Returns which were written.
     fn update(
         &mut self,
         events: &[&Change],
@@ -30,15 +31,15 @@ pub trait Table: Send {
         drafts: &[&str],
     ) -> impl Future<Output = Result<Vec<(usize, RowMemory)>, Failure>> + Send;
 
-    /// Compare and set: amends the rows that still hold the event and remember the jobs that they were judged by. Returns which were
-    /// amended.
+    /// Compare and set: amends the rows that still hold the event and remember the jobs that they
+    /// were judged by. Returns which were amended.
     fn amend(
         &mut self,
         amendments: &[Amendment<'_>],
     ) -> impl Future<Output = Result<Vec<usize>, Failure>> + Send;
 
-    /// Which of these drafts' rows other transactions keep locked, found out without waiting for any. What does not let itself be locked for
-    /// another reason may be among them.
+    /// Which of these drafts' rows other transactions keep locked, found out without waiting for
+    /// any. What does not let itself be locked for another reason may be among them.
     fn locked(
         &mut self,
         drafts: &[&str],
@@ -47,7 +48,8 @@ pub trait Table: Send {
     /// Drops the connection; the next statement makes a new one.
     fn disconnect(&mut self);
 
-    /// Reads the events of a group again, of which a replay has kept only a part. In a run they are all there.
+    /// Reads the events of a group again, of which a replay has kept only a part. In a run they are
+    /// all there.
     fn recall(&mut self, _events: &mut [Change]) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
@@ -75,7 +77,8 @@ pub struct Amendment<'a> {
     pub group: &'a Group,
     /// The event whose images the row is to hold from now on, if any.
     pub winner: Option<usize>,
-    /// What the row remembered when it was judged. If it remembers something else by now, it is judged again.
+    /// What the row remembered when it was judged. If it remembers something else by now, it is
+    /// judged again.
     pub seen: RowMemory,
     /// What it is to remember.
     pub memory: RowMemory,
@@ -93,7 +96,8 @@ impl Amendment<'_> {
 pub enum Path {
     /// One event a draft: written if it is newer than the row and its job unknown to it.
     Fast,
-    /// Judged as if nothing had reached the row yet, and amended if that is so: mostly, where a topic is read for the first time.
+    /// Judged as if nothing had reached the row yet, and amended if that is so: mostly, where a
+    /// topic is read for the first time.
     Guessed,
     /// Read, judge, amend.
     Judged,

@@ -23,7 +23,8 @@ use crate::sink::{Remote, remote};
 /// What a batch of rows takes that nobody has locked.
 const WRITE: Duration = Duration::from_millis(10);
 
-/// A table whose first rows are locked until so many batches are written. A try at these takes a long time.
+/// A table whose first rows are locked until so many batches are written. A try at these takes a
+/// long time.
 struct Locked {
     drafts: Vec<String>,
     /// Batches until they are free.
@@ -125,7 +126,8 @@ fn fill(chunk: &mut Chunk, mix: Mix) {
 
 const BATCHES: u32 = 50_000;
 
-/// A lane whose first batch has two rows, so that it is asked which of them are locked, with more batches behind it than it gets done in some minutes.
+/// A lane whose first batch has two rows, so that it is asked which of them are locked, with more
+/// batches behind it than it gets done in some minutes.
 fn batches_behind_two_locked_rows() -> (Remote<Group, Written>, Lane<Group, Written>, Vec<String>) {
     let (mut worker, mut lanes) = remote(1, &waker());
     let mut groups = groups(BATCHES);

@@ -1,8 +1,10 @@
-//! second delete: the same DELs once more, `cache.second_delete_after_ms` later, for readers that take no lease.
+//! second delete: the same DELs once more, `cache.second_delete_after_ms` later, for readers that
+//! take no lease.
 //!
-//! Such a reader can store what it read before our commit after our DEL. If it takes no longer than the delay, the second DEL finds what it
-//! has stored. The offset does not wait for it: what is pending lives in memory alone, a stop does it at once before the
-//! process leaves, and a crash loses it. Then the time to live of the old value is its bound.
+//! Such a reader can store what it read before our commit after our DEL. If it takes no longer than
+//! the delay, the second DEL finds what it has stored. The offset does not wait for it: what is
+//! pending lives in memory alone, a stop does it at once before the process leaves, and a crash
+//! loses it. Then the time to live of the old value is its bound.
 //!
 //! One task for the whole process, with a connection of its own.
 
@@ -20,11 +22,13 @@ use super::Connection;
 use crate::config::Cache;
 use crate::sink::outage::OutagePolicy;
 
-/// Keys that wait at most: some 20 MB. When there are more, the oldest have their turn before their time, and a lane that brings more of
-/// them waits for that. At 20,000 events a second that begins with delays over ten seconds.
+/// Keys that wait at most: some 20 MB. When there are more, the oldest have their turn before their
+/// time, and a lane that brings more of them waits for that. At 20,000 events a second that begins
+/// with delays over ten seconds.
 const KEYS_MAX: usize = 200_000;
 
-/// Batches on their way from the lanes to the queue, which takes them as they come while it has room.
+/// Batches on their way from the lanes to the queue, which takes them as they come while it has
+/// room.
 const BATCHES_UNDER_WAY: usize = 8;
 
 /// Where the lanes leave what they have deleted once.
@@ -75,7 +79,8 @@ impl SecondDeletes {
         let _gone = self.requests.send(Request::Delete(batch)).await.is_err();
     }
 
-    /// Does all that is pending at once. When the cache is out, gives up after as long as an answer may take.
+    /// Does all that is pending at once. When the cache is out, gives up after as long as an answer
+    /// may take.
     pub async fn finish(self) {
         let (done, is_done) = oneshot::channel();
         let finished = async {
@@ -112,7 +117,8 @@ impl Eraser {
                 () = is_due, if due.is_some() => {
                     let Some(batch) = queue.pop() else { continue };
                     let mut deleting = pin!(self.delete(batch, &mut connection));
-                    // A connection that is slow, or away for a moment, keeps no lane waiting while there is room.
+                    // A connection that is slow, or away for a moment, keeps no lane waiting while
+                    // there is room.
                     loop {
                         tokio::select! {
                             biased;

@@ -5,8 +5,8 @@ fn present() -> Settings {
     Settings::new([2, 1, 5_000, 20_000, 5])
 }
 
-/// What a pipeline might do with such settings: the slowest of its stages, each with its own idea of what is good for it, and
-/// something lost where they come close to one another.
+/// What a pipeline might do with such settings: the slowest of its stages, each with its own idea
+/// of what is good for it, and something lost where they come close to one another.
 #[derive(Debug)]
 struct Landscape {
     source: f64,
@@ -86,7 +86,8 @@ fn what_is_chosen_is_close_to_the_best_of_the_grid() {
         }
     }
     println!("of {runs} landscapes from SEED={base} on, missed {}, worst {worst:.3}", missed.len());
-    // 50 trials for 81 points, and one trial in thirty disturbed: now and then it is missed, never by far.
+    // 50 trials for 81 points, and one trial in thirty disturbed: now and then it is missed, never
+    // by far.
     assert!(missed.len() <= 12, "of {runs} landscapes from SEED={base} on, missed {missed:?}");
     assert!(worst > 0.75, "{worst} from SEED={base} on");
 }

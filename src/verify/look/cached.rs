@@ -1,4 +1,5 @@
-//! The second look at cached drafts. What they are to agree with may be changing, so both are read again and again.
+//! The second look at cached drafts. What they are to agree with may be changing, so both are read
+//! again and again.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,7 +16,8 @@ use crate::verify::{Verify, VerifyError};
 const LOOKS: u32 = 3;
 
 impl Verify<'_> {
-    /// The cached drafts that disagree with their rows, also after a while: whoever changes a row needs a moment to delete its key.
+    /// The cached drafts that disagree with their rows, also after a while: whoever changes a row
+    /// needs a moment to delete its key.
     pub(super) async fn cached_differences(
         &self,
         rows: &[Stored],
@@ -36,7 +38,8 @@ impl Verify<'_> {
         for _look in 0..LOOKS {
             let ids: Vec<&str> = suspects.iter().map(|stored| stored.id.as_str()).collect();
             let cached = cache.get(&ids).await?;
-            // Read after the cached draft: if the row has not changed, it was the same all the time.
+            // Read after the cached draft: if the row has not changed, it was the same all the
+            // time.
             let rows = again(&self.config.database, self.table.id_type(), &client, &ids).await?;
             let versions: HashMap<&str, &Stored> =
                 rows.iter().map(|stored| (stored.id.as_str(), stored)).collect();

@@ -15,7 +15,8 @@ const SESSIONS: &str = "FROM pg_stat_activity WHERE application_name = 'contentf
 pub(super) fn turn<'a>(kind: &str, ground: &'a Ground) -> Result<Heal<'a>> {
     match kind {
         "crash-postgres" => {
-            // The server takes the end of one backend for a sign of broken memory, ends all of them, and recovers.
+            // The server takes the end of one backend for a sign of broken memory, ends all of
+            // them, and recovers.
             refuse(ground, (Postgres, "terminating any other active server processes"), |crash| {
                 if crash {
                     send("KILL", &[some_number(ground, &format!("SELECT pid {SESSIONS}"))?]);

@@ -74,7 +74,8 @@ impl Postgres {
         assert!(Command::new("chmod").arg("600").arg(&copy).status().unwrap().success());
     }
 
-    /// Freezes the server with all its processes: connections are taken by the kernel, and nobody answers.
+    /// Freezes the server with all its processes: connections are taken by the kernel, and nobody
+    /// answers.
     pub(crate) fn freeze(&self) -> Frozen {
         // First the one that would start more of them.
         let postmaster = Frozen::freeze(&[self.pid()]);

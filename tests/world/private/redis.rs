@@ -11,7 +11,8 @@ use super::super::certificates::redis_tls;
 use super::super::eventually;
 use super::{Frozen, free_port};
 
-/// A Redis server that survives being killed with all its keys. Stopped and deleted when it is dropped.
+/// A Redis server that survives being killed with all its keys. Stopped and deleted when it is
+/// dropped.
 pub(crate) struct Redis {
     pub(crate) url: String,
     pub(crate) port: u16,
@@ -30,7 +31,8 @@ impl Redis {
         let directory = TempDir::new().unwrap();
         let arguments: Vec<String> =
             arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        // Somebody else may have taken the port meanwhile: then it ends at once, and gets another one.
+        // Somebody else may have taken the port meanwhile: then it ends at once, and gets another
+        // one.
         for _ in 0..5 {
             let port = free_port();
             let mut child = spawn(port, &directory, &arguments);
@@ -96,7 +98,8 @@ impl Redis {
         info.get(field).unwrap_or_else(|| panic!("no {field}"))
     }
 
-    /// Whether its INFO about replication says so. Not while it is away, or cuts its connections since its role changes.
+    /// Whether its INFO about replication says so. Not while it is away, or cuts its connections
+    /// since its role changes.
     pub(crate) fn says(&self, what: &str) -> bool {
         self.ask::<String>("INFO replication").is_ok_and(|info| info.contains(what))
     }

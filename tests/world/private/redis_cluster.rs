@@ -10,8 +10,8 @@ use redis::cluster_routing::Slot;
 use super::super::eventually;
 use super::{Redis, free_port};
 
-/// How long a node may be silent before the others take it for dead, milliseconds: short, and not so short that a busy machine makes
-/// failovers of its own.
+/// How long a node may be silent before the others take it for dead, milliseconds: short, and not
+/// so short that a busy machine makes failovers of its own.
 const NODE_TIMEOUT_MS: u32 = 2_000;
 
 const SLOTS: usize = 16_384;
@@ -29,7 +29,8 @@ impl RedisCluster {
         RedisCluster::of((0..3).map(|_| node(None)).collect())
     }
 
-    /// Three masters that speak TLS with each other, and at ports of their own with whoever wants to.
+    /// Three masters that speak TLS with each other, and at ports of their own with whoever wants
+    /// to.
     pub(crate) fn start_encrypted(certificates: &Path) -> RedisCluster {
         RedisCluster::of((0..3).map(|_| node(Some(certificates))).collect())
     }
@@ -121,8 +122,8 @@ impl RedisCluster {
         keys.filter(|key| connection.exists(key).unwrap()).collect()
     }
 
-    /// The slots of the first node are moved to the second, all the keys in them too, and nobody is told whose they are from now on: to
-    /// a client both of them say ASK.
+    /// The slots of the first node are moved to the second, all the keys in them too, and nobody is
+    /// told whose they are from now on: to a client both of them say ASK.
     pub(crate) fn begin_to_move(&self, slots: RangeInclusive<u16>) {
         let (from, to) = (&self.masters[0], &self.masters[1]);
         let (from_id, to_id) = (id(from), id(to));

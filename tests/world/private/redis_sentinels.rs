@@ -1,4 +1,5 @@
-//! A Redis master, its replica, and the sentinels that watch them, of a test's own. All of them want passwords.
+//! A Redis master, its replica, and the sentinels that watch them, of a test's own. All of them
+//! want passwords.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -37,7 +38,8 @@ impl RedisSentinels {
         RedisSentinels::start_with(None)
     }
 
-    /// Servers and sentinels that speak TLS with each other, and at ports of their own with whoever wants to.
+    /// Servers and sentinels that speak TLS with each other, and at ports of their own with whoever
+    /// wants to.
     pub(crate) fn start_encrypted(certificates: &Path) -> RedisSentinels {
         RedisSentinels::start_with(Some(certificates))
     }
@@ -66,7 +68,8 @@ impl RedisSentinels {
         these
     }
 
-    /// Waits until every sentinel sees a master that is up, a replica in step with it, and the other sentinels.
+    /// Waits until every sentinel sees a master that is up, a replica in step with it, and the
+    /// other sentinels.
     pub(crate) fn await_whole(&self) {
         for sentinel in &self.sentinels {
             eventually("the sentinel sees everybody", || {
@@ -90,8 +93,8 @@ impl RedisSentinels {
         });
     }
 
-    /// Waits until the sentinels name this server as the master. One that is promoted is made a replica again where a failover takes longer than it may: then
-    /// the next one is begun.
+    /// Waits until the sentinels name this server as the master. One that is promoted is made a
+    /// replica again where a failover takes longer than it may: then the next one is begun.
     pub(crate) fn await_master(&self, server: &Redis) {
         let sentinel = &self.sentinels[0];
         eventually("the sentinels name the other one", || {
@@ -129,7 +132,8 @@ impl Sentinel {
         let tls = certificates.map(|certificates| redis_tls(certificates, secure_port));
         let tls = tls.into_iter().flatten().map(|(name, value)| format!("{name} {value}\n"));
         let file = directory.path().join("sentinel.conf");
-        // Down after eight seconds: with three, a busy machine lets a master that lives be replaced now and then.
+        // Down after eight seconds: with three, a busy machine lets a master that lives be replaced
+        // now and then.
         let configuration = format!(
             "bind 127.0.0.1\n\
              port {port}\n\

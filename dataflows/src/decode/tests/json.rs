@@ -21,7 +21,8 @@ fn a_tombstone_is_not_an_empty_value() {
 fn what_is_not_utf8_is_rejected_wherever_it_stands() {
     check(b"\xff", "not-utf8");
     check(b"\xef\xbb", "not-utf8");
-    // In an ignored field, which the parser itself would let pass; in an ignored key; and after the value.
+    // In an ignored field, which the parser itself would let pass; in an ignored key; and after the
+    // value.
     check([b"{\"note\":\"\xc3\x28\",".as_slice(), FIELDS.as_bytes(), b"}"].concat(), "not-utf8");
     check([b"{\"\xc3\x28\":1,".as_slice(), FIELDS.as_bytes(), b"}"].concat(), "not-utf8");
     check([b"{".as_slice(), FIELDS.as_bytes(), b"}\xff"].concat(), "not-utf8");

@@ -1,5 +1,5 @@
-//! What holds for every record, tried on random ones. A failure prints the record and the seed, and keeps both under
-//! `proptest-regressions`.
+//! What holds for every record, tried on random ones. A failure prints the record and the seed, and
+//! keeps both under `proptest-regressions`.
 
 use std::collections::HashMap;
 
@@ -122,7 +122,8 @@ fn event() -> impl Strategy<Value = Value> {
     )
 }
 
-/// The rules once more, as simply as can be: the event, `None` for skipped, or no more than that it is rejected.
+/// The rules once more, as simply as can be: the event, `None` for skipped, or no more than that it
+/// is rejected.
 fn reference(top: &Value) -> Result<Option<(String, String, [String; 3])>, ()> {
     const FIELDS: [&str; 3] = ["jobId", "eventDraftId", "imageUrls"];
     let has = |object: &Value, keys: &[&str]| keys.iter().any(|key| object.get(key).is_some());
@@ -177,7 +178,8 @@ fn reference(top: &Value) -> Result<Option<(String, String, [String; 3])>, ()> {
     Ok(Some((job_id, draft_id, [url("simple")?, url("fancy")?, url("trendy")?])))
 }
 
-/// A valid event that a few bytes were changed in, as tables of edits: where, and what to put there.
+/// A valid event that a few bytes were changed in, as tables of edits: where, and what to put
+/// there.
 fn mutated() -> impl Strategy<Value = Vec<u8>> {
     let valid = format!(
         r#"{{"type":"ContentCreated","data":{{"jobId":"j\u00e9","eventDraftId":12,"imageUrls":{IMAGES},"n":[1e9,{{}}]}}}}"#
@@ -297,7 +299,8 @@ proptest! {
         prop_assert!(plain::event(whole.as_bytes(), TEXT).is_some(), "{whole}");
     }
 
-    /// serde_json's tree is strict about all of a text, also where we skip; but it cannot hold numbers like 1e999.
+    /// serde_json's tree is strict about all of a text, also where we skip; but it cannot hold
+    /// numbers like 1e999.
     #[test]
     fn not_json_is_what_the_parser_of_whole_trees_refuses(value in mutated()) {
         let tree: Result<Value, _> = serde_json::from_slice(&value);
