@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender};
-use dataflows::change::Rejected;
 use dataflows::effect::{Effect, Waker};
 use dataflows::graph::{Invalidated, Rules};
 use dataflows::latest::Group;
 use dataflows::outcome::Settled;
+use dataflows::reject::Rejected;
 use dataflows::validate::DraftIdType;
 use dataflows::written::Written;
 use rdkafka::config::ClientConfig;

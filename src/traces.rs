@@ -17,10 +17,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dataflows::change::Rejected;
 use dataflows::latest::Group;
 use dataflows::outcome::Settled;
 use dataflows::record::RecordView;
+use dataflows::reject::Rejected;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 

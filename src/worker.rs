@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use crossbeam_channel::unbounded;
 use dataflows::Epoch;
-use dataflows::change::Rejected;
 use dataflows::effect::{Effect, Waker};
 use dataflows::feed::{Feed, feed};
 use dataflows::graph::{Effects, Invalidated, Rules, graph};
 use dataflows::latest::Group;
 use dataflows::outcome::Settled;
+use dataflows::reject::Rejected;
 use dataflows::written::Written;
 use timely::communication::WorkerGuards;
 use timely::dataflow::operators::probe::Handle;

@@ -8,12 +8,12 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::Epoch;
-use crate::change::{Arena, Change, Cuts, Rejected};
+use crate::change::{Arena, Change, Cuts};
 use crate::decode::{Decoded, Decoder};
 use crate::operators;
 use crate::outcome::Tally;
 use crate::record::Chunk;
-use crate::reject::Fault;
+use crate::reject::{Fault, Rejected};
 use crate::validate::DraftIdType;
 
 /// What `accept` makes of the records.

@@ -11,7 +11,6 @@ use timely::dataflow::{ProbeHandle, Stream};
 
 use crate::Epoch;
 use crate::accept::accept;
-use crate::change::Rejected;
 use crate::compact::{Compaction, Flow, compact};
 use crate::dedupe::{Memory, dedupe, remember};
 use crate::effect::{Batching, Effect, Waker, effect};
@@ -19,6 +18,7 @@ use crate::latest::{Group, latest};
 use crate::operators;
 use crate::outcome::{Settled, Tally};
 use crate::record::Chunk;
+use crate::reject::Rejected;
 use crate::validate::DraftIdType;
 use crate::written::{Written, part};
 

@@ -1,6 +1,11 @@
 //! Why a record is rejected: the stable codes, and the reject as it travels to the dead letters.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
+
+use crate::change::{Arena, position};
+use crate::record::RecordView;
 
 /// A reason for rejection. The codes are a public interface: they stand in dead letters, reports
 /// and metrics.
@@ -120,5 +125,65 @@ impl Fault {
     /// A fault with its message.
     pub fn new(reason: Reason, message: impl Into<String>) -> Fault {
         Fault { reason, message: message.into() }
+    }
+}
+
+/// The stage that rejected a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// Decoding and validation.
+    Accept,
+    /// The UPDATE.
+    Write,
+}
+
+impl Stage {
+    /// The stage's public name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Accept => "accept",
+            Stage::Write => "write",
+        }
+    }
+}
+
+/// A rejected record on its way to the dead letters.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Rejected {
+    arena: Arc<Arena>,
+    record: usize,
+    /// Which stage rejected it.
+    pub stage: Stage,
+    /// What is wrong with it.
+    pub fault: Fault,
+    /// How many times the effect was tried; 0 where the record never got that far.
+    pub attempts: u32,
+}
+
+impl Rejected {
+    /// The reject of the arena's record at that index, before anything was tried.
+    pub fn new(arena: Arc<Arena>, record: usize, fault: Fault) -> Rejected {
+        Rejected { arena, record, stage: Stage::Accept, fault, attempts: 0 }
+    }
+
+    /// The reject of the arena's record at that index, which the database refused after so many
+    /// attempts.
+    pub(crate) fn refused(
+        arena: Arc<Arena>,
+        record: usize,
+        fault: Fault,
+        attempts: u32,
+    ) -> Rejected {
+        Rejected { arena, record, stage: Stage::Write, fault, attempts }
+    }
+
+    /// The record as it came.
+    pub fn record(&self) -> RecordView<'_> {
+        self.arena.record(self.record)
+    }
+
+    /// The time that goes on deciding what is newer when the record is replayed.
+    pub fn timestamp_ms(&self) -> i64 {
+        position(self.record()).timestamp_ms
     }
 }

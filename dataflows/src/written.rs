@@ -6,8 +6,8 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::Epoch;
-use crate::change::Rejected;
 use crate::outcome::{Settled, Tally};
+use crate::reject::Rejected;
 
 /// The answer of a write: what became of some events.
 #[derive(Debug, Default)]

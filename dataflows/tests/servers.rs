@@ -6,11 +6,11 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dataflows::change::Rejected;
 use dataflows::effect::{Answered, Effect, Ticket, Waker};
 use dataflows::graph::Invalidated;
 use dataflows::latest::Group;
 use dataflows::outcome::Settled;
+use dataflows::reject::Rejected;
 use dataflows::written::Written;
 
 use crate::world::{World, at, job_key, times};

@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dataflows::accept::sort;
-use dataflows::change::{Change, Rejected};
+use dataflows::change::Change;
 use dataflows::graph::Invalidated;
 use dataflows::latest::Group;
 use dataflows::outcome::{Outcome, Outcomes, Settled};
-use dataflows::reject::{Fault, Reason};
+use dataflows::reject::{Fault, Reason, Rejected};
 use dataflows::row::{RowMemory, judge};
 use dataflows::validate::DraftIdType;
 use dataflows::written::Written;

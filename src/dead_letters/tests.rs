@@ -1,4 +1,4 @@
-use dataflows::change::Stage;
+use dataflows::reject::Stage;
 use rdkafka::message::Headers;
 
 use super::*;

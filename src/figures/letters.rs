@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use dataflows::change::{Rejected, Stage};
+use dataflows::reject::{Rejected, Stage};
 use serde::Serialize;
 
 use crate::clock::now_ms;

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dataflows::change::{Change, Rejected, hash};
+use dataflows::change::{Change, hash};
 use dataflows::effect::{Effect, Waker};
 use dataflows::graph::Invalidated;
 use dataflows::latest::Group;
 use dataflows::outcome::Settled;
 use dataflows::record::Position;
+use dataflows::reject::Rejected;
 use dataflows::row::{Judgement, RowMemory, judge, judge_anew};
 use dataflows::written::Written;
 

@@ -7,8 +7,8 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dataflows::change::Rejected;
 use dataflows::planted::{Bug, is_planted};
+use dataflows::reject::Rejected;
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;

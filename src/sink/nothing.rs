@@ -3,11 +3,11 @@
 
 use std::collections::VecDeque;
 
-use dataflows::change::Rejected;
 use dataflows::effect::{Answered, Effect, Ticket, Waker};
 use dataflows::graph::Invalidated;
 use dataflows::latest::Group;
 use dataflows::outcome::{Outcome, Settled};
+use dataflows::reject::Rejected;
 use dataflows::written::Written;
 
 use crate::worker::MakeEffects;

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dataflows::change::Rejected;
 use dataflows::effect::{Effect, Waker};
 use dataflows::graph::Invalidated;
 use dataflows::latest::Group;
 use dataflows::outcome::Settled;
+use dataflows::reject::Rejected;
 use dataflows::written::Written;
 
 use crate::config::KeyTemplate;

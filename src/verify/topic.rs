@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dataflows::change::Stage;
 use dataflows::record::{Chunk, Position, RawRecord};
+use dataflows::reject::Stage;
 use dataflows::verify::Beginning;
 use rdkafka::message::BorrowedMessage;
 

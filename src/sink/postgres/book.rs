@@ -1,10 +1,11 @@
 //! The answers of a lane's batches, from the first to the last.
 
-use dataflows::change::{Change, Rejected};
+use dataflows::change::Change;
 use dataflows::effect::Ticket;
 use dataflows::latest::Group;
 use dataflows::outcome::{Outcome, Outcomes, Settled};
 use dataflows::planted::{Bug, is_planted};
+use dataflows::reject::Rejected;
 use dataflows::written::Written;
 
 use super::super::Replies;
