@@ -178,11 +178,7 @@ fn insert_text(headers: OwnedHeaders, name: &str, value: &str) -> OwnedHeaders {
 
 /// The message up to its limit, cut between characters.
 fn cut(message: &str) -> &str {
-    let mut end = message.len().min(MESSAGE_BYTES_MAX);
-    while !message.is_char_boundary(end) {
-        end -= 1;
-    }
-    &message[..end]
+    &message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)]
 }
 
 /// The beginning of a value, as text where it is text, and how it is encoded.

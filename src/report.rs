@@ -5,6 +5,7 @@ use std::fmt;
 
 use dataflows::outcome::Tally;
 use dataflows::reject::Reason;
+use indicatif::HumanCount;
 use serde::Serialize;
 
 use crate::ingest::Range;
@@ -153,13 +154,5 @@ pub fn counted(count: u64, word: &str) -> String {
 
 /// A count with thin groups of three digits.
 pub fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    HumanCount(count).to_string()
 }

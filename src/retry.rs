@@ -6,7 +6,7 @@ use std::time::Duration;
 /// that is under way just then succeeds.
 const CAP: Duration = Duration::from_secs(2);
 
-/// Exponential backoff with full jitter up to two seconds: many clients of one server do not come
+/// Exponential backoff with equal jitter up to two seconds: many clients of one server do not come
 /// back in step.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {

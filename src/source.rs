@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use dataflows::record::RawRecord;
 use rdkafka::Message;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Timestamp};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::time::Instant;
-
-use dataflows::record::RawRecord;
 
 use self::assignment::State;
 use self::client::{Client, KafkaClient};

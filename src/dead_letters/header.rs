@@ -12,13 +12,13 @@ pub const PARTITION: &str = "dlq.partition";
 pub const OFFSET: &str = "dlq.offset";
 /// The record's timestamp when it was first published, milliseconds since the epoch; -1 where it
 /// had none.
-pub const TIMESTAMP: &str = "dlq.timestamp";
+pub use dataflows::change::ORIGINAL_TIMESTAMP as TIMESTAMP;
 /// How often the record was tried.
 pub const ATTEMPTS: &str = "dlq.attempts";
 /// The stage that gave the record up.
 pub const STAGE: &str = "dlq.stage";
 /// How often the record has been replayed from the dead letters: 0 at first.
-pub const REPLAYS: &str = "dlq.replays";
+pub use dataflows::change::REPLAYS;
 /// `true` on a dead letter that only refers to its record, which is too large for the topic.
 pub const REFERENCE: &str = "dlq.reference";
 /// On a mark that `replay` left: when the record named by the other headers was replayed,

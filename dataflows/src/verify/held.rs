@@ -45,12 +45,12 @@ impl Held {
         if self.older_positions.len() != 3 * self.older_jobs.len() {
             return None;
         }
-        let remembered = |(job_id, at): (&String, &[i64])| {
-            let partition = i32::try_from(at[2]).ok()?;
-            let position = Position { timestamp_ms: at[0], offset: at[1], partition };
+        let remembered = |(job_id, &[timestamp_ms, offset, partition]): (&String, &[i64; 3])| {
+            let partition = i32::try_from(partition).ok()?;
+            let position = Position { timestamp_ms, offset, partition };
             Some(Remembered { position, job_id: job_id.clone() })
         };
-        let jobs = self.older_jobs.iter().zip(self.older_positions.chunks_exact(3));
+        let jobs = self.older_jobs.iter().zip(self.older_positions.as_chunks().0);
         let older = jobs.map(remembered).collect::<Option<Vec<_>>>()?;
         Some(RowMemory::new(self.applied.map(|at| (at, self.job_id.clone())), older))
     }

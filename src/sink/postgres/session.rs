@@ -409,10 +409,12 @@ fn row_memory(row: &Row) -> RowMemory {
     let jobs: Option<Vec<String>> = row.get("content_older_jobs");
     let numbers: Option<Vec<i64>> = row.get("content_older_positions");
     let (jobs, numbers) = (jobs.unwrap_or_default(), numbers.unwrap_or_default());
-    let older = jobs.into_iter().zip(numbers.chunks_exact(3)).map(|(job_id, at)| {
-        let partition = i32::try_from(at[2]).unwrap_or(i32::MAX);
-        Remembered { position: Position { timestamp_ms: at[0], offset: at[1], partition }, job_id }
-    });
+    let positions = numbers.as_chunks::<3>().0;
+    let older =
+        jobs.into_iter().zip(positions).map(|(job_id, &[timestamp_ms, offset, partition])| {
+            let partition = i32::try_from(partition).unwrap_or(i32::MAX);
+            Remembered { position: Position { timestamp_ms, offset, partition }, job_id }
+        });
     let applied = row.get::<_, Option<i64>>("event_ms").map(|timestamp_ms| Position {
         timestamp_ms,
         offset: row.get("content_event_offset"),
