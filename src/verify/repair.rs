@@ -11,6 +11,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use dataflows::change::Change;
 use dataflows::record::Position;
+use dataflows::row::{Remembered, RowMemory};
 use dataflows::verify::{About, DraftKey};
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
@@ -22,7 +23,7 @@ use super::{Verify, VerifyError};
 use crate::postgres;
 use crate::printable::one_line;
 use crate::sink::postgres::failure::Failure;
-use crate::sink::postgres::session::{self, jobs_literal, positions_literal};
+use crate::sink::postgres::session;
 use crate::sink::redis::{Connection, Keys};
 
 /// How often what is touched is looked at again: others may have changed a row in between.
@@ -220,6 +221,24 @@ impl Verify<'_> {
             id_type = self.table.id_type(),
         )
     }
+}
+
+/// The older jobs as an array literal of texts. Every element is quoted; a quote or a backslash in
+/// it is escaped.
+fn jobs_literal(memory: &RowMemory) -> String {
+    let quoted = memory.older().map(|known| {
+        let escaped = known.job_id.replace('\\', "\\\\").replace('"', "\\\"");
+        format!("\"{escaped}\"")
+    });
+    format!("{{{}}}", quoted.collect::<Vec<_>>().join(","))
+}
+
+/// Their positions as an array literal of numbers, three for each job.
+fn positions_literal(memory: &RowMemory) -> String {
+    let numbers = memory.older().map(|Remembered { position, .. }| {
+        format!("{},{},{}", position.timestamp_ms, position.offset, position.partition)
+    });
+    format!("{{{}}}", numbers.collect::<Vec<_>>().join(","))
 }
 
 /// What is said of a row that the database does not take as it should be. The server's words may
