@@ -32,8 +32,8 @@ const START: Duration = Duration::from_secs(15);
 /// How long partitions that stand still are left alone between two looks at them.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// Where a partition starts of which neither the group nor a leader says anything: what the client
-/// takes for its first record.
+/// The start of a partition about which neither the group nor its leader has answered: librdkafka's
+/// code for the earliest offset.
 const EARLIEST: i64 = -2;
 
 /// How long a revocation waits for a commit that is under way.

@@ -131,7 +131,8 @@ fn producer_config(config: &Kafka) -> ClientConfig {
     client
 }
 
-/// Whether that is what a client that is done for says of each record, and not why.
+/// Whether the error is only a consequence of a fatal client error, reported for each queued
+/// record, and not its cause.
 fn is_aftermath(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,

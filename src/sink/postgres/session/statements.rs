@@ -94,8 +94,8 @@ pub(super) fn amend(table: &str, id_type: &str) -> String {
     )
 }
 
-/// What can be locked at once, as an UPDATE would, is locked until the end of the statement; told
-/// is the rest. The ordinals in their order.
+/// Locks every row that can be locked without waiting, as an UPDATE would, until the statement
+/// ends; returns the others. The ordinals in their order.
 ///
 /// The UPDATE of no row waits for the table as one that writes does: an index that is built on it
 /// lets rows be locked, and not be written.
