@@ -7,7 +7,7 @@ use dataflows::reject::Reason;
 use rdkafka::message::{Headers, OwnedHeaders};
 
 use crate::support::{Corner, Record, output};
-use crate::world::eventually;
+use crate::world::{delete_topic, eventually, is_gone};
 
 const OLD_MS: i64 = 1_500_000_000_000;
 
@@ -284,8 +284,8 @@ fn a_topic_made_again_has_new_records_at_the_old_offsets() {
     let corner = Corner::new("recreated", 1);
     bury(&corner, &[simple(0, "old")], Reason::NotJson);
     assert_eq!(replay(&corner, &Which::All, false).0.replayed, 1);
-    corner.delete_topic(corner.topic());
-    eventually("it is gone", || corner.is_gone(corner.topic()));
+    delete_topic(corner.topic());
+    eventually("it is gone", || is_gone(corner.topic()));
     corner.create_topic(corner.topic(), 1, &[]);
     bury(&corner, &[Record { timestamp_ms: OLD_MS + 5, ..simple(0, "new") }], Reason::NotJson);
     assert_eq!(count(&corner), "2");

@@ -1,18 +1,17 @@
-//! What the tests share: a corner of the servers for each, and records as plain values.
+//! For tests that call the library itself; `world` is for those that start the program.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use contentflow::config::{Config, Overrides};
-use contentflow::kafka::{METADATA_TIMEOUT, client_config};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use contentflow::kafka::client_config;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+use crate::world::{DEADLINE, discard_topics, given};
 
 /// A part of the servers that no other test uses.
 pub(crate) struct Corner {
@@ -27,12 +26,10 @@ pub(crate) struct Corner {
 /// tested.
 impl Drop for Corner {
     fn drop(&mut self) {
-        let admin: AdminClient<_> = client_config(&self.config.kafka).create().unwrap();
         let topics = self.topics.take();
-        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        discard_topics(&topics.iter().map(String::as_str).collect::<Vec<_>>());
         let drop_table = format!("DROP TABLE IF EXISTS {}", self.config.database.table.sql());
         self.runtime.block_on(async {
-            drop(admin.delete_topics(&topics, &AdminOptions::new()).await);
             if let Ok(client) = contentflow::postgres::connect(&self.config.database).await {
                 drop(client.batch_execute(&drop_table).await);
             }
@@ -89,10 +86,6 @@ impl Corner {
         limits: &[(&str, &str)],
     ) -> Corner {
         let unique = format!("{name}-{:08x}", fastrand::u32(..));
-        let given = |name: &str| {
-            std::env::var(name)
-                .unwrap_or_else(|_| panic!("{name} is not set: run `dev/stack run -- cargo test`"))
-        };
         let mut environment: Vec<(String, String)> = ["KAFKA_BROKERS", "DATABASE_URL", "REDIS_URL"]
             .map(|name| (name.to_owned(), given(name)))
             .to_vec();
@@ -126,29 +119,7 @@ impl Corner {
 
     pub(crate) fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
         self.topics.borrow_mut().push(name.to_owned());
-        let admin: AdminClient<_> = client_config(&self.config.kafka).create().unwrap();
-        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-        for (setting, value) in settings {
-            topic = topic.set(setting, value);
-        }
-        let created =
-            self.runtime.block_on(admin.create_topics([&topic], &AdminOptions::new())).unwrap();
-        created.into_iter().for_each(|result| assert!(result.is_ok(), "{result:?}"));
-        crate::world::await_topic(name);
-    }
-
-    pub(crate) fn delete_topic(&self, name: &str) {
-        let admin: AdminClient<_> = client_config(&self.config.kafka).create().unwrap();
-        let deleted =
-            self.runtime.block_on(admin.delete_topics(&[name], &AdminOptions::new())).unwrap();
-        deleted.into_iter().for_each(|result| assert!(result.is_ok(), "{result:?}"));
-    }
-
-    /// Whether there is no such topic (any more).
-    pub(crate) fn is_gone(&self, name: &str) -> bool {
-        let consumer: BaseConsumer = client_config(&self.config.kafka).create().unwrap();
-        let metadata = consumer.fetch_metadata(Some(name), METADATA_TIMEOUT).unwrap();
-        metadata.topics()[0].error().is_some()
+        crate::world::create_topic(name, partitions, settings);
     }
 
     /// Publishes records as they are, each to its partition; the error is the first delivery's.

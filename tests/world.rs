@@ -40,7 +40,8 @@ pub(crate) use proxy::Proxy;
 pub(crate) use raw_produce::{RawRecord, produce_raw};
 pub(crate) use rows::{Row, Session};
 pub(crate) use topic::{
-    Offsets, Place, alter_topic, await_topic, await_transaction, create_topic, delete_topic, read,
+    Offsets, Place, alter_topic, await_transaction, create_topic, delete_topic, discard_topics,
+    is_gone, read,
 };
 
 use topic::Topics;

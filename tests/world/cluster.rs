@@ -61,7 +61,7 @@ impl Cluster {
     }
 
     /// Waits until the broker knows the topic: the controller has answered before.
-    pub(crate) fn await_topic(&self, name: &str) {
+    fn await_topic(&self, name: &str) {
         eventually("the topic is there", || {
             let metadata = self.admin.inner().fetch_metadata(Some(name), DEADLINE).unwrap();
             let topic = &metadata.topics()[0];
@@ -74,6 +74,11 @@ impl Cluster {
         for deleted in block_on(self.admin.delete_topics(&[name], &options())).unwrap() {
             deleted.unwrap();
         }
+    }
+
+    /// Deletes topics; those that are gone already are fine.
+    pub(crate) fn discard_topics(&self, names: &[&str]) {
+        drop(block_on(self.admin.delete_topics(names, &options())));
     }
 
     /// Deletes a topic, and makes it again with these records.
