@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::figures::workers::Stage as OnWorkers;
+use crate::figures::workers::GraphStage;
 use crate::figures::{Figures, Server};
 
 /// How many there are that can be at work.
@@ -49,7 +49,7 @@ impl Times {
         Times {
             source,
             workers: figures.workers().iter().map(|worker| worker.awake()).sum(),
-            decode: figures.workers().iter().map(|worker| worker.busy(OnWorkers::Decode)).sum(),
+            decode: figures.workers().iter().map(|worker| worker.busy(GraphStage::Decode)).sum(),
             database: lanes(Server::Database),
             cache: lanes(Server::Cache),
             dead_letters: lanes(Server::DeadLetters),

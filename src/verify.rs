@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use dataflows::verify::cached::claims;
-use dataflows::verify::told::Held;
+use dataflows::verify::told::Counts;
 use dataflows::verify::{Beginning, Claim};
 use tokio::runtime::Runtime;
 
@@ -64,7 +64,7 @@ pub struct Compared {
     /// Records of the topic.
     pub records: u64,
     /// Drafts that have events.
-    pub told: Held,
+    pub told: Counts,
     /// Rows.
     pub rows: u64,
     /// Cached drafts.

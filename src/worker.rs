@@ -18,7 +18,7 @@ use timely::scheduling::SyncActivator;
 use timely::worker::Worker;
 
 use crate::figures::Figures;
-use crate::figures::workers::{OnWorker, Stage};
+use crate::figures::workers::{GraphStage, OnWorker};
 use crate::ingest::Entrance;
 use crate::progress::Progress;
 
@@ -97,9 +97,9 @@ pub fn start_measured(
             activators_in.send((index, activator)).expect("the starter waits for all activators")
         };
         let on_worker = figures.as_ref().map(|figures| &figures.workers()[index]);
-        let entered = figures
-            .clone()
-            .map(|figures| move |records| figures.workers()[index].enter(Stage::Decode, records));
+        let entered = figures.clone().map(|figures| {
+            move |records| figures.workers()[index].enter(GraphStage::Decode, records)
+        });
         let next = move || {
             let feed = queue.try_recv().ok()?;
             if let (Feed::Chunk(chunk), Some(entered)) = (&feed, &entered) {

@@ -43,14 +43,14 @@ pub struct Polled {
     /// Chunks that wait for each worker.
     pub queues: Vec<usize>,
     /// By partition that is ours.
-    pub partitions: BTreeMap<i32, Place>,
+    pub partitions: BTreeMap<i32, PartitionProgress>,
     /// Commits that were answered, and those of them that failed.
     pub commits: (u64, u64),
 }
 
 /// How far a partition is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct PartitionProgress {
     /// The next offset to read.
     pub position: i64,
     /// The next offset to read after a crash.

@@ -13,7 +13,7 @@ use super::{Figures, nanos};
 
 /// A stage that has operators on every worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum GraphStage {
     /// Taking in chunks, decoding and validating.
     Decode,
     /// Setting aside what is known to be durable.
@@ -28,60 +28,60 @@ pub enum Stage {
     DeadLetter,
 }
 
-impl Stage {
+impl GraphStage {
     /// The stages in the order of the journey.
-    pub const ALL: [Stage; 6] = [
-        Stage::Decode,
-        Stage::Dedupe,
-        Stage::Latest,
-        Stage::Write,
-        Stage::Invalidate,
-        Stage::DeadLetter,
+    pub const ALL: [GraphStage; 6] = [
+        GraphStage::Decode,
+        GraphStage::Dedupe,
+        GraphStage::Latest,
+        GraphStage::Write,
+        GraphStage::Invalidate,
+        GraphStage::DeadLetter,
     ];
 
     /// Its public name.
     pub fn name(self) -> &'static str {
         match self {
-            Stage::Decode => "decode",
-            Stage::Dedupe => "dedupe",
-            Stage::Latest => "latest",
-            Stage::Write => "write",
-            Stage::Invalidate => "invalidate",
-            Stage::DeadLetter => "dead-letter",
+            GraphStage::Decode => "decode",
+            GraphStage::Dedupe => "dedupe",
+            GraphStage::Latest => "latest",
+            GraphStage::Write => "write",
+            GraphStage::Invalidate => "invalidate",
+            GraphStage::DeadLetter => "dead-letter",
         }
     }
 
     /// Its place among them.
     pub fn place(self) -> usize {
         match self {
-            Stage::Decode => 0,
-            Stage::Dedupe => 1,
-            Stage::Latest => 2,
-            Stage::Write => 3,
-            Stage::Invalidate => 4,
-            Stage::DeadLetter => 5,
+            GraphStage::Decode => 0,
+            GraphStage::Dedupe => 1,
+            GraphStage::Latest => 2,
+            GraphStage::Write => 3,
+            GraphStage::Invalidate => 4,
+            GraphStage::DeadLetter => 5,
         }
     }
 
     /// The stage that an operator belongs to.
-    fn working(operator: &str) -> Option<Stage> {
+    fn working(operator: &str) -> Option<GraphStage> {
         match operator {
-            operators::FEED | operators::ACCEPT => Some(Stage::Decode),
-            operators::DEDUPE | operators::REMEMBER => Some(Stage::Dedupe),
-            operators::LATEST => Some(Stage::Latest),
-            operators::WRITE => Some(Stage::Write),
-            operators::INVALIDATE => Some(Stage::Invalidate),
-            operators::DEAD_LETTER => Some(Stage::DeadLetter),
+            operators::FEED | operators::ACCEPT => Some(GraphStage::Decode),
+            operators::DEDUPE | operators::REMEMBER => Some(GraphStage::Dedupe),
+            operators::LATEST => Some(GraphStage::Latest),
+            operators::WRITE => Some(GraphStage::Write),
+            operators::INVALIDATE => Some(GraphStage::Invalidate),
+            operators::DEAD_LETTER => Some(GraphStage::DeadLetter),
             _ => None,
         }
     }
 
     /// The stage whose input an operator's input is. What is decoded comes in chunks, and is
     /// counted where those are taken in.
-    fn entered(operator: &str) -> Option<Stage> {
+    fn entered(operator: &str) -> Option<GraphStage> {
         match operator {
             operators::FEED | operators::ACCEPT | operators::REMEMBER => None,
-            _ => Stage::working(operator),
+            _ => GraphStage::working(operator),
         }
     }
 }
@@ -92,8 +92,8 @@ impl Stage {
 pub struct OnWorker {
     turns: AtomicU64,
     awake: AtomicU64,
-    busy: [AtomicU64; Stage::ALL.len()],
-    records: [AtomicU64; Stage::ALL.len()],
+    busy: [AtomicU64; GraphStage::ALL.len()],
+    records: [AtomicU64; GraphStage::ALL.len()],
 }
 
 impl OnWorker {
@@ -108,7 +108,7 @@ impl OnWorker {
     }
 
     /// Notes records that a stage has taken in.
-    pub fn enter(&self, stage: Stage, records: u64) {
+    pub fn enter(&self, stage: GraphStage, records: u64) {
         self.records[stage.place()].fetch_add(records, Ordering::Relaxed);
     }
 
@@ -118,12 +118,12 @@ impl OnWorker {
     }
 
     /// How long it was at work in a stage.
-    pub fn busy(&self, stage: Stage) -> Duration {
+    pub fn busy(&self, stage: GraphStage) -> Duration {
         Duration::from_nanos(self.busy[stage.place()].load(Ordering::Relaxed))
     }
 
     /// How many records a stage has taken in.
-    pub fn records(&self, stage: Stage) -> u64 {
+    pub fn records(&self, stage: GraphStage) -> u64 {
         self.records[stage.place()].load(Ordering::Relaxed)
     }
 }
@@ -148,16 +148,16 @@ struct Shifts {
     figures: Arc<Figures>,
     worker: usize,
     /// By the operator's number.
-    working: Vec<Option<Stage>>,
+    working: Vec<Option<GraphStage>>,
     /// By the operator's place in the dataflow.
-    entered: Vec<Option<Stage>>,
+    entered: Vec<Option<GraphStage>>,
     /// By the channel's number, the place of the operator that it leads to.
     channels: Vec<Option<usize>>,
     /// Since when the worker is awake, or what of that has not been added yet.
     awake_since: Option<Duration>,
     working_since: Option<Duration>,
-    busy: [Duration; Stage::ALL.len()],
-    records: [u64; Stage::ALL.len()],
+    busy: [Duration; GraphStage::ALL.len()],
+    records: [u64; GraphStage::ALL.len()],
 }
 
 impl Shifts {
@@ -201,9 +201,9 @@ impl Shifts {
             TimelyEvent::Park(ParkEvent::Unpark) => self.awake_since = Some(at),
             TimelyEvent::Operates(operator) => {
                 let name = operator.name.as_str();
-                note(&mut self.working, operator.id, Stage::working(name));
+                note(&mut self.working, operator.id, GraphStage::working(name));
                 if let [_dataflow, place] = operator.addr.as_slice() {
-                    note(&mut self.entered, *place, Stage::entered(name));
+                    note(&mut self.entered, *place, GraphStage::entered(name));
                 }
             }
             TimelyEvent::Channels(channel) if channel.scope_addr.len() == 1 => {
@@ -288,8 +288,11 @@ mod tests {
         shifts.add_up(ms(65));
         shifts.add_up(ms(70));
         let worker = &figures.workers()[1];
-        assert_eq!((worker.awake(), worker.busy(Stage::Decode)), (ms(30), ms(5)));
-        assert_eq!((worker.busy(Stage::Latest), worker.busy(Stage::Write)), (ms(3), ms(0)));
+        assert_eq!((worker.awake(), worker.busy(GraphStage::Decode)), (ms(30), ms(5)));
+        assert_eq!(
+            (worker.busy(GraphStage::Latest), worker.busy(GraphStage::Write)),
+            (ms(3), ms(0))
+        );
         assert_eq!(figures.workers()[0].awake(), ms(0), "the other worker");
     }
 
@@ -329,7 +332,7 @@ mod tests {
         events.iter().for_each(|event| shifts.note(ms(1), event));
         shifts.add_up(ms(2));
         let worker = &figures.workers()[1];
-        let records = Stage::ALL.map(|stage| worker.records(stage));
+        let records = GraphStage::ALL.map(|stage| worker.records(stage));
         assert_eq!(
             records,
             [0, 42, 0, 0, 0, 0],

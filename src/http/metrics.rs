@@ -14,7 +14,7 @@ use crate::figures::calls::Health;
 use crate::figures::histogram::float;
 use crate::figures::lanes::Again;
 use crate::figures::polled::Polled;
-use crate::figures::workers::Stage;
+use crate::figures::workers::GraphStage;
 
 macro_rules! metrics {
     ($($constant:ident = $kind:ident $name:literal [$($label:literal),*] $unit:literal: $help:literal;)*) => {
@@ -122,7 +122,7 @@ impl Watcher {
         page.add(&AWAKE, all().map(|(at, worker)| ([name(at)], worker.awake().as_secs_f64())));
         let by_stage = || {
             all().flat_map(|(at, worker)| {
-                Stage::ALL.map(|stage| ([name(at), stage.name().to_owned()], worker, stage))
+                GraphStage::ALL.map(|stage| ([name(at), stage.name().to_owned()], worker, stage))
             })
         };
         let busy = by_stage().map(|(names, it, stage)| (names, it.busy(stage).as_secs_f64()));

@@ -13,7 +13,7 @@ use super::watcher::Watcher;
 use crate::clock::now_ms;
 use crate::figures::calls::Health;
 use crate::figures::letters::Letter;
-use crate::figures::polled::{Place, Polled};
+use crate::figures::polled::{PartitionProgress, Polled};
 
 mod journey;
 mod limit;
@@ -118,9 +118,9 @@ impl Watcher {
     }
 
     fn partitions(&self, polled: &Polled) -> Vec<Partition> {
-        let partition = |(partition, place): (&i32, &Place)| {
+        let partition = |(partition, place): (&i32, &PartitionProgress)| {
             let end = self.end(*partition, place);
-            let Place { position, committed, end: _ } = *place;
+            let PartitionProgress { position, committed, end: _ } = *place;
             Partition { partition: *partition, position, committed, end, lag: end - position }
         };
         polled.partitions.iter().map(partition).collect()

@@ -10,8 +10,8 @@ use super::history::History;
 use crate::config::Config;
 use crate::figures::Figures;
 use crate::figures::histogram::float;
-use crate::figures::polled::Place;
-use crate::figures::workers::{OnWorker, Stage};
+use crate::figures::polled::PartitionProgress;
+use crate::figures::workers::{GraphStage, OnWorker};
 use crate::limit::{Capacity, Shares, Times};
 
 /// How often it looks: a server that is held is shown within its patience and this.
@@ -89,8 +89,8 @@ struct Look {
 #[derive(Clone, Copy, Debug, Default)]
 struct WorkerLook {
     awake: Duration,
-    busy: [Duration; Stage::ALL.len()],
-    records: [u64; Stage::ALL.len()],
+    busy: [Duration; GraphStage::ALL.len()],
+    records: [u64; GraphStage::ALL.len()],
 }
 
 /// What was done between two looks.
@@ -203,12 +203,14 @@ impl Watcher {
     /// How many records wait at the brokers, as far as is known.
     pub fn backlog(&self) -> i64 {
         let polled = self.figures.polled();
-        let lag = |(partition, place): (&i32, &Place)| self.end(*partition, place) - place.position;
+        let lag = |(partition, place): (&i32, &PartitionProgress)| {
+            self.end(*partition, place) - place.position
+        };
         polled.partitions.iter().map(lag).sum()
     }
 
     /// Where a partition ends, as far as is known.
-    pub fn end(&self, partition: i32, place: &Place) -> i64 {
+    pub fn end(&self, partition: i32, place: &PartitionProgress) -> i64 {
         self.figures.brokers.end(partition).unwrap_or(place.end).max(place.position)
     }
 }
@@ -233,12 +235,12 @@ impl Stretch {
     }
 
     /// How many records a stage took in on each worker.
-    pub fn records(&self, stage: Stage) -> impl Iterator<Item = u64> {
+    pub fn records(&self, stage: GraphStage) -> impl Iterator<Item = u64> {
         self.workers.iter().map(move |worker| worker.records[stage.place()])
     }
 
     /// The part of its time that each worker was at work in a stage.
-    pub fn busy(&self, stage: Stage) -> impl Iterator<Item = f64> {
+    pub fn busy(&self, stage: GraphStage) -> impl Iterator<Item = f64> {
         self.workers.iter().map(move |worker| self.share(worker.busy[stage.place()]))
     }
 
@@ -255,8 +257,8 @@ impl Stretch {
 fn look(figures: &Figures) -> Look {
     let worker = |worker: &OnWorker| WorkerLook {
         awake: worker.awake(),
-        busy: Stage::ALL.map(|stage| worker.busy(stage)),
-        records: Stage::ALL.map(|stage| worker.records(stage)),
+        busy: GraphStage::ALL.map(|stage| worker.busy(stage)),
+        records: GraphStage::ALL.map(|stage| worker.records(stage)),
     };
     let polled = figures.polled();
     Look {

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::client::Client;
 use crate::commit::{Committer, Offsets};
 use crate::config::{OnDataLoss, OnOutage, Run};
-use crate::figures::polled::Place;
+use crate::figures::polled::PartitionProgress;
 use crate::ingest::Ingest;
 use crate::kafka;
 use crate::retry::Backoff;
@@ -380,12 +380,12 @@ impl State {
     }
 
     /// How far each partition is that is ours.
-    pub fn places(&self) -> BTreeMap<i32, Place> {
+    pub fn places(&self) -> BTreeMap<i32, PartitionProgress> {
         let place = |(partition, position)| {
             let Owned { start, target, .. } = self.partitions[&partition];
             let committed = self.committer.committed().get(&partition).copied().unwrap_or(start);
             let [position, committed] = [position, committed].map(|it: i64| it.max(0));
-            (partition, Place { position, committed, end: target.unwrap_or(position) })
+            (partition, PartitionProgress { position, committed, end: target.unwrap_or(position) })
         };
         self.next_offsets().into_iter().map(place).collect()
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use dataflows::record::Chunk;
 use dataflows::validate::DraftIdType;
-use dataflows::verify::told::{Held, told};
+use dataflows::verify::told::{Counts, told};
 use dataflows::verify::{About, Claim, DraftKey, Round, difference};
 use differential_dataflow::input::Input as _;
 use rdkafka::message::{BorrowedMessage, Message};
@@ -47,7 +47,7 @@ enum News {
     /// The difference has changed.
     Changed(Claim, isize),
     /// The round is over, and this is what the worker holds.
-    Done(Held),
+    Done(Counts),
 }
 
 /// The running workers, and what they have found to differ so far.
@@ -112,14 +112,14 @@ impl Workers {
 
     /// Ends the round, and waits until everything that was fed is in the difference. Returns what
     /// the workers hold.
-    pub(super) fn end_round(&mut self) -> Result<Held, VerifyError> {
+    pub(super) fn end_round(&mut self) -> Result<Counts, VerifyError> {
         for worker in 0..self.chunks.len() {
             let chunk = std::mem::take(&mut self.chunks[worker]);
             self.feed(worker, Feed::Chunk(chunk));
         }
         self.pass_claims_on();
         (0..self.queues.len()).for_each(|worker| self.feed(worker, Feed::EndOfRound));
-        let mut all = Held::default();
+        let mut all = Counts::default();
         let mut working = self.queues.len();
         while working > 0 {
             let gone = |_| VerifyError::Workers("a worker has ended before its time".to_owned());
@@ -132,7 +132,7 @@ impl Workers {
                     }
                 }
                 News::Done(held) => {
-                    let Held { events, drafts, jobs } = held;
+                    let Counts { events, drafts, jobs } = held;
                     all.events += events;
                     all.drafts += drafts;
                     all.jobs += jobs;
@@ -161,7 +161,7 @@ impl Workers {
 }
 
 fn serve(worker: &mut Worker, queue: &Receiver<Feed>, draft_ids: DraftIdType, tell: &Sender<News>) {
-    let held = Rc::new(RefCell::new(Held::default()));
+    let held = Rc::new(RefCell::new(Counts::default()));
     let probe = Handle::new();
     let (mut chunks, mut claims) = worker.dataflow::<Round, _, _>(|scope| {
         let (chunks_in, chunks) = scope.new_input::<Vec<Chunk>>();

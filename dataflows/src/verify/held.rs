@@ -10,7 +10,7 @@ use crate::row::{Remembered, RowMemory};
 
 /// A draft's row. Nothing in it is trusted: anybody may have written it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct StoredRow {
     /// The position of the event whose images the row holds.
     pub applied: Option<Position>,
     /// The job of that event.
@@ -39,7 +39,7 @@ pub fn canonical_images(images: &str) -> Option<String> {
     serde_json::to_string(&images).ok()
 }
 
-impl Held {
+impl StoredRow {
     /// The jobs remembered, `None` if they and their positions do not fit each other.
     pub fn memory(&self) -> Option<RowMemory> {
         if self.older_positions.len() != 3 * self.older_jobs.len() {

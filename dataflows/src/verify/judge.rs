@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 
 use super::Beginning;
-use super::held::{Held, canonical_images, is_in};
+use super::held::{StoredRow, canonical_images, is_in};
 use crate::change::Change;
 use crate::record::Position;
 use crate::row::{JOBS_REMEMBERED, Remembered, RowMemory};
@@ -112,7 +112,12 @@ struct Reached {
 
 /// Holds a row against all events of its draft. `must` says of each event whether it must have
 /// reached its row by the time that the row was read; the others may have.
-pub fn judge(held: &Held, events: &[Change], must: &[bool], topic: &Topic<'_>) -> Option<Finding> {
+pub fn judge(
+    held: &StoredRow,
+    events: &[Change],
+    must: &[bool],
+    topic: &Topic<'_>,
+) -> Option<Finding> {
     let memory = held.memory();
     let is_garbled = memory.is_none();
     let recent = memory.map_or_else(Vec::new, |memory| memory.recent);
@@ -156,7 +161,7 @@ pub fn judge(held: &Held, events: &[Change], must: &[bool], topic: &Topic<'_>) -
     Some(Finding { kind, winner, memory: expected })
 }
 
-fn has_images_of(held: &Held, event: &Change) -> bool {
+fn has_images_of(held: &StoredRow, event: &Change) -> bool {
     held.images.as_deref().and_then(canonical_images) == Some(event.images())
 }
 

@@ -10,7 +10,7 @@ use timely::dataflow::operators::Input as _;
 use timely::dataflow::operators::probe::Handle;
 
 use super::cached::{Disagreement, disagreement};
-use super::held::{Held, canonical_images};
+use super::held::{StoredRow, canonical_images};
 use super::judge::{Kind, Topic, judge};
 use super::told::{self, told};
 use super::{Beginning, Claim, difference};
@@ -84,7 +84,7 @@ impl Row {
         self.memory = judgement.memory.unwrap_or(std::mem::take(&mut self.memory));
     }
 
-    fn held(&self) -> Held {
+    fn held(&self) -> StoredRow {
         let positions = self.memory.older().flat_map(|known| {
             let Position { timestamp_ms, offset, partition } = known.position;
             [timestamp_ms, offset, i64::from(partition)]
@@ -94,7 +94,7 @@ impl Row {
             let images: serde_json::Value = serde_json::from_str(&winner.images()).unwrap();
             images.to_string()
         });
-        Held {
+        StoredRow {
             applied: self.memory.applied,
             job_id: self.winner.as_ref().map(|winner| winner.job_id().to_owned()),
             images,
@@ -118,12 +118,12 @@ fn rows(events: &[Published]) -> BTreeMap<String, Row> {
 type OneRound = (Vec<Published>, Vec<(Claim, isize)>);
 
 /// Feeds the rounds to so many workers; what differs at the end, and what the workers hold.
-fn run(workers: usize, rounds: &[OneRound]) -> (BTreeMap<Claim, isize>, told::Held) {
+fn run(workers: usize, rounds: &[OneRound]) -> (BTreeMap<Claim, isize>, told::Counts) {
     let found: Arc<Mutex<BTreeMap<Claim, isize>>> = Arc::default();
-    let all_held: Arc<Mutex<told::Held>> = Arc::default();
+    let all_held: Arc<Mutex<told::Counts>> = Arc::default();
     let (changes, held_out, rounds) = (Arc::clone(&found), Arc::clone(&all_held), rounds.to_vec());
     let guards = timely::execute(timely::Config::process(workers), move |worker| {
-        let held = Rc::new(RefCell::new(told::Held::default()));
+        let held = Rc::new(RefCell::new(told::Counts::default()));
         let (index, peers) = (worker.index(), worker.peers());
         let probe = Handle::new();
         let (mut chunks, mut claims) = worker.dataflow(|scope| {
@@ -156,7 +156,7 @@ fn run(workers: usize, rounds: &[OneRound]) -> (BTreeMap<Claim, isize>, told::He
             claims.flush();
             worker.step_while(|| probe.less_than(&round));
         }
-        let told::Held { events, drafts, jobs } = *held.borrow();
+        let told::Counts { events, drafts, jobs } = *held.borrow();
         let mut all = held_out.lock().unwrap();
         all.events += events;
         all.drafts += drafts;
@@ -260,13 +260,13 @@ proptest! {
 }
 
 /// Events of one draft in partition 0, one a millisecond, and the row that they give.
-fn story(jobs: u8) -> (Vec<Change>, Held) {
+fn story(jobs: u8) -> (Vec<Change>, StoredRow) {
     let events = topic(&(0..jobs).map(|job| (0, 0, job, i64::from(job))).collect::<Vec<_>>());
     let row = rows(&events).remove("d0").unwrap_or_default();
     (events.into_iter().map(Published::change).collect(), row.held())
 }
 
-fn kind_of(held: &Held, events: &[Change], first: i64) -> Option<Kind> {
+fn kind_of(held: &StoredRow, events: &[Change], first: i64) -> Option<Kind> {
     let beginning = Beginning::from([(0, first)]);
     let topic = Topic { beginning: &beginning, oldest_ms: first, is_gap: &|_, _| false };
     judge(held, events, &vec![true; events.len()], &topic).map(|finding| finding.kind)
@@ -276,11 +276,11 @@ fn kind_of(held: &Held, events: &[Change], first: i64) -> Option<Kind> {
 fn whatever_is_changed_in_a_row_is_found_and_named() {
     let (events, right) = story(20);
     assert_eq!(kind_of(&right, &events, 0), None);
-    let changed = |change: &dyn Fn(&mut Held)| {
+    let changed = |change: &dyn Fn(&mut StoredRow)| {
         let mut held = right.clone();
         change(&mut held);
         // What names a suspect sees it as well.
-        let claim = |held: &Held| held.claim("d0", &Beginning::new());
+        let claim = |held: &StoredRow| held.claim("d0", &Beginning::new());
         assert_ne!(claim(&held), claim(&right));
         kind_of(&held, &events, 0)
     };
@@ -291,8 +291,8 @@ fn whatever_is_changed_in_a_row_is_found_and_named() {
     assert_eq!(changed(&|held| held.older_jobs.clear()), Some(Kind::MemoryDiffers));
     assert_eq!(changed(&|held| held.older_positions[3] += 1), Some(Kind::MemoryDiffers));
     assert_eq!(changed(&|held| *held = story(19).1), Some(Kind::RowBehind));
-    assert_eq!(changed(&|held| *held = Held::default()), Some(Kind::RowBehind));
-    let ahead = |held: &mut Held| held.applied.as_mut().unwrap().offset = 99;
+    assert_eq!(changed(&|held| *held = StoredRow::default()), Some(Kind::RowBehind));
+    let ahead = |held: &mut StoredRow| held.applied.as_mut().unwrap().offset = 99;
     assert_eq!(changed(&ahead), Some(Kind::UnknownEvent));
     assert_eq!(kind_of(&right, &[], 0), Some(Kind::UnknownEvent), "no event at all");
 }

@@ -96,7 +96,7 @@ pub(super) fn row_says(
 
 /// What one worker holds, to show that it is bounded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct Counts {
     /// Events that have come in since the beginning.
     pub events: u64,
     /// Drafts with an account.
@@ -113,7 +113,7 @@ pub struct Held {
 pub fn told<'scope>(
     chunks: Stream<'scope, Round, Vec<Chunk>>,
     draft_ids: DraftIdType,
-    held: &Rc<RefCell<Held>>,
+    held: &Rc<RefCell<Counts>>,
 ) -> VecCollection<'scope, Round, Claim, isize> {
     let held = Rc::clone(held);
     events(chunks, draft_ids)

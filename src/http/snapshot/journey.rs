@@ -9,7 +9,7 @@ use super::rounded;
 use crate::figures::histogram::float;
 use crate::figures::lanes::Again;
 use crate::figures::polled::Polled;
-use crate::figures::workers::Stage as OnWorkers;
+use crate::figures::workers::GraphStage;
 use crate::figures::{Figures, Server};
 use crate::http::watcher::Stretch;
 
@@ -56,7 +56,7 @@ pub(super) fn stages(figures: &Figures, polled: &Polled, stretch: &Stretch) -> V
         errors,
         workers: Vec::new(),
     };
-    let on_workers = |on: OnWorkers, label, queue, errors| {
+    let on_workers = |on: GraphStage, label, queue, errors| {
         let (records, busy): (Vec<u64>, Vec<f64>) =
             (stretch.records(on).collect(), stretch.busy(on).collect());
         let mean = busy.iter().sum::<f64>() / float(u64::try_from(busy.len().max(1)).unwrap_or(1));
@@ -69,7 +69,7 @@ pub(super) fn stages(figures: &Figures, polled: &Polled, stretch: &Stretch) -> V
         let whole = stage(on.name(), label, records.iter().sum(), Some(mean), queue, errors);
         Stage { workers: workers.collect(), ..whole }
     };
-    let on_lanes = |on: OnWorkers, server, label, busy, errors| {
+    let on_lanes = |on: GraphStage, server, label, busy, errors| {
         let records = stretch.records(on).sum();
         stage(on.name(), label, records, Some(busy), figures.lanes(server).waiting(), errors)
     };
@@ -84,19 +84,19 @@ pub(super) fn stages(figures: &Figures, polled: &Polled, stretch: &Stretch) -> V
             figures.brokers.fetched(),
             figures.brokers.errors(),
         ),
-        on_workers(OnWorkers::Decode, "Decode", queued, rejected_before),
-        on_workers(OnWorkers::Dedupe, "Dedupe", 0, 0),
-        on_workers(OnWorkers::Latest, "Latest", 0, 0),
+        on_workers(GraphStage::Decode, "Decode", queued, rejected_before),
+        on_workers(GraphStage::Dedupe, "Dedupe", 0, 0),
+        on_workers(GraphStage::Latest, "Latest", 0, 0),
         on_lanes(
-            OnWorkers::Write,
+            GraphStage::Write,
             Database,
             "PostgreSQL",
             shares.database,
             refused + outages(Database),
         ),
-        on_lanes(OnWorkers::Invalidate, Cache, "Redis", shares.cache, outages(Cache)),
+        on_lanes(GraphStage::Invalidate, Cache, "Redis", shares.cache, outages(Cache)),
         on_lanes(
-            OnWorkers::DeadLetter,
+            GraphStage::DeadLetter,
             DeadLetters,
             "Dead letters",
             shares.dead_letters,
@@ -108,8 +108,8 @@ pub(super) fn stages(figures: &Figures, polled: &Polled, stretch: &Stretch) -> V
 
 /// The workers.
 pub(super) fn workers(polled: &Polled, stretch: &Stretch) -> Vec<Worker> {
-    let busy = OnWorkers::ALL.map(|stage| (stage.name(), stretch.busy(stage).collect::<Vec<_>>()));
-    let entered = stretch.records(OnWorkers::Decode);
+    let busy = GraphStage::ALL.map(|stage| (stage.name(), stretch.busy(stage).collect::<Vec<_>>()));
+    let entered = stretch.records(GraphStage::Decode);
     let all = stretch.awake().zip(entered).enumerate();
     all.map(|(worker, (awake, records))| Worker {
         worker,

@@ -121,7 +121,7 @@ async fn a_partition_without_a_leader_begins_where_the_group_stands_and_holds_up
     assert!(client.began.elapsed() < 2 * START, "{:?}", client.began.elapsed());
     assert!(!state.abort.is_raised());
     assert_eq!(state.backlog(), 4, "as far as it is known");
-    assert_eq!(state.places()[&2], Place { position: 0, committed: 0, end: 0 });
+    assert_eq!(state.places()[&2], PartitionProgress { position: 0, committed: 0, end: 0 });
     state.reached_end(0);
     assert!(!state.caught_up(), "nobody knows where the others end");
     [1, 2].into_iter().for_each(|partition| state.reached_end(partition));
