@@ -153,19 +153,23 @@ fn originals(events: &[Change]) -> Vec<usize> {
     chosen
 }
 
+/// The newest jobs of those that the row knows and those that are new to it. A draft may have
+/// thousands of events in an epoch: only what is remembered is copied.
 fn remember<'a>(
-    recent: &[Remembered],
-    fresh: impl ExactSizeIterator<Item = &'a Change>,
+    recent: &'a [Remembered],
+    fresh: impl Iterator<Item = &'a Change>,
 ) -> Vec<Remembered> {
-    let mut jobs = Vec::with_capacity(recent.len() + fresh.len());
-    jobs.extend_from_slice(recent);
-    jobs.extend(fresh.map(|change| Remembered {
-        position: change.position(),
-        job_id: change.job_id().to_owned(),
-    }));
+    let known = recent.iter().map(|known| (known.position, known.job_id.as_str()));
+    let fresh = fresh.map(|change| (change.position(), change.job_id()));
+    let mut jobs: Vec<(Position, &str)> = known.chain(fresh).collect();
+    if jobs.len() > JOBS_REMEMBERED {
+        jobs.select_nth_unstable_by(JOBS_REMEMBERED, |a, b| b.cmp(a));
+        jobs.truncate(JOBS_REMEMBERED);
+    }
     jobs.sort_unstable_by(|a, b| b.cmp(a));
-    jobs.truncate(JOBS_REMEMBERED);
-    jobs
+    let copy =
+        |(position, job_id): (Position, &str)| Remembered { position, job_id: job_id.to_owned() };
+    jobs.into_iter().map(copy).collect()
 }
 
 #[cfg(test)]
