@@ -119,7 +119,7 @@ pub async fn run(config: &Config, out: &mut impl Write) -> io::Result<ExitCode> 
         out.flush()
     };
     report(vec![Finding::ok("configuration", "valid")], out)?;
-    report(kafka(config), out)?;
+    report(kafka(config).await, out)?;
     report(database(config, Access::Write).await, out)?;
     report(cache(config, Access::Write).await, out)?;
     Ok(if all_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -156,7 +156,7 @@ impl Needs {
 
 /// The same for a command that is about to start: only what is not ok of what it needs.
 pub async fn problems(config: &Config, needs: Needs) -> Vec<Problem> {
-    let mut findings = kafka(config);
+    let mut findings = kafka(config).await;
     findings.retain(|finding| needs.dead_letters || finding.subject != DEAD_LETTERS);
     if let Some(access) = needs.table {
         findings.extend(database(config, access).await);
@@ -178,7 +178,7 @@ pub fn configuration_failed(error: &ConfigError, out: &mut impl Write) -> io::Re
 /// What the dead-letter topic is called.
 const DEAD_LETTERS: &str = "dead-letter topic";
 
-fn kafka(config: &Config) -> Vec<Finding> {
+async fn kafka(config: &Config) -> Vec<Finding> {
     let brokers = "brokers";
     let admin = match Admin::new(&config.kafka) {
         Ok(admin) => admin,
@@ -197,12 +197,7 @@ fn kafka(config: &Config) -> Vec<Finding> {
             &config.kafka.topic,
             "create it, or set kafka.topic to the topic that is meant",
         ),
-        topic(
-            &admin,
-            DEAD_LETTERS,
-            &config.dead_letters.topic,
-            "create it before the first record is rejected, or set dead_letters.topic to the topic that is meant",
-        ),
+        dead_letter_topic(&admin, &config.dead_letters.topic).await,
     ]
 }
 
@@ -219,6 +214,25 @@ fn topic(admin: &Admin, subject: &'static str, name: &str, remedy: &str) -> Find
         }
         Err(error) => unasked(subject, &error),
     }
+}
+
+async fn dead_letter_topic(admin: &Admin, name: &str) -> Finding {
+    let found = topic(
+        admin,
+        DEAD_LETTERS,
+        name,
+        "create it before the first record is rejected, or set dead_letters.topic to the topic that is meant",
+    );
+    // Dead letters have the keys of their records: of those of one draft the last would be left, and
+    // a record without a key would not be taken at all.
+    if found.is_ok() && admin.is_compacted(name).await == Some(true) {
+        return Finding::fail(
+            DEAD_LETTERS,
+            format!("{name} is compacted, which deletes all dead letters of a key but the last"),
+            "set its cleanup.policy to delete",
+        );
+    }
+    found
 }
 
 async fn database(config: &Config, access: Access) -> Vec<Finding> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::Client;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::RDKafkaErrorCode;
@@ -333,6 +333,18 @@ impl Admin {
             Some(Err((_, code))) => Err(not_created(code.to_string())),
             None => Err(not_created("the broker said nothing about it".to_owned())),
         }
+    }
+
+    /// Whether the broker keeps of `topic` only the newest record of each key. `None` where it does
+    /// not say, as to a user who may not ask.
+    pub async fn is_compacted(&self, topic: &str) -> Option<bool> {
+        let client: AdminClient<Complaints> =
+            self.config.create_with_context(self.complaints.clone()).ok()?;
+        let options = AdminOptions::new().request_timeout(Some(METADATA_TIMEOUT));
+        let answer = client.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
+        let settings = answer.ok()?.into_iter().next()?.ok()?;
+        let policy = settings.get("cleanup.policy")?.value.as_ref()?;
+        Some(policy.split(',').any(|it| it.trim() == "compact"))
     }
 
     /// Deletes topics; one that does not exist is as good as deleted.

@@ -103,6 +103,9 @@ fn told(error: &KafkaError) -> String {
         ) => format!(
             "{error}; grant this user WRITE on the dead-letter topic (before Kafka 2.8 also IDEMPOTENT_WRITE on the cluster)"
         ),
+        Some(RDKafkaErrorCode::InvalidRecord) => format!(
+            "{error}; a compacted topic takes no record without a key: set the dead-letter topic's cleanup.policy to delete"
+        ),
         _ => error.to_string(),
     }
 }

@@ -1,7 +1,8 @@
 //! The dead-letter topic goes away, is narrow, or is the wrong one.
 
 use crate::world::{
-    PrivateKafka, World, create_topic, delete_topic, event, eventually, meanwhile, record,
+    PrivateKafka, World, alter_topic, create_topic, delete_topic, event, eventually, meanwhile,
+    record,
 };
 
 #[test]
@@ -57,6 +58,30 @@ fn h3_a_dead_letter_that_was_written_though_its_delivery_timed_out_is_written_ag
     assert!(copies.len() >= 3, "the second in two copies");
     assert!(copies.iter().all(|letter| letter.header("dlq.reason") == Some("unknown-draft")));
     assert_eq!(world.dead_letters().len(), 2, "which are told to be one");
+    running.stop().success();
+}
+
+/// It would keep of a draft's dead letters the last, and take none without a key.
+#[test]
+fn h2_a_compacted_dead_letter_topic_is_refused_and_named_where_it_becomes_one() {
+    let world = World::new("h2-compacted");
+    let running = world.start_run();
+    world.publish([record("rubbish").on(0)]);
+    eventually("the first is through", || world.committed() == [(0, 1)].into());
+    let set = |policy| alter_topic(world.dead_letter_topic(), "cleanup.policy", policy);
+    set("compact");
+    world.publish([record("more rubbish").on(0)]);
+    eventually("it says what to do", || running.err().contains("cleanup.policy"));
+    meanwhile("the offset waits", || world.committed() == [(0, 1)].into());
+    let check = world.call(&["check"]);
+    assert_eq!(check.code(), Some(1));
+    assert!(check.out.contains("is compacted"), "{}", check.out);
+    let second = world.call(&["run"]);
+    assert!(second.failure(1).contains("set its cleanup.policy to delete"), "{}", second.err);
+
+    set("delete");
+    eventually("it goes on by itself", || world.committed() == [(0, 2)].into());
+    assert_eq!(world.dead_letters().len(), 2);
     running.stop().success();
 }
 
