@@ -192,7 +192,7 @@ fn environment_layers(
         };
         match key_of(rest) {
             Some(key) => layers.push(variable_layer(name, &key, value)),
-            None if is_service_discovery(rest) || rest == DEV_STACK => {}
+            None if is_service_discovery(rest, &variables) || rest == DEV_STACK => {}
             None => return Err(not_a_variable(name, rest).into()),
         }
     }
@@ -237,12 +237,20 @@ fn key_of(rest: &str) -> Option<String> {
     }
 }
 
-/// Kubernetes sets such variables for a service that is called contentflow. They are not ours.
-fn is_service_discovery(rest: &str) -> bool {
+/// Kubernetes sets such variables for a service that is called contentflow, or has a name that
+/// begins so, as `contentflow-redis`. They are not ours. A port is only taken for one of those
+/// where the service's host is told, too.
+fn is_service_discovery(rest: &str, variables: &BTreeMap<String, String>) -> bool {
+    let is_port_of_a_neighbour = || {
+        rest.match_indices("_PORT")
+            .filter(|(at, port)| matches!(rest.as_bytes().get(at + port.len()), None | Some(b'_')))
+            .any(|(at, _)| variables.contains_key(&format!("{PREFIX}{}_SERVICE_HOST", &rest[..at])))
+    };
     rest == "PORT"
         || rest.starts_with("PORT_")
         || rest.contains("SERVICE_HOST")
         || rest.contains("SERVICE_PORT")
+        || is_port_of_a_neighbour()
 }
 
 fn not_a_variable(name: &str, rest: &str) -> Problem {

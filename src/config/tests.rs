@@ -368,6 +368,29 @@ fn what_kubernetes_sets_for_a_service_of_our_name_is_not_ours() {
 }
 
 #[test]
+fn what_kubernetes_sets_for_a_neighbour_with_a_longer_name_is_not_ours_either() {
+    let variables = [
+        ("CONTENTFLOW_REDIS_PORT", "tcp://10.0.0.2:6379"),
+        ("CONTENTFLOW_REDIS_PORT_6379_TCP", "tcp://10.0.0.2:6379"),
+        ("CONTENTFLOW_REDIS_PORT_6379_TCP_ADDR", "10.0.0.2"),
+        ("CONTENTFLOW_REDIS_PORT_6379_TCP_PORT", "6379"),
+        ("CONTENTFLOW_REDIS_PORT_6379_TCP_PROTO", "tcp"),
+        ("CONTENTFLOW_REDIS_SERVICE_PORT", "6379"),
+        ("CONTENTFLOW_REDIS_SERVICE_PORT_HTTP", "9121"),
+        ("CONTENTFLOW_REDIS_SERVICE_HOST", "10.0.0.2"),
+    ];
+    from_environment(&variables).unwrap();
+    // A port of nobody is a mistake, and so is what no port is.
+    let message = complaint(from_environment(&variables[..1]));
+    assert!(message.contains("CONTENTFLOW_REDIS_PORT sets no key"), "{message}");
+    for mistyped in ["CONTENTFLOW_KAFKA_TOPIC", "CONTENTFLOW_REDIS_PORTS", "CONTENTFLOW_REDIS_URL"]
+    {
+        let message = complaint(from_environment(&[variables[7], (mistyped, "x")]));
+        assert!(message.contains(&format!("{mistyped} sets no key")), "{message}");
+    }
+}
+
+#[test]
 fn contradictions_are_refused() {
     let message = complaint(from_file("[kafka]\ntopic = 'a'\n[dead_letters]\ntopic = 'a'\n"));
     assert!(
