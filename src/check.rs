@@ -291,6 +291,7 @@ async fn cache(config: &Config, access: Access) -> Vec<Finding> {
         // read-only replica.
         let deleted = ::redis::cmd("DEL").arg(&key).query_async::<i64>(&mut connection).await;
         if let Err(error) = deleted {
+            let is_outage = redis::is_away(&error);
             let remedy = match error.code() {
                 Some("NOPERM") => {
                     format!("grant it: ACL SETUSER … +del ~{}", key.replace(NO_DRAFT, "*"))
@@ -299,19 +300,12 @@ async fn cache(config: &Config, access: Access) -> Vec<Finding> {
                     "write redis+cluster:// in cache.url, this is one node of a cluster".to_owned()
                 }
                 Some("READONLY") => "set cache.url to the primary, this is a replica".to_owned(),
+                _ if is_outage => "check the cache".to_owned(),
                 _ => "look into the server's log".to_owned(),
             };
-            return vec![
-                found,
-                Finding::fail(
-                    "cache delete",
-                    format!(
-                        "DEL {key} is refused: {}",
-                        error.detail().unwrap_or(&error.to_string())
-                    ),
-                    remedy,
-                ),
-            ];
+            let says = error.detail().map_or_else(|| error.to_string(), str::to_owned);
+            let what = format!("DEL {key} is refused: {says}");
+            return vec![found, Finding::unasked("cache delete", is_outage, what, remedy)];
         }
     }
     vec![found, Finding::ok("cache delete", format!("DEL {} is allowed", config.cache.key))]

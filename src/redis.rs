@@ -22,7 +22,7 @@ mod place;
 mod scan;
 
 pub use connection::CacheConnection;
-pub use error::{CacheError, ConnectError};
+pub use error::{CacheError, ConnectError, is_away};
 pub use scan::{Keys, Scan};
 
 /// The forms of `cache.url`.

@@ -23,6 +23,41 @@ pub enum CacheError {
     Connect(#[from] ConnectError),
 }
 
+impl CacheError {
+    /// True if it may pass by itself.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            CacheError::NoAnswer(_) => true,
+            CacheError::Refused(error) => is_away(error),
+            CacheError::Connect(error) => error.is_outage(),
+        }
+    }
+}
+
+/// What a server says that takes no commands now, or none that write: it loads its data, runs a
+/// script, fails over, or waits for its disk or its replicas.
+const NOT_NOW: [&str; 8] = [
+    "LOADING",
+    "BUSY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "READONLY",
+    "MISCONF",
+    "NOREPLICAS",
+];
+
+fn is_not_now(error: &RedisError) -> bool {
+    error.code().is_some_and(|code| NOT_NOW.contains(&code))
+}
+
+/// Whether the error on a connection may pass by itself: it is lost, or its server takes no such
+/// command now.
+pub fn is_away(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Io | ErrorKind::ClusterConnectionNotFound)
+        || is_not_now(error)
+}
+
 /// Why there is no connection. None of them shows a password.
 #[derive(Debug, thiserror::Error)]
 #[error("{}; {}", self.what(), self.remedy())]
@@ -139,9 +174,7 @@ impl ConnectError {
                     error.detail().map_or("user or password are wrong".to_owned(), |_| reason);
                 ConnectError::Authentication { address, reason }
             }
-            (_, Some("LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY")) => {
-                ConnectError::NotReady { address, reason }
-            }
+            _ if is_not_now(error) => ConnectError::NotReady { address, reason },
             _ if reason.contains("cluster support disabled") => {
                 let reason = format!("says that {address} is in a cluster, and it is not");
                 ConnectError::BadUrl { reason }
@@ -186,4 +219,45 @@ fn is_tls(reason: &str) -> bool {
     ["certificate", "handshake", "corrupt message", "alert", "tls"]
         .iter()
         .any(|word| reason.to_lowercase().contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// What the client makes of an error reply.
+    fn reply(text: &str) -> RedisError {
+        let value = ::redis::parse_redis_value(format!("-{text}\r\n").as_bytes()).unwrap();
+        value.extract_error().unwrap_err()
+    }
+
+    #[test]
+    fn a_server_that_takes_no_command_now_is_an_outage_and_one_that_forbids_it_is_none() {
+        for text in [
+            "LOADING Redis is loading the dataset in memory",
+            "BUSY Redis is busy running a script.",
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            "CLUSTERDOWN The cluster is down",
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+            "READONLY You can't write against a read only replica.",
+            "MISCONF Redis is configured to save RDB snapshots, but it is unable to persist",
+            "NOREPLICAS Not enough good replicas to write.",
+        ] {
+            let error = reply(text);
+            let connecting = ConnectError::from_client(&error, "here".to_owned(), false);
+            assert!(connecting.is_outage(), "{connecting}");
+            assert!(CacheError::from(error).is_outage(), "{text}");
+        }
+        for text in ["NOPERM no permissions", "NOAUTH Authentication required.", "ERR what?"] {
+            assert!(!CacheError::from(reply(text)).is_outage(), "{text}");
+        }
+        for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::UnexpectedEof] {
+            assert!(
+                CacheError::from(RedisError::from(io::Error::from(kind))).is_outage(),
+                "{kind}"
+            );
+        }
+    }
 }

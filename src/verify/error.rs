@@ -62,13 +62,8 @@ impl VerifyError {
             VerifyError::Topic(error) => error.is_outage(),
             VerifyError::Connect(error) => error.is_outage(),
             VerifyError::Database { source, .. } => is_lost(source),
-            VerifyError::Cache(CacheError::Connect(error)) => error.is_outage(),
-            VerifyError::Cache(CacheError::Refused(error)) => {
-                error.is_io_error() || error.is_timeout() || error.is_connection_dropped()
-            }
-            VerifyError::Silent { .. }
-            | VerifyError::NotMended(_)
-            | VerifyError::Cache(CacheError::NoAnswer(_)) => true,
+            VerifyError::Cache(error) => error.is_outage(),
+            VerifyError::Silent { .. } | VerifyError::NotMended(_) => true,
             VerifyError::Table(_)
             | VerifyError::Workers(_)
             | VerifyError::Interrupted

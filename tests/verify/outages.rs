@@ -1,5 +1,7 @@
 //! A watch while its servers go away.
 
+use redis::Commands;
+
 use crate::world::{PrivateKafka, Running, World, event, eventually};
 
 /// A world in which d1 and d2 are as they should be.
@@ -113,4 +115,18 @@ fn a_repair_that_loses_the_database_has_deleted_the_keys_of_what_it_has_written(
     locked.sql("ROLLBACK");
     assert_ne!(world.row("d1").images(), "{}", "the first one is written");
     assert!(world.cached_among(["d1"]).is_empty(), "and nobody reads its old value");
+}
+
+#[test]
+fn a_verification_that_loses_the_cache_ends_with_code_75() {
+    let mut world = settled(World::new("verify-cache-cut"));
+    // So that the connection is lost in the middle of what is cached.
+    let cached = "x".repeat(100_000);
+    world.cache.connection().set::<_, _, ()>("event:draft:d1", cached).unwrap();
+    let wire = world.wire_to_cache();
+    wire.trap_answer(10_000);
+    let ended = world.call(&["verify"]);
+    let error = ended.failure(75);
+    assert!(error.contains("the cache failed") && !error.contains("rights"), "{error}");
+    assert!(wire.is_sprung());
 }

@@ -70,8 +70,8 @@ impl From<CacheError> for Failure {
         let what = format!("the cache failed: {error}");
         match error {
             CacheError::Connect(error) => error.into(),
-            CacheError::NoAnswer(_) => Failure::outage(what).hint("check the cache"),
-            CacheError::Refused(_) => Failure::failed(what).hint(
+            outage if outage.is_outage() => Failure::outage(what).hint("check the cache"),
+            CacheError::NoAnswer(_) | CacheError::Refused(_) => Failure::failed(what).hint(
                 "check the rights of the user in cache.url (docs/cache.md), and the server's log",
             ),
         }
