@@ -9,7 +9,7 @@ use redis::Commands;
 use serde_json::Value;
 
 use crate::world::{
-    Ended, PARTITIONS, World, body, create_topic, delete_topic, event, eventually, images, record,
+    Ended, World, body, create_topic, delete_topic, event, eventually, images, record,
 };
 
 mod made_again;
@@ -311,10 +311,21 @@ fn a_topic_that_is_made_again_says_nothing_of_what_was_before_it() {
     world.publish([event("d2", "old").on(0).at(9), event("d3", "old").on(1).at(9)]);
     world.run_until_caught_up();
     delete_topic(world.topic());
-    create_topic(world.topic(), PARTITIONS, &[]);
+    create_topic(world.topic(), 1, &[]);
     world.delete_group();
     world.publish([event("d2", "new").on(0).at(1_000)]);
     world.run_until_caught_up();
+    assert_eq!(differences(&world), found([]));
+    // What is cached must agree with its row, be its event past the end, or of a partition that is
+    // not there any more.
+    for id in ["d1", "d3"] {
+        let old = format!(r#"{{"event_draft_id":"{id}","content_images":{{"simple":"old"}}}}"#);
+        world.cache.connection().set::<_, _, ()>(format!("event:draft:{id}"), old).unwrap();
+    }
+    let stale = found([("cached-differs", "d1"), ("cached-differs", "d3")]);
+    assert_eq!(differences(&world), stale);
+    world.call(&["verify", "--repair"]).success();
+    assert_eq!(world.cached_among(["d1", "d3"]), Vec::<&str>::new());
     assert_eq!(differences(&world), found([]));
     // But of what is in it, everything.
     world

@@ -90,9 +90,11 @@ impl Verify<'_> {
         }
         let settled = topic.settled()?;
         let (mut rows, cached) = self.runtime.block_on(self.suspects(suspects))?;
-        let mut differences = self.runtime.block_on(self.cached_differences(&cached, &settled))?;
+        let ends = topic.ends()?;
+        let differing = self.cached_differences(&cached, &settled, &ends);
+        let mut differences = self.runtime.block_on(differing)?;
         if !rows.is_empty() {
-            let reading = self.collect(topic, &settled, &mut rows)?;
+            let reading = self.collect(topic, &settled, ends, &mut rows)?;
             let is_gap = |partition: i32, offset: i64| {
                 reading.ends.get(&partition).is_some_and(|end| offset < *end)
                     && !reading.found.contains(&(partition, offset))
@@ -134,23 +136,22 @@ impl Verify<'_> {
         Ok((rows, cached))
     }
 
-    /// Reads the topic from its beginning, and keeps the events of the suspects.
+    /// Reads the topic from its beginning to these ends, and keeps the events of the suspects.
     fn collect(
         &self,
         topic: &Topic<'_>,
         settled: &Settled,
+        ends: BTreeMap<i32, i64>,
         rows: &mut HashMap<DraftKey, Suspect>,
     ) -> Result<Reading, VerifyError> {
         let claimed: HashSet<(i32, i64)> =
             rows.values().flat_map(|suspect| claimed(&suspect.stored)).collect();
-        let ends = topic.ends()?;
-        let mut reading = Reading { ends, oldest_ms: i64::MAX, found: HashSet::new() };
-        let ends = reading.ends.clone();
+        let (mut oldest_ms, mut found) = (i64::MAX, HashSet::new());
         topic.read(&settled.beginning, &ends, &self.stop, |message| {
             let place = (message.partition(), message.offset());
-            reading.oldest_ms = reading.oldest_ms.min(record_of(message).timestamp_ms);
+            oldest_ms = oldest_ms.min(record_of(message).timestamp_ms);
             if claimed.contains(&place) {
-                reading.found.insert(place);
+                found.insert(place);
             }
             let mut chunk = Chunk::default();
             copy(message, &mut chunk);
@@ -161,7 +162,7 @@ impl Verify<'_> {
                 suspect.events.push(change);
             }
         })?;
-        Ok(reading)
+        Ok(Reading { ends, oldest_ms, found })
     }
 }
 

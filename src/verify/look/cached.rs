@@ -1,7 +1,7 @@
 //! The second look at cached drafts. What they are to agree with may be changing, so both are read
 //! again and again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use dataflows::verify::cached::{Disagreement, disagreement};
 use dataflows::verify::judge::Kind;
@@ -17,15 +17,21 @@ const LOOKS: u32 = 3;
 
 impl Verify<'_> {
     /// The cached drafts that disagree with their rows, also after a while: whoever changes a row
-    /// needs a moment to delete its key.
+    /// needs a moment to delete its key. `ends`: where the partitions ended after the rows were
+    /// read.
     pub(super) async fn cached_differences(
         &self,
         rows: &[Stored],
         settled: &Settled,
+        ends: &BTreeMap<i32, i64>,
     ) -> Result<Vec<Difference>, VerifyError> {
-        // The key of an event is deleted before its offset is committed.
+        // The key of an event is deleted before its offset is committed. And what is past the end
+        // is not under way: it is of a topic that is gone.
         let is_settled = |stored: &&Stored| {
-            stored.held.applied.is_none_or(|at| settled.is_below(at.partition, at.offset))
+            stored.held.applied.is_none_or(|at| {
+                settled.is_below(at.partition, at.offset)
+                    || ends.get(&at.partition).is_none_or(|end| at.offset >= *end)
+            })
         };
         let mut suspects: Vec<Stored> = rows.iter().filter(is_settled).cloned().collect();
         let mut found = Vec::new();
