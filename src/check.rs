@@ -7,10 +7,11 @@ use std::process::ExitCode;
 use tokio_postgres::error::SqlState;
 
 use crate::config::{Config, ConfigError};
-use crate::kafka::{Admin, KafkaError, METADATA_TIMEOUT};
+use crate::kafka::{Admin, KafkaError, METADATA_TIMEOUT, check_consumer, check_producer};
 use crate::lease::lease_key;
 use crate::redis::CacheConnection;
-use crate::{postgres, redis};
+use crate::sink::dead_letter;
+use crate::{postgres, redis, run};
 
 mod table;
 
@@ -28,9 +29,18 @@ enum Verdict {
     /// It is not there, and what to do.
     Missing { what: String, remedy: String },
     /// It is wrong, and what to do.
-    Fail { what: String, remedy: String },
-    /// Its server is away; that may pass by itself.
-    Away { what: String, remedy: String },
+    Fail { what: String, remedy: String, cause: Cause },
+}
+
+/// Why something is not as it must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// What is there is not as it must be.
+    State,
+    /// A server is away: it may pass by itself.
+    Outage,
+    /// The configuration contradicts itself.
+    Configuration,
 }
 
 impl Finding {
@@ -47,7 +57,7 @@ impl Finding {
     }
 
     fn fail(subject: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
-        Finding { subject, verdict: Verdict::Fail { what: what.into(), remedy: remedy.into() } }
+        Finding::failed(subject, Cause::State, what, remedy)
     }
 
     /// A server that could not be asked.
@@ -57,27 +67,36 @@ impl Finding {
         what: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Finding {
-        if !is_outage {
-            return Finding::fail(subject, what, remedy);
-        }
-        Finding { subject, verdict: Verdict::Away { what: what.into(), remedy: remedy.into() } }
+        let cause = if is_outage { Cause::Outage } else { Cause::State };
+        Finding::failed(subject, cause, what, remedy)
+    }
+
+    fn failed(
+        subject: &'static str,
+        cause: Cause,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Finding {
+        let (what, remedy) = (what.into(), remedy.into());
+        Finding { subject, verdict: Verdict::Fail { what, remedy, cause } }
     }
 
     fn is_ok(&self) -> bool {
         matches!(self.verdict, Verdict::Ok(_))
     }
 
+    fn is_of_the_configuration(&self) -> bool {
+        matches!(self.verdict, Verdict::Fail { cause: Cause::Configuration, .. })
+    }
+
     fn problem(self) -> Option<Problem> {
-        let is_outage = matches!(self.verdict, Verdict::Away { .. });
         let subject = self.subject;
-        match self.verdict {
-            Verdict::Ok(_) => None,
-            Verdict::Missing { what, remedy }
-            | Verdict::Fail { what, remedy }
-            | Verdict::Away { what, remedy } => {
-                Some(Problem { what: format!("{subject}: {what}"), remedy, is_outage })
-            }
-        }
+        let (what, remedy, cause) = match self.verdict {
+            Verdict::Ok(_) => return None,
+            Verdict::Missing { what, remedy } => (what, remedy, Cause::State),
+            Verdict::Fail { what, remedy, cause } => (what, remedy, cause),
+        };
+        Some(Problem { what: format!("{subject}: {what}"), remedy, cause })
     }
 }
 
@@ -88,8 +107,8 @@ pub struct Problem {
     pub what: String,
     /// What to do about it.
     pub remedy: String,
-    /// A server is away: it may pass by itself.
-    pub is_outage: bool,
+    /// Why it is so.
+    pub cause: Cause,
 }
 
 impl fmt::Display for Finding {
@@ -100,19 +119,21 @@ impl fmt::Display for Finding {
             Verdict::Missing { what, remedy } => {
                 write!(f, "MISSING  {subject:<18} {what}: {remedy}")
             }
-            Verdict::Fail { what, remedy } | Verdict::Away { what, remedy } => {
+            Verdict::Fail { what, remedy, cause: _ } => {
                 write!(f, "FAIL     {subject:<18} {what}: {remedy}")
             }
         }
     }
 }
 
-/// Checks everything and writes a line for each thing; exit code 1 if one of them is not ok.
+/// Checks everything and writes a line for each thing; exit code 1 if one of them is not ok, and 2
+/// if that is the configuration.
 pub async fn run(config: &Config, out: &mut impl Write) -> io::Result<ExitCode> {
-    let mut all_ok = true;
+    let (mut all_ok, mut is_configured) = (true, true);
     let mut report = |findings: Vec<Finding>, out: &mut dyn Write| -> io::Result<()> {
         for finding in findings {
             all_ok &= finding.is_ok();
+            is_configured &= !finding.is_of_the_configuration();
             writeln!(out, "{finding}")?;
         }
         // A server that does not answer takes seconds: what is known is shown before.
@@ -122,7 +143,11 @@ pub async fn run(config: &Config, out: &mut impl Write) -> io::Result<ExitCode> 
     report(kafka(config).await, out)?;
     report(database(config, Access::Write).await, out)?;
     report(cache(config, Access::Write).await, out)?;
-    Ok(if all_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(match (all_ok, is_configured) {
+        (true, _) => ExitCode::SUCCESS,
+        (false, true) => ExitCode::FAILURE,
+        (false, false) => ExitCode::from(2),
+    })
 }
 
 /// What a command does with a server, and needs the rights for.
@@ -184,12 +209,22 @@ async fn kafka(config: &Config) -> Vec<Finding> {
         Ok(admin) => admin,
         Err(error) => return vec![unasked(brokers, &error)],
     };
+    // The clients of a run, which ask for more than this one.
+    let consumer = check_consumer(&run::consumer_config(&config.kafka));
+    let producer = check_producer(&dead_letter::producer_config(&config.kafka));
+    let refused =
+        |(subject, made): (_, Result<(), KafkaError>)| Some(unasked(subject, &made.err()?));
+    let made = [("consumer", consumer), (DEAD_LETTERS, producer)];
+    let mut findings: Vec<Finding> = made.into_iter().filter_map(refused).collect();
     let metadata = match admin.metadata(None, METADATA_TIMEOUT) {
         Ok(metadata) => metadata,
-        Err(error) => return vec![unasked(brokers, &error)],
+        Err(error) => {
+            findings.push(unasked(brokers, &error));
+            return findings;
+        }
     };
     let count = metadata.brokers().len();
-    vec![
+    findings.extend([
         Finding::ok(brokers, format!("{count} known, asked at {}", config.kafka.brokers)),
         topic(
             &admin,
@@ -198,11 +233,17 @@ async fn kafka(config: &Config) -> Vec<Finding> {
             "create it, or set kafka.topic to the topic that is meant",
         ),
         dead_letter_topic(&admin, &config.dead_letters.topic).await,
-    ]
+    ]);
+    findings
 }
 
 fn unasked(subject: &'static str, error: &KafkaError) -> Finding {
-    Finding::unasked(subject, error.is_outage(), error.what(), error.remedy())
+    let cause = match error {
+        KafkaError::Properties(_) => Cause::Configuration,
+        outage if outage.is_outage() => Cause::Outage,
+        _ => Cause::State,
+    };
+    Finding::failed(subject, cause, error.what(), error.remedy())
 }
 
 fn topic(admin: &Admin, subject: &'static str, name: &str, remedy: &str) -> Finding {

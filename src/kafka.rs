@@ -9,6 +9,7 @@ use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::Client;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext};
@@ -247,10 +248,25 @@ pub fn ask_for_ids(client: &mut ClientConfig) {
     client.set_log_level(RDKafkaLogLevel::Debug);
 }
 
+impl ConsumerContext for Complaints {}
+
 impl ProducerContext for Complaints {
     type DeliveryOpaque = ();
 
     fn delivery(&self, _result: &DeliveryResult<'_>, _opaque: ()) {}
+}
+
+/// Whether a consumer can be made of that configuration. Only then does librdkafka look at its
+/// properties together. Nothing is sent.
+pub fn check_consumer(config: &ClientConfig) -> Result<(), KafkaError> {
+    let made: Result<BaseConsumer<_>, _> = config.create_with_context(Complaints::default());
+    made.map(drop).map_err(creation_error)
+}
+
+/// The same for a producer.
+pub fn check_producer(config: &ClientConfig) -> Result<(), KafkaError> {
+    let made: Result<BaseProducer<_>, _> = config.create_with_context(Complaints::default());
+    made.map(drop).map_err(creation_error)
 }
 
 /// A client for metadata and for making topics.

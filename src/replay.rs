@@ -27,7 +27,7 @@ use self::report::ReplayReport;
 use crate::commit::Offsets;
 use crate::config::{Config, OnOutage, Run};
 use crate::ingest::Ingest;
-use crate::kafka::KafkaError;
+use crate::kafka::{KafkaError, creation_error};
 use crate::progress::progress;
 use crate::progress_bar::Bar;
 use crate::report::Report;
@@ -127,7 +127,7 @@ pub fn replay(
     runtime: &Runtime,
 ) -> Result<ReplayReport, ReplayError> {
     let began = Instant::now();
-    let reader = reader(config).map_err(|error| RunError::client("the consumer", &error))?;
+    let reader = reader(config).map_err(creation_error)?;
     let plan = plan(config, &reader, scope)?;
     let table = runtime.block_on(Table::look_up(config))?;
     let abort = Arc::new(Abort::default());
@@ -186,8 +186,7 @@ fn servers(
 ) -> Result<Servers, RunError> {
     let (on_outage, abort) = (config.run.on_outage, Arc::clone(abort));
     let policy = OutagePolicy { on_outage, abort, figures: None };
-    let producer = dead_letter::producer(config)
-        .map_err(|error| RunError::client("the dead-letter producer", &error))?;
+    let producer = dead_letter::producer(config).map_err(creation_error)?;
     let second_deletes = if options.dry_run {
         None
     } else {

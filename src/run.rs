@@ -23,6 +23,7 @@ use crate::config::{Config, Kafka};
 use crate::figures::polled::Teller;
 use crate::figures::{Figures, Server, brokers};
 use crate::ingest::Ingest;
+use crate::kafka::creation_error;
 use crate::progress::progress;
 use crate::progress_bar::Bar;
 use crate::report::Report;
@@ -50,6 +51,9 @@ pub enum RunError {
     /// Something is missing or wrong before the first record is read.
     #[error("{0}")]
     Start(String),
+    /// A Kafka client cannot be made.
+    #[error(transparent)]
+    Client(#[from] crate::kafka::KafkaError),
     /// No session with the database.
     #[error(transparent)]
     Connect(#[from] crate::postgres::ConnectError),
@@ -69,11 +73,6 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// A Kafka client cannot be made.
-    pub(crate) fn client(what: &str, error: &KafkaError) -> RunError {
-        RunError::Start(format!("{what}: {error}; check [kafka.properties]"))
-    }
-
     /// Whether a dependency is out, and `run.on_outage = "exit"` asks to leave it to somebody else.
     pub fn is_outage(&self) -> bool {
         matches!(self, RunError::Source(SourceError::CalledOff(Cause::Outage(_))))
@@ -238,9 +237,7 @@ pub fn run(
     let abort = Arc::new(Abort::default());
     let (on_outage, figures_too) = (config.run.on_outage, figures.cloned());
     let policy = OutagePolicy { on_outage, abort: Arc::clone(&abort), figures: figures_too };
-    let producer = dead_letter::producer(config);
-    let producer =
-        producer.map_err(|error| RunError::client("the dead-letter producer", &error))?;
+    let producer = dead_letter::producer(config).map_err(creation_error)?;
     let second_deletes = SecondDeletes::start(runtime.handle(), &config.cache, &policy);
     let (traces, tracer) = Traces::start(config).unzip();
     let servers = Servers {
@@ -267,8 +264,7 @@ pub fn run(
     let state = State::new(ingest, committer, abort_too, stop, &config.run);
     let debug = crate::kafka::is_debugged(&config.kafka);
     let context = Context::new(config.kafka.topic.clone(), state, debug).watched(figures);
-    let consumer = consumer(config, context);
-    let consumer = Arc::new(consumer.map_err(|error| RunError::client("the consumer", &error))?);
+    let consumer = Arc::new(consumer(config, context).map_err(creation_error)?);
     let committing = Arc::clone(&consumer);
     let (last_word, committed) = crossbeam_channel::bounded(0);
     let commit_thread = std::thread::spawn(move || {

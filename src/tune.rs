@@ -29,6 +29,7 @@ use self::trial::{Course, Trial};
 use self::watch::Watch;
 use crate::config::{Config, OnOutage};
 use crate::figures::Figures;
+use crate::kafka::creation_error;
 use crate::limit::Shares;
 use crate::replay::plan::{From, Plan, Scope, plan};
 use crate::replay::reader::reader;
@@ -93,8 +94,8 @@ pub fn tune(
     let (drafts, tally) = scan(config, &course)?;
     // Nothing is sent through it: the effects of a run have one. Idle, it costs the trials a look
     // at an empty queue now and then.
-    let producer = dead_letter::producer(config)
-        .map_err(|error| RunError::client("the dead-letter producer", &error))?;
+    let producer =
+        dead_letter::producer(config).map_err(creation_error).map_err(RunError::Client)?;
     let scratch = runtime.block_on(Scratch::create(&config.database))?;
     let stage = Stage { scratch, table, producer };
     let ground = Ground { config, course, stage: Some(&stage), runtime };
@@ -112,7 +113,7 @@ pub fn tune(
 
 /// The newest records of the topic.
 fn sampled(config: &Config, records: u64) -> Result<Plan, TuneError> {
-    let reader = reader(config).map_err(|error| RunError::client("the consumer", &error))?;
+    let reader = reader(config).map_err(creation_error).map_err(RunError::Client)?;
     let whole = plan(config, &reader, &Scope { from: From::Beginning, partitions: None })?;
     let sample = sample::newest(&whole, records);
     match sample::offsets(&sample) {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-use crate::check::Problem;
+use crate::check::{Cause, Problem};
 use crate::headers;
 use crate::notice::Notice;
 
@@ -50,12 +50,17 @@ impl Failure {
     }
 
     /// It cannot begin, for these reasons. Where all of them are servers that are away, it may
-    /// later.
+    /// later; where the configuration is wrong, that comes first.
     pub fn problems(problems: Vec<Problem>) -> Failure {
-        let exit_code =
-            if problems.iter().all(|problem| problem.is_outage) { OUTAGE } else { FAILED };
+        let exit_code = if problems.iter().any(|problem| problem.cause == Cause::Configuration) {
+            USAGE
+        } else if problems.iter().all(|problem| problem.cause == Cause::Outage) {
+            OUTAGE
+        } else {
+            FAILED
+        };
         let lines =
-            problems.into_iter().map(|Problem { what, remedy, is_outage: _ }| (what, Some(remedy)));
+            problems.into_iter().map(|Problem { what, remedy, cause: _ }| (what, Some(remedy)));
         Failure { exit_code, lines: lines.collect() }
     }
 

@@ -10,6 +10,7 @@ use dataflows::validate::DraftIdType;
 use crate::config::Config;
 use crate::figures::Figures;
 use crate::ingest::Ingest;
+use crate::kafka::creation_error;
 use crate::limit::{Capacity, Shares, Times};
 use crate::progress::progress;
 use crate::replay::plan::Plan;
@@ -74,7 +75,7 @@ pub(super) fn run(
     figures: &Arc<Figures>,
     abort: &Arc<Abort>,
 ) -> Result<Option<Trial>, RunError> {
-    let reader = reader(config).map_err(|error| RunError::client("the consumer", &error))?;
+    let reader = reader(config).map_err(creation_error)?;
     let (progress, watch) = progress();
     let progress = Arc::new(progress);
     let rules = rules(config, course.draft_ids);

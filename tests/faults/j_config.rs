@@ -54,3 +54,25 @@ fn j3_dead_letters_in_the_topic_itself_are_refused() {
     let refused = world.call(&["run"]);
     assert!(refused.failure(2).contains("kafka.topic itself"), "{}", refused.err);
 }
+
+#[test]
+fn j3_properties_that_contradict_each_other_are_told_by_a_check_and_by_whoever_needs_them() {
+    let mut world = World::new("j3-properties");
+    world.drafts(["d1"]);
+    world.publish([event("d1", "job").on(0)]);
+    for (name, value) in [("session.timeout.ms", 400_000), ("max.in.flight", 6)] {
+        let key = format!("kafka.properties.{name}");
+        world.set(&key, value);
+        let check = world.call(&["check"]);
+        assert_eq!(check.code(), Some(2), "{name}: {}", check.out);
+        assert!(check.out.contains("FAIL") && check.out.contains(name), "{}", check.out);
+        for command in [&["run", "--until-caught-up"][..], &["replay"], &["tune"]] {
+            let refused = world.call(command);
+            let error = refused.failure(2);
+            assert!(error.contains(name), "{command:?}: {error}");
+            assert!(error.contains("hint: check [kafka.properties]"), "{command:?}: {error}");
+        }
+        world.unset(&key);
+    }
+    assert!(world.committed().is_empty());
+}

@@ -104,6 +104,7 @@ impl From<RunError> for Failure {
     fn from(error: RunError) -> Failure {
         let exit_code = if error.is_outage() { OUTAGE } else { FAILED };
         match error {
+            RunError::Client(error) => error.into(),
             RunError::Connect(error) => error.into(),
             RunError::Source(source) if source.is_another_topic() => {
                 Failure::failed(source).hint("start again, from the topic's beginning")

@@ -124,7 +124,8 @@ impl DeadLetterProducer {
     }
 }
 
-fn producer_config(config: &Kafka) -> ClientConfig {
+/// How the producer of the dead letters is configured.
+pub fn producer_config(config: &Kafka) -> ClientConfig {
     let mut client = kafka::client_config(config);
     client.set("acks", "all").set("enable.idempotence", "true");
     kafka::set_unless_asked(&mut client, config, &UNLESS_ASKED);
