@@ -52,7 +52,7 @@ impl Verify<'_> {
     ///
     /// # Errors
     ///
-    /// [`VerifyError`].
+    /// [`VerifyError`]; that it was interrupted if it had not compared everything once.
     pub fn watch(&self, interval: Duration, out: &mut dyn Write) -> Result<bool, VerifyError> {
         let mut watched = Watched::default();
         while !self.is_over() {
@@ -65,7 +65,10 @@ impl Verify<'_> {
                 Err(error) => return Err(error),
             }
         }
-        let Watched { verdicts, orphans, .. } = watched;
+        let Watched { verdicts, orphans, has_begun, held: _ } = watched;
+        if !has_begun {
+            return Err(VerifyError::Interrupted);
+        }
         let agrees = verdicts.values().all(|verdict| verdict.differences.is_empty());
         Ok(agrees && orphans.is_empty())
     }

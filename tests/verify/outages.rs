@@ -85,6 +85,22 @@ fn a_watch_that_is_held_ends_when_it_is_told_to() {
 }
 
 #[test]
+fn a_watch_that_is_stopped_before_it_has_compared_anything_does_not_say_that_all_agrees() {
+    let mut world = settled(World::new("watch-early"));
+    world.set("database.lock_timeout_ms", 20_000);
+    make_wrong(&world);
+    let locked = world.database.session();
+    locked.sql("BEGIN; LOCK TABLE event_drafts");
+    let watch = world.start(&["verify", "--watch", "--interval", "0"]);
+    eventually("it waits for the rows", || world.database.somebody_waits());
+    watch.terminate();
+    eventually("it is told", || watch.err().contains("stopping"));
+    locked.sql("ROLLBACK");
+    let ended = watch.wait();
+    assert!(ended.failure(1).contains("nothing is known yet"), "{}", ended.err);
+}
+
+#[test]
 fn with_on_outage_exit_a_watch_ends_with_code_75() {
     let mut world = settled(World::new("watch-exit"));
     world.set("run.on_outage", "exit");
