@@ -78,6 +78,7 @@ impl ScanError {
     pub fn remedy(&self) -> String {
         match self {
             ScanError::Kafka(error) => error.remedy(),
+            ScanError::Unreadable { .. } if self.is_outage() => "check the brokers".to_owned(),
             ScanError::Unreadable { .. } => {
                 "grant READ on it, or look into the broker's log".to_owned()
             }
@@ -295,4 +296,19 @@ impl Reader {
 
 fn unreadable(topic: &str, source: ClientError) -> ScanError {
     ScanError::Unreadable { topic: topic.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_whose_brokers_are_away_needs_no_right() {
+        let remedy = |code| unreadable("t", ClientError::MetadataFetch(code)).remedy();
+        for away in [RDKafkaErrorCode::OperationTimedOut, RDKafkaErrorCode::LeaderNotAvailable] {
+            assert_eq!(remedy(away), "check the brokers");
+        }
+        let refused = remedy(RDKafkaErrorCode::TopicAuthorizationFailed);
+        assert!(refused.contains("grant READ"), "{refused}");
+    }
 }
