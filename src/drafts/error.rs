@@ -94,6 +94,11 @@ impl DraftError {
             DraftError::Exists { id } => {
                 Some(format!("`contentflow draft get {id}` shows it; a new one needs another id"))
             }
+            DraftError::Database { source, .. } if postgres::is_forbidden(source) => Some(
+                "a draft is a whole row: GRANT SELECT, and INSERT for new ones, ON the table of database.table, all its columns, TO the user \
+                 of database.url"
+                    .to_owned(),
+            ),
             DraftError::Database { .. } => Some(
                 "`contentflow check` looks at the table and at what its user may do; else the server's log tells more"
                     .to_owned(),

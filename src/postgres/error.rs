@@ -179,6 +179,11 @@ pub fn is_away(code: &SqlState) -> bool {
     ["08", "53", "57P"].iter().any(|class| code.code().starts_with(class))
 }
 
+/// Whether the server says that its user lacks a right.
+pub fn is_forbidden(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)
+}
+
 /// What happened, with the SQLSTATE if it was the server who said it.
 pub fn describe(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {

@@ -130,6 +130,16 @@ fn j6_the_least_rights_are_enough_for_a_whole_load() {
     assert!(report.duplicate > 0 && report.superseded > 0 && report.rejected > 0, "{report:?}");
     world.assert_done(&load);
 
+    // Whoever reads whole rows needs more, and says what.
+    world.set("cache.url", server.url.clone());
+    world.empty_cache();
+    for reads in [&["verify"][..], &["draft", "get", "draft-0000001"]] {
+        let refused = world.call(reads);
+        let error = refused.failure(1);
+        assert!(error.contains("hint: ") && error.contains("GRANT SELECT"), "{reads:?}: {error}");
+        assert!(!error.contains("contentflow check"), "{reads:?}: {error}");
+    }
+
     // And they are the least: without one of them it does not start.
     world.database.sql(&format!("REVOKE UPDATE (updated_at) ON event_drafts FROM {role}"));
     let refused = world.call(&["run", "--until-caught-up"]);

@@ -196,6 +196,12 @@ impl From<VerifyError> for Failure {
                 Failure::outage(error).hint("check the database, and verify again")
             }
             VerifyError::Output(error) => error.into(),
+            // A run needs some columns, and what is compared with the cache is the whole row.
+            VerifyError::Database { ref source, .. } if postgres::is_forbidden(source) => {
+                Failure::failed(error).hint(
+                    "whole rows are compared: GRANT SELECT ON the table of database.table, all its columns, TO the user of database.url",
+                )
+            }
             VerifyError::Database { .. } => Failure::failed(error).hint(
                 "`contentflow check` looks at the table and at what its user may do; else the server's log tells more",
             ),
