@@ -46,6 +46,16 @@ pub enum ScratchError {
         /// What to grant, as SQL.
         grant: String,
     },
+    /// What is done to the copy would be done at the subscribers, too, which have no such table.
+    #[error(
+        "the publication {publication} takes in every new table, and would replicate the copy of {table}"
+    )]
+    Published {
+        /// The table.
+        table: TableName,
+        /// The publication.
+        publication: String,
+    },
     /// Somebody else works with the copy.
     #[error("another `contentflow tune` is at work on {0}")]
     InUse(TableName),
@@ -159,6 +169,7 @@ impl Scratch {
         let scratch = Scratch { database, client, original, copy, rows, columns };
         scratch.lock().await?;
         scratch.clear_leftovers().await?;
+        scratch.refuse_publication(&schema).await?;
         scratch.warn_of_triggers(oid).await?;
         let options = scratch.options(oid).await?;
         match scratch.make(&options).await {
@@ -221,6 +232,29 @@ impl Scratch {
             tracing::info!(%table, "dropped what a tune that was killed had left behind");
         }
         Ok(())
+    }
+
+    /// A publication of all tables, or since PostgreSQL 15 of a whole schema, takes in the copy as
+    /// soon as it is there.
+    async fn refuse_publication(&self, schema: &str) -> Result<(), ScratchError> {
+        let sql = "SELECT to_regclass('pg_catalog.pg_publication_namespace') IS NOT NULL";
+        let row = self.within(self.client.query_one(sql, &[])).await?;
+        let of_schema = if row.get(0) {
+            "OR EXISTS (SELECT FROM pg_publication_namespace JOIN pg_namespace AS n ON n.oid = pnnspid
+                        WHERE pnpubid = p.oid AND nspname = $1)"
+        } else {
+            "OR $1 = ''"
+        };
+        let sql = format!(
+            "SELECT pubname::text FROM pg_publication AS p WHERE puballtables {of_schema} ORDER BY 1 LIMIT 1"
+        );
+        match self.within(self.client.query_opt(&sql, &[&schema])).await? {
+            None => Ok(()),
+            Some(row) => Err(ScratchError::Published {
+                table: self.original.clone(),
+                publication: row.get(0),
+            }),
+        }
     }
 
     /// Triggers stay behind: what they do elsewhere is none of our business.

@@ -109,6 +109,22 @@ fn somebody_elses_table_and_another_tune_are_left_alone() {
 }
 
 #[test]
+fn a_copy_that_would_be_replicated_is_not_made() {
+    let world = World::new("tune-published");
+    world.drafts(["d1"]);
+    world.publish([event("d1", "job-1")]);
+    for what in ["ALL TABLES", "TABLES IN SCHEMA public"] {
+        world.database.sql(&format!("CREATE PUBLICATION everything FOR {what}"));
+        let ended = tune(&world, &[]);
+        let text = ended.failure(1);
+        assert!(text.contains("the publication everything"), "{what}: {text}");
+        assert!(text.contains("hint: ") && text.contains("--effects none"), "{what}: {text}");
+        assert_eq!(scratch_tables(&world), 0);
+        world.database.sql("DROP PUBLICATION everything");
+    }
+}
+
+#[test]
 fn a_tune_that_fails_leaves_no_chart_behind_and_spoils_none() {
     let world = World::new("tune-no-chart");
     tune(&world, &["--chart", "new.svg"]).failure(1);

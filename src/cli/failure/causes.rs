@@ -164,6 +164,9 @@ impl From<ScratchError> for Failure {
             ScratchError::Connect(error) => error.into(),
             ScratchError::NotAllowed { grant, .. } => Failure::failed(what)
                 .hint(format!("{grant}; or measure without the database: --effects none")),
+            ScratchError::Published { .. } => Failure::failed(what).hint(
+                "measure without the database: --effects none; or on another database, with a copy of the table",
+            ),
             ScratchError::InUse(_) => Failure::failed(what).hint("wait until it has ended"),
             ScratchError::NotOurs { table, .. } => Failure::failed(what)
                 .hint(format!("drop {table} as its owner; a tune that was killed has left it")),
