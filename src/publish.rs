@@ -32,6 +32,9 @@ pub use producer::{Acknowledged, Event, Publisher};
 /// A line that is longer is no event: its value alone would be over the limit for one.
 const LINE_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
+/// How often it is told how far a paced publisher is.
+const TELL: Duration = Duration::from_secs(1);
+
 /// What was published and acknowledged.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Published {
@@ -167,7 +170,7 @@ fn send_lines(publisher: &Publisher, lines: &mut dyn BufRead) -> Result<(), Stop
 }
 
 /// Publishes a generated mix, at most `rate` events a second if one is given, and reports to `sent`
-/// how many events are on their way, every few hundred.
+/// how many events are on their way, every few hundred, and every second where it waits.
 ///
 /// # Errors
 ///
@@ -183,10 +186,16 @@ pub fn publish_generated(
     let mut by_kind = BTreeMap::new();
     let mut pace = rate.map(|rate| Pace::new(rate, Instant::now()));
     let started = Instant::now();
+    let mut told = started;
     for (index, event) in (1..).zip(generator) {
         if let Some(pace) = &mut pace {
             while let Some(pause) = pace.pause(Instant::now()) {
                 publisher.idle(pause);
+                // Of a slow one a few hundred take long.
+                if told.elapsed() >= TELL {
+                    told = Instant::now();
+                    sent(index - 1);
+                }
             }
         }
         *by_kind.entry(event.kind.name()).or_default() += 1;
