@@ -190,18 +190,14 @@ pub fn describe_offsets(offsets: &Offsets) -> String {
 ///
 /// What is wrong with it, for people.
 pub fn parse_time(text: &str) -> Result<i64, String> {
-    if let Ok(ms) = text.parse::<i64>() {
-        return match ms {
-            0.. => Ok(ms),
-            _ => Err("is before 1970, which no record's timestamp is".to_owned()),
-        };
-    }
-    let time: jiff::Timestamp = text.parse().map_err(|_| {
-        format!(
+    let time = || text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond);
+    match text.parse().ok().or_else(time) {
+        Some(ms @ 0..) => Ok(ms),
+        Some(_) => Err(format!("{text:?} is before 1970, which no record's timestamp is")),
+        None => Err(format!(
             "{text:?} is not a time; write RFC 3339, like 2026-11-22T15:50:16Z, or milliseconds since the epoch"
-        )
-    })?;
-    Ok(time.as_millisecond())
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -232,7 +228,7 @@ mod tests {
         assert_eq!(parse_time("1500000000123").unwrap(), 1_500_000_000_123);
         assert_eq!(parse_time("2017-07-14T02:40:00.123Z").unwrap(), 1_500_000_000_123);
         assert_eq!(parse_time("2017-07-14T04:40:00.123+02:00").unwrap(), 1_500_000_000_123);
-        for nonsense in ["", "yesterday", "2017-07-14", "-5", "1.5"] {
+        for nonsense in ["", "yesterday", "2017-07-14", "-5", "1.5", "1969-12-31T23:59:59Z"] {
             assert!(parse_time(nonsense).is_err(), "{nonsense:?}");
         }
     }

@@ -7,7 +7,7 @@ use crate::dead_letters::DlqError;
 use crate::demo::{DemoError, ELSEWHERE};
 use crate::drafts::DraftError;
 use crate::http::BindError;
-use crate::kafka::KafkaError;
+use crate::kafka::{KafkaError, is_away};
 use crate::migrate::MigrateError;
 use crate::publish::PublishError;
 use crate::redis::CacheError;
@@ -128,7 +128,14 @@ impl From<ReplayError> for Failure {
             ReplayError::Deleted { .. } => Failure::failed(what).hint(
                 "run.on_data_loss = \"continue\" goes on with what there is",
             ),
-            ReplayError::Offsets { .. } => Failure::outage(what).hint("check the brokers"),
+            ReplayError::Offsets { source, .. }
+                if source.rdkafka_error_code().is_some_and(is_away) =>
+            {
+                Failure::outage(what).hint("check the brokers")
+            }
+            ReplayError::Offsets { .. } => {
+                Failure::failed(what).hint("check [kafka.properties] and the ACLs")
+            }
             ReplayError::Interrupted { source, next: _ } => {
                 Failure::from(RunError::Source(source))
             }
