@@ -35,6 +35,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Records that are taken in between two looks at everything else.
 const RECORDS_PER_TURN: usize = 1_000;
 
+/// Bytes that are taken in between two looks at what is held: large records are few to a turn.
+const BYTES_PER_LOOK: usize = 256 << 10;
+
 /// Chunks that may wait for a worker: enough that none waits for the poll thread, and no more than
 /// 16 MiB each.
 const CHUNKS_QUEUED_MAX: usize = 64;
@@ -191,7 +194,7 @@ impl<'a> Reading<'a> {
         while !self.open.is_empty() && stopped_at.is_none() {
             self.turn(ingest)?;
             on_progress(self, ingest);
-            if ingest.is_full() || ingest.chunks_queued() >= CHUNKS_QUEUED_MAX {
+            if is_to_wait(ingest) {
                 ingest.wait(WAIT);
                 // They were not asked.
                 self.heard = Instant::now();
@@ -232,6 +235,7 @@ impl<'a> Reading<'a> {
 
     fn poll(&mut self, ingest: &mut Ingest) -> Result<(), SourceError> {
         let mut patience = PATIENCE;
+        let mut unseen = 0;
         for _ in 0..RECORDS_PER_TURN {
             let polled = self.reader.poll(patience);
             self.check_topic()?;
@@ -251,6 +255,7 @@ impl<'a> Reading<'a> {
                     if offset < stretch.to {
                         take_in(ingest, &message);
                         self.next.insert(partition, offset + 1);
+                        unseen += message.payload_len();
                     }
                     if offset + 1 >= stretch.to {
                         // What lies between the last record and the end is no record.
@@ -269,6 +274,12 @@ impl<'a> Reading<'a> {
             }
             if self.open.is_empty() {
                 return Ok(());
+            }
+            if unseen >= BYTES_PER_LOOK {
+                unseen = 0;
+                if is_to_wait(ingest) {
+                    return Ok(());
+                }
             }
         }
         Ok(())
@@ -356,6 +367,11 @@ impl<'a> Reading<'a> {
         }
         Ok(self.reader.assign(&list)?)
     }
+}
+
+/// Whether what was read has to get on before there may be more.
+fn is_to_wait(ingest: &Ingest) -> bool {
+    ingest.is_full() || ingest.chunks_queued() >= CHUNKS_QUEUED_MAX
 }
 
 /// What comes behind an earlier end some day is another record than what was planned to be read.
