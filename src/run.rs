@@ -262,8 +262,7 @@ pub fn run(
     let (committer, commits) = Committer::new();
     let (abort_too, stop) = (Arc::clone(&abort), Arc::clone(&until.stop));
     let state = State::new(ingest, committer, abort_too, stop, &config.run);
-    let debug = crate::kafka::is_debugged(&config.kafka);
-    let context = Context::new(config.kafka.topic.clone(), state, debug).watched(figures);
+    let context = Context::new(config.kafka.clone(), state).watched(figures);
     let consumer = Arc::new(consumer(config, context).map_err(creation_error)?);
     let committing = Arc::clone(&consumer);
     let (last_word, committed) = crossbeam_channel::bounded(0);

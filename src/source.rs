@@ -23,6 +23,7 @@ use crate::headers;
 use crate::ingest::Ingest;
 use crate::shutdown::Cause;
 
+mod aside;
 pub mod assignment;
 pub mod client;
 
@@ -157,7 +158,7 @@ impl Source {
         state.committer.note(offsets);
         state.committer.tend(matches!(self.stage, Stage::Committing(_)));
         match self.stage {
-            Stage::Reading if self.is_to_end(state) => {
+            Stage::Reading if self.is_to_end(state, client) => {
                 state.ingest.end();
                 client.pause(&state.owned())?;
                 self.stage = Stage::Draining(None);
@@ -185,8 +186,8 @@ impl Source {
         }
     }
 
-    fn is_to_end(&self, state: &State) -> bool {
-        self.stop.load(Ordering::Relaxed) || (self.stop_when_caught_up && state.caught_up())
+    fn is_to_end(&self, state: &mut State, client: &impl Client) -> bool {
+        self.stop.load(Ordering::Relaxed) || (self.stop_when_caught_up && state.caught_up(client))
     }
 
     /// Reads on, or holds back while too much is in flight.

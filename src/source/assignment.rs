@@ -34,7 +34,10 @@ const AGAIN: Duration = Duration::from_secs(10);
 
 /// The start of a partition about which neither the group nor its leader has answered: librdkafka's
 /// code for the earliest offset.
-const EARLIEST: i64 = -2;
+pub(super) const EARLIEST: i64 = -2;
+
+/// How often a member without partitions asks how far the group is.
+const ASK_GROUP: Duration = Duration::from_secs(2);
 
 /// How long a revocation waits for a commit that is under way.
 const UNDER_WAY: Duration = Duration::from_secs(5);
@@ -61,6 +64,10 @@ pub struct State {
     look_at: Option<Instant>,
     /// When all partitions were taken up anew, because one stood still of which nothing had gone.
     stood_still: Option<Instant>,
+    /// Where each partition of the topic ended when the group was asked first, and when it was
+    /// asked last.
+    ends: Offsets,
+    asked_group: Option<Instant>,
     is_assigned: bool,
     is_leaving: bool,
 }
@@ -100,6 +107,8 @@ impl State {
             take_up_at: None,
             look_at: None,
             stood_still: None,
+            ends: Offsets::new(),
+            asked_group: None,
             is_assigned,
             is_leaving,
         }
@@ -125,8 +134,13 @@ impl State {
         }
     }
 
-    /// Whether all that was there when the partitions were assigned has been read.
-    pub fn caught_up(&self) -> bool {
+    /// Whether all that was there when the partitions were assigned has been read. A member without
+    /// partitions may get some as soon as others have let go of them: for it, all that there was
+    /// must have been committed by the group.
+    pub fn caught_up(&mut self, client: &impl Client) -> bool {
+        if self.is_assigned && self.partitions.is_empty() {
+            return self.group_caught_up(client);
+        }
         let read_to =
             |partition: &i32| self.ingest.ranges().get(partition).map_or(0, |(_, last)| last + 1);
         let caught_up = |(partition, owned): (&i32, &Owned)| {
@@ -134,6 +148,40 @@ impl State {
             owned.reached_end || owned.target.is_some_and(is_there)
         };
         self.is_assigned && self.partitions.iter().all(caught_up)
+    }
+
+    /// Asks the group, if it is time; no answer is a no.
+    fn group_caught_up(&mut self, client: &impl Client) -> bool {
+        if self.asked_group.is_some_and(|at| at.elapsed() < ASK_GROUP) {
+            return false;
+        }
+        let caught_up = self.ask_group(client).unwrap_or_else(|error| {
+            tracing::warn!(%error, "how far the group is is not known yet, asking again");
+            false
+        });
+        self.asked_group = Some(Instant::now());
+        caught_up
+    }
+
+    fn ask_group(&mut self, client: &impl Client) -> KafkaResult<bool> {
+        if self.ends.is_empty() {
+            let end = |partition| {
+                self.ingest.turn();
+                Ok((partition, client.watermarks(partition)?.1))
+            };
+            self.ends = client.partitions()?.into_iter().map(end).collect::<KafkaResult<_>>()?;
+        }
+        let partitions: Vec<i32> = self.ends.keys().copied().collect();
+        for (partition, committed) in client.committed(&partitions)? {
+            self.ingest.turn();
+            let end = self.ends[&partition];
+            let is_there = committed.is_some_and(|offset| offset >= end) || end == 0;
+            // What is left may be no records, and then nobody ever commits behind it.
+            if !is_there && client.has_records(partition, committed, end)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// How many offsets there were to read when the partitions were assigned.

@@ -12,13 +12,15 @@ use rdkafka::statistics::Statistics;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::assignment::State;
+use super::aside;
+use super::assignment::{EARLIEST, State};
 use crate::commit::Offsets;
+use crate::config::Kafka;
 use crate::figures::Figures;
 use crate::kafka;
 
 /// The deadline of one question to the broker in a rebalance.
-const ANSWER: Duration = Duration::from_secs(5);
+pub(super) const ANSWER: Duration = Duration::from_secs(5);
 
 /// What is asked of the client, besides polling it.
 pub trait Client {
@@ -65,6 +67,20 @@ pub trait Client {
     /// When the partition's leader does not answer.
     fn watermarks(&self, partition: i32) -> KafkaResult<(i64, i64)>;
 
+    /// All partitions that the topic has.
+    ///
+    /// # Errors
+    ///
+    /// When no broker answers.
+    fn partitions(&self) -> KafkaResult<Vec<i32>>;
+
+    /// Whether a partition has a record from an offset on, or from its beginning, below another.
+    ///
+    /// # Errors
+    ///
+    /// When the partition's leader does not answer.
+    fn has_records(&self, partition: i32, from: Option<i64>, to: i64) -> KafkaResult<bool>;
+
     /// Whether the partitions that are being taken away have an owner already.
     fn is_lost(&self) -> bool;
 
@@ -75,7 +91,7 @@ pub trait Client {
 /// The real client's context: its callbacks, and the state that they share with the poll loop. All
 /// of it runs on the poll thread.
 pub struct Context {
-    topic: String,
+    config: Kafka,
     state: Mutex<State>,
     made_again: AtomicBool,
     /// Whether a broker has gone since this was asked last.
@@ -89,12 +105,13 @@ pub struct Context {
 pub type KafkaClient = BaseConsumer<Context>;
 
 impl Context {
-    /// The context of a consumer of that topic. Without `debug` the client's debug lines are not
-    /// passed on.
-    pub fn new(topic: String, state: State, debug: bool) -> Context {
+    /// The context of a consumer that is configured like that. The client's debug lines are passed
+    /// on if that is asked for there.
+    pub fn new(config: Kafka, state: State) -> Context {
+        let debug = kafka::is_debugged(&config);
         let state = Mutex::new(state);
         let (made_again, has_lost_a_broker) = Default::default();
-        Context { topic, state, made_again, has_lost_a_broker, debug, figures: None }
+        Context { config, state, made_again, has_lost_a_broker, debug, figures: None }
     }
 
     /// The same, with what the client tells of the brokers noted.
@@ -139,7 +156,7 @@ impl Context {
         if !self.has_lost_a_broker.swap(false, Ordering::Relaxed) {
             return None;
         }
-        let metadata = kafka::metadata(client.client(), Some(&self.topic), ANSWER);
+        let metadata = kafka::metadata(client.client(), Some(&self.config.topic), ANSWER);
         metadata.err().filter(|code| kafka::is_away(*code)).map(KafkaError::MetadataFetch)
     }
 
@@ -147,8 +164,8 @@ impl Context {
         let mut state = self.state();
         let starts = if state.is_leaving() { None } else { state.assigned(client, partitions)? };
         let starts = match starts {
-            Some(starts) => list(&self.topic, starts)?,
-            None => names(&self.topic, partitions),
+            Some(starts) => list(&self.config.topic, starts)?,
+            None => names(&self.config.topic, partitions),
         };
         match client.rebalance_protocol() {
             RebalanceProtocol::Cooperative => client.incremental_assign(&starts),
@@ -171,15 +188,15 @@ impl Context {
 
 impl Client for KafkaClient {
     fn pause(&self, partitions: &[i32]) -> KafkaResult<()> {
-        Consumer::pause(self, &names(&self.context().topic, partitions))
+        Consumer::pause(self, &names(&self.context().config.topic, partitions))
     }
 
     fn resume(&self, partitions: &[i32]) -> KafkaResult<()> {
-        Consumer::resume(self, &names(&self.context().topic, partitions))
+        Consumer::resume(self, &names(&self.context().config.topic, partitions))
     }
 
     fn take_up_anew(&self, all: &Offsets, moved: &Offsets) -> KafkaResult<()> {
-        let [all, moved] = [all, moved].map(|it| list(&self.context().topic, it.clone()));
+        let [all, moved] = [all, moved].map(|it| list(&self.context().config.topic, it.clone()));
         // A partition that stands still cannot be sought in; it is taken up anew.
         match self.rebalance_protocol() {
             RebalanceProtocol::Cooperative => {
@@ -193,11 +210,11 @@ impl Client for KafkaClient {
 
     fn commit(&self, offsets: &Offsets) -> KafkaResult<()> {
         let offsets = offsets.iter().map(|(partition, offset)| (*partition, *offset));
-        Consumer::commit(self, &list(&self.context().topic, offsets)?, CommitMode::Sync)
+        Consumer::commit(self, &list(&self.context().config.topic, offsets)?, CommitMode::Sync)
     }
 
     fn committed(&self, partitions: &[i32]) -> KafkaResult<Vec<(i32, Option<i64>)>> {
-        let asked = names(&self.context().topic, partitions);
+        let asked = names(&self.context().config.topic, partitions);
         let answer = self.committed_offsets(asked, ANSWER)?;
         let offset = |offset| match offset {
             Offset::Offset(offset) => Some(offset),
@@ -208,7 +225,19 @@ impl Client for KafkaClient {
     }
 
     fn watermarks(&self, partition: i32) -> KafkaResult<(i64, i64)> {
-        self.fetch_watermarks(&self.context().topic, partition, ANSWER)
+        self.fetch_watermarks(&self.context().config.topic, partition, ANSWER)
+    }
+
+    fn partitions(&self) -> KafkaResult<Vec<i32>> {
+        let topic = &self.context().config.topic;
+        let metadata = kafka::metadata(self.client(), Some(topic), ANSWER);
+        let metadata = metadata.map_err(KafkaError::MetadataFetch)?;
+        let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+        Ok(partitions.map(|partition| partition.id()).collect())
+    }
+
+    fn has_records(&self, partition: i32, from: Option<i64>, to: i64) -> KafkaResult<bool> {
+        aside::has_records(&self.context().config, partition, (from.unwrap_or(EARLIEST), to))
     }
 
     fn is_lost(&self) -> bool {
@@ -222,7 +251,7 @@ impl Client for KafkaClient {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        if kafka::made_again(message) == Some(&self.topic) {
+        if kafka::made_again(message) == Some(&self.config.topic) {
             self.made_again.store(true, Ordering::Relaxed);
         }
         kafka::log_what_was_asked(self.debug, level, facility, message);
@@ -241,7 +270,7 @@ impl ClientContext for Context {
 
     fn stats(&self, statistics: Statistics) {
         if let Some(figures) = &self.figures {
-            figures.brokers.note(&statistics, &self.topic);
+            figures.brokers.note(&statistics, &self.config.topic);
         }
     }
 }

@@ -279,6 +279,17 @@ impl Client for SimClient {
         Ok((0, ends.map(|record| record.at.1 + 1).max().unwrap_or_default()))
     }
 
+    fn partitions(&self) -> KafkaResult<Vec<i32>> {
+        Ok(lock(&self.world).group.partitions())
+    }
+
+    fn has_records(&self, partition: i32, from: Option<i64>, to: i64) -> KafkaResult<bool> {
+        let world = lock(&self.world);
+        let offsets = from.unwrap_or_default()..to;
+        let is_there = |it: &Record| it.at.0 == partition && it.published <= world.turn;
+        Ok(world.records.iter().any(|it| is_there(it) && offsets.contains(&it.at.1)))
+    }
+
     fn is_lost(&self) -> bool {
         self.is_lost.get()
     }

@@ -22,6 +22,8 @@ struct Fake {
     /// What the leaders say; those that are not here say nothing.
     leaders: RefCell<BTreeMap<i32, (i64, i64)>>,
     taken_up: RefCell<Vec<(Offsets, Offsets)>>,
+    /// Partitions in which there are offsets left, and no records.
+    is_blank: Vec<i32>,
     began: Instant,
     asked: Cell<usize>,
     stop: Arc<AtomicBool>,
@@ -39,6 +41,7 @@ impl Fake {
             stop_after: LATER,
             leaders: RefCell::new([(0, (0, 9))].into()),
             taken_up: RefCell::default(),
+            is_blank: Vec::new(),
             began: Instant::now(),
             asked: Cell::new(0),
             stop: Arc::default(),
@@ -93,6 +96,14 @@ impl Client for Fake {
         told.map_or_else(|| self.no_answer(), Ok)
     }
 
+    fn partitions(&self) -> KafkaResult<Vec<i32>> {
+        Ok(all_of_them())
+    }
+
+    fn has_records(&self, partition: i32, _: Option<i64>, _: i64) -> KafkaResult<bool> {
+        Ok(!self.is_blank.contains(&partition))
+    }
+
     fn is_lost(&self) -> bool {
         false
     }
@@ -123,9 +134,9 @@ async fn a_partition_without_a_leader_begins_where_the_group_stands_and_holds_up
     assert_eq!(state.backlog(), 4, "as far as it is known");
     assert_eq!(state.places()[&2], PartitionProgress { position: 0, committed: 0, end: 0 });
     state.reached_end(0);
-    assert!(!state.caught_up(), "nobody knows where the others end");
+    assert!(!state.caught_up(&client), "nobody knows where the others end");
     [1, 2].into_iter().for_each(|partition| state.reached_end(partition));
-    assert!(state.caught_up());
+    assert!(state.caught_up(&client));
 }
 
 #[tokio::test(start_paused = true)]
@@ -187,8 +198,35 @@ async fn between_two_assignments_nothing_is_caught_up_with() {
     state.assigned(&client, &all_of_them()).unwrap();
     let mut going = state.hand_over(&client, all_of_them());
     while going.turn(&mut state, &client).is_some() {}
-    assert!(!state.caught_up(), "what comes next is not known yet");
+    assert!(!state.caught_up(&client), "what comes next is not known yet");
     state.assigned(&client, &[]).unwrap();
+}
+
+/// In a rebalance that is not over yet, it has no partitions; and those of others may come to it.
+#[tokio::test(start_paused = true)]
+async fn without_partitions_a_member_has_caught_up_when_the_group_has() {
+    for (leaders, is_blank, caught_up) in [
+        ([(0, (0, 5)), (1, (0, 7)), (2, (0, 0))], vec![], true),
+        ([(0, (0, 5)), (1, (0, 8)), (2, (0, 0))], vec![], false),
+        ([(0, (0, 5)), (1, (0, 8)), (2, (0, 0))], vec![1], true),
+        ([(0, (0, 5)), (1, (0, 7)), (2, (0, 1))], vec![1], false),
+    ] {
+        let client = Fake { leaders: RefCell::new(leaders.into()), is_blank, ..Fake::new() };
+        let (mut state, _commits) = client.state(OnOutage::Wait);
+        assert!(!state.caught_up(&client), "it is not assigned anything yet, if only none");
+        state.assigned(&client, &[]).unwrap();
+        assert_eq!(state.caught_up(&client), caught_up, "{leaders:?}");
+    }
+    let client = Fake::new();
+    let (mut state, _commits) = client.state(OnOutage::Wait);
+    state.assigned(&client, &[]).unwrap();
+    assert!(!state.caught_up(&client), "of two partitions nobody says anything");
+    let asked = client.asked.get();
+    assert!(!state.caught_up(&client));
+    assert_eq!(client.asked.get(), asked, "not in every turn");
+    client.leaders.borrow_mut().extend([(0, (0, 5)), (1, (0, 7)), (2, (0, 0))]);
+    client.sleep(ASK_GROUP);
+    assert!(state.caught_up(&client));
 }
 
 /// All leaders are there.
@@ -283,9 +321,9 @@ async fn a_partition_that_comes_back_is_read_from_where_the_group_stands() {
             state.ingest.push(record, std::iter::empty::<(&str, _)>());
         }
     }
-    assert!(state.caught_up());
+    assert!(state.caught_up(&client));
     state.let_go(&[0]);
     state.assigned(&client, &[0]).unwrap();
-    assert!(!state.caught_up(), "what was read and not committed is to be read again");
+    assert!(!state.caught_up(&client), "what was read and not committed is to be read again");
     assert_eq!(state.next_offsets()[&0], 5);
 }
