@@ -81,6 +81,12 @@ pub enum SourceError {
         /// Its name.
         topic: String,
     },
+    /// There is nothing more to be read, nor to be gone on with.
+    #[error("the topic {topic} was deleted while it was read")]
+    Deleted {
+        /// Its name.
+        topic: String,
+    },
     /// Somebody called the run off.
     #[error("{}", match .0 { Cause::Outage(message) | Cause::Failure(message) => message })]
     CalledOff(Cause),
@@ -90,7 +96,10 @@ impl SourceError {
     /// Whether the offsets that were read belong to a topic that is gone, so that nothing can be
     /// gone on with from them.
     pub fn is_another_topic(&self) -> bool {
-        matches!(self, SourceError::Cut { .. } | SourceError::MadeAgain { .. })
+        matches!(
+            self,
+            SourceError::Cut { .. } | SourceError::MadeAgain { .. } | SourceError::Deleted { .. }
+        )
     }
 }
 
@@ -342,6 +351,17 @@ pub(crate) fn is_out_of_range(error: &KafkaError) -> bool {
     error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset)
 }
 
+/// Whether the topic is not there (any more).
+pub(crate) fn is_missing_topic(error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic))
+}
+
+/// Whether a batch is not what was written.
+pub(crate) fn is_corrupt(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::BadMessage)
+}
+
 /// What an error of the consumer means, but for an offset out of range: most of them pass, some
 /// need a person.
 pub(crate) fn judge(error: KafkaError, config: &Config) -> Result<(), SourceError> {
@@ -349,13 +369,13 @@ pub(crate) fn judge(error: KafkaError, config: &Config) -> Result<(), SourceErro
     let code = error.rdkafka_error_code();
     match code {
         _ if fatal => Err(error.into()),
-        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+        _ if is_missing_topic(&error) => {
             let topic = &config.kafka.topic;
             tracing::warn!(topic, "the topic does not exist (any more); waiting for it");
             Ok(())
         }
         // The client would go on behind it.
-        Some(RDKafkaErrorCode::BadMessage) => {
+        _ if is_corrupt(&error) => {
             let message = format!(
                 "records are corrupt: {error}; nothing behind them is committed. Mend the partition, or move the group past them \
                  with kafka-consumer-groups --reset-offsets"

@@ -21,7 +21,7 @@ use crate::kafka::{self, METADATA_TIMEOUT};
 use crate::run::consumer_config;
 use crate::scan::Stretch;
 use crate::shutdown::{Abort, Cause};
-use crate::source::{SourceError, is_out_of_range, judge, take_in};
+use crate::source::{SourceError, is_corrupt, is_missing_topic, is_out_of_range, judge, take_in};
 
 /// How long a poll waits for a record.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -52,12 +52,18 @@ pub struct Context {
     /// Whether somebody has asked for the client's own debug lines.
     debug: bool,
     made_again: Arc<AtomicBool>,
+    deleted: Arc<AtomicBool>,
 }
 
 impl Context {
     fn of(config: &Config) -> Context {
         let debug = kafka::is_debugged(&config.kafka);
-        Context { topic: config.kafka.topic.clone(), debug, made_again: Arc::default() }
+        Context {
+            topic: config.kafka.topic.clone(),
+            debug,
+            made_again: Arc::default(),
+            deleted: Arc::default(),
+        }
     }
 
     /// Notes that the topic has been made again.
@@ -65,10 +71,32 @@ impl Context {
         self.made_again.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the topic has been made again. Then what is polled does not count: it is of the new
-    /// topic, and may be from its middle.
-    pub fn is_another_topic(&self) -> bool {
-        self.made_again.load(Ordering::Relaxed)
+    /// Notes that the topic has been deleted.
+    pub fn note_deleted(&self) {
+        self.deleted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the topic has gone.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`] if it has. Where it was made again, what is polled does not count: it is of
+    /// the new topic, and may be from its middle.
+    pub fn check_topic(&self) -> Result<(), SourceError> {
+        let is_set = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        let topic = || self.topic.clone();
+        if is_set(&self.made_again) {
+            return Err(SourceError::MadeAgain { topic: topic() });
+        }
+        if is_set(&self.deleted) {
+            return Err(SourceError::Deleted { topic: topic() });
+        }
+        Ok(())
+    }
+
+    /// Whether the topic has gone.
+    pub fn is_topic_gone(&self) -> bool {
+        self.check_topic().is_err()
     }
 }
 
@@ -227,7 +255,7 @@ impl<'a> Reading<'a> {
         if let Some(cause) = self.abort.cause() {
             return Err(SourceError::CalledOff(cause));
         }
-        self.check_topic()?;
+        self.reader.context().check_topic()?;
         ingest.close_if_due();
         self.durable.extend(ingest.collect()?);
         Ok(())
@@ -238,7 +266,7 @@ impl<'a> Reading<'a> {
         let mut unseen = 0;
         for _ in 0..RECORDS_PER_TURN {
             let polled = self.reader.poll(patience);
-            self.check_topic()?;
+            self.reader.context().check_topic()?;
             let Some(polled) = polled else {
                 ingest.none_waits();
                 return Ok(());
@@ -270,6 +298,14 @@ impl<'a> Reading<'a> {
                     self.reached_end(partition)?;
                 }
                 Err(error) if is_out_of_range(&error) => self.out_of_range()?,
+                // The offsets of the plan are those of a topic that is gone.
+                Err(error) if is_missing_topic(&error) => self.reader.context().note_deleted(),
+                Err(error) if is_corrupt(&error) => {
+                    let remedy =
+                        "mend the partition, or replay from behind them with --from-offsets";
+                    let message = format!("records are corrupt: {error}; {remedy}");
+                    return Err(SourceError::CalledOff(Cause::Failure(message)));
+                }
                 Err(error) => judge(error, self.config)?,
             }
             if self.open.is_empty() {
@@ -281,14 +317,6 @@ impl<'a> Reading<'a> {
                     return Ok(());
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// The offsets of the plan are those of a topic that is gone, once there is another one.
-    fn check_topic(&self) -> Result<(), SourceError> {
-        if self.reader.context().is_another_topic() {
-            return Err(SourceError::MadeAgain { topic: self.config.kafka.topic.clone() });
         }
         Ok(())
     }

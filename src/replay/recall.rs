@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use super::reader::{Context, Reader, reader_beside};
 use crate::config::Config;
 use crate::shutdown::Abort;
-use crate::source::{headers_of, is_out_of_range, record_of};
+use crate::source::{headers_of, is_missing_topic, is_out_of_range, record_of};
 
 /// How long a poll waits for a record; often enough to hear of an abort.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -127,7 +127,7 @@ fn serve(
         let mut places: Vec<Place> = events.iter().map(Known::place).collect();
         places.sort_unstable();
         let chunk = read(consumer, &config.kafka.topic, &places, abort)?;
-        if abort.is_raised() || context.is_another_topic() {
+        if abort.is_raised() || context.is_topic_gone() {
             return Ok(());
         }
         let changes = sort(chunk, draft_ids).changes;
@@ -163,7 +163,7 @@ fn read(consumer: &Reader, topic: &str, places: &[Place], abort: &Abort) -> Resu
         }
         loop {
             let found = match consumer.poll(PATIENCE) {
-                _ if abort.is_raised() || consumer.context().is_another_topic() => {
+                _ if abort.is_raised() || consumer.context().is_topic_gone() => {
                     return Ok(chunk);
                 }
                 Some(Ok(message)) if message.offset() < offset => continue,
@@ -175,6 +175,10 @@ fn read(consumer: &Reader, topic: &str, places: &[Place], abort: &Abort) -> Resu
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => false,
                 Some(Err(error)) if is_out_of_range(&error) => false,
+                Some(Err(error)) if is_missing_topic(&error) => {
+                    consumer.context().note_deleted();
+                    return Ok(chunk);
+                }
                 Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
                     return Err(failed(error));
                 }

@@ -77,6 +77,11 @@ fn b9_a_corrupt_batch_stops_the_run_and_is_not_skipped() {
     assert!(world.row("d2").is_untouched());
     assert!(world.dead_letters().is_empty());
 
+    let replay = world.call(&["replay"]);
+    let error = replay.failure(1);
+    assert!(error.contains("corrupt") && error.contains("--from-offsets"), "{error}");
+    assert!(!error.contains("reset-offsets"), "a replay has no group to move: {error}");
+
     // Whoever has moved the group past it has not made it whole.
     world.commit(0, 3);
     let repair = world.call(&["verify", "--repair"]);

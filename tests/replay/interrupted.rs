@@ -158,6 +158,21 @@ fn a_topic_that_is_made_again_under_a_replay_ends_it() {
     replay(&world, &[]);
 }
 
+#[test]
+fn d4_a_topic_that_is_deleted_under_a_replay_ends_it() {
+    let mut world = World::new("replay-deleted");
+    let (running, locked) = in_the_middle(&mut world);
+    delete_topic(world.topic());
+    eventually("it is gone", || world.cluster().is_gone(world.topic()));
+    locked.sql("ROLLBACK");
+
+    let ended = running.wait();
+    let error = ended.failure(1);
+    let what = format!("error: the topic {} was deleted while it was read\n", world.topic());
+    assert!(error.contains(&what), "{error}");
+    assert!(!error.contains("to go on"), "{error}");
+}
+
 /// The client reads on at the old position of the new topic, if nobody tells it otherwise.
 #[test]
 fn d4_a_longer_topic_made_again_under_a_replay_ends_it() {

@@ -14,6 +14,7 @@ use crate::redis::CacheError;
 use crate::replay::ReplayError;
 use crate::run::RunError;
 use crate::scan::ScanError;
+use crate::source::SourceError;
 use crate::tune::error::TuneError;
 use crate::tune::scratch::ScratchError;
 use crate::verify::VerifyError;
@@ -106,6 +107,7 @@ impl From<RunError> for Failure {
         match error {
             RunError::Client(error) => error.into(),
             RunError::Connect(error) => error.into(),
+            RunError::Source(source @ SourceError::Deleted { .. }) => Failure::failed(source),
             RunError::Source(source) if source.is_another_topic() => {
                 Failure::failed(source).hint("start again, from the topic's beginning")
             }
