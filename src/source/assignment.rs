@@ -82,6 +82,25 @@ struct Owned {
     reached_end: bool,
 }
 
+/// What there is of a partition.
+#[derive(Clone, Copy, Debug)]
+struct There {
+    /// The first offset.
+    low: i64,
+    /// Where what can be read ends: a transaction that is open is not read yet.
+    high: i64,
+    /// The offset that the next record will have.
+    end: i64,
+}
+
+/// What there is of a partition that is to be read from an offset on. That of a group which was set
+/// to the end lies behind the transactions that were open then, and past no end.
+fn what_there_is(client: &impl Client, partition: i32, offset: i64) -> KafkaResult<There> {
+    let (low, high) = client.watermarks(partition)?;
+    let end = if offset > high { client.end(partition)?.max(high) } else { high };
+    Ok(There { low, high, end })
+}
+
 impl State {
     /// The state of a run before its first assignment. `stop` is set by a signal.
     pub fn new(
@@ -259,8 +278,9 @@ impl State {
             open.retain(|(partition, committed)| {
                 self.ingest.turn();
                 let is_time = since.elapsed() < START && !self.is_to_end();
-                let owned = match is_time.then(|| client.watermarks(*partition)) {
-                    Some(Ok((low, high))) => self.within(*partition, *committed, low, high),
+                let ask = || what_there_is(client, *partition, committed.unwrap_or(EARLIEST));
+                let owned = match is_time.then(ask) {
+                    Some(Ok(there)) => self.within(*partition, *committed, there),
                     Some(Err(error)) => {
                         tracing::warn!(partition, %error, "where it begins is not known yet, asking again");
                         return true;
@@ -283,9 +303,10 @@ impl State {
     }
 
     /// A partition of which it is known what there is.
-    fn within(&self, partition: i32, committed: Option<i64>, low: i64, high: i64) -> Owned {
+    fn within(&self, partition: i32, committed: Option<i64>, there: There) -> Owned {
+        let There { low, high, end: _ } = there;
         let earliest = if is_planted(Bug::ResetToLatest) { high } else { low };
-        let start = committed.map_or(earliest, |offset| self.check(partition, offset, low, high));
+        let start = committed.map_or(earliest, |offset| self.check(partition, offset, there));
         Owned { start, target: Some(high), reached_end: false }
     }
 
@@ -306,9 +327,9 @@ impl State {
         let (mut all, mut moved) = (self.next_offsets(), Offsets::new());
         for (partition, next) in all.clone() {
             // Where the leader does not answer, the client says once more if nothing is there.
-            let Some((low, high)) = self.what_there_is(client, partition, since) else { continue };
-            let start = self.check(partition, next, low, high);
-            if next > high {
+            let Some(there) = self.what_there_is(client, partition, next, since) else { continue };
+            let start = self.check(partition, next, there);
+            if next > there.end {
                 // The topic was made again: what is in flight has offsets of the old one.
                 self.ingest.forget_range(partition);
                 self.committer.forget(partition);
@@ -338,17 +359,18 @@ impl State {
         client.take_up_anew(&all, &moved)
     }
 
-    /// The first offset of a partition and its end, unless its leader does not answer or the others
-    /// have taken too long.
+    /// What there is of a partition, unless its leader does not answer or the others have taken too
+    /// long.
     fn what_there_is(
         &self,
         client: &impl Client,
         partition: i32,
+        offset: i64,
         since: Instant,
-    ) -> Option<(i64, i64)> {
+    ) -> Option<There> {
         self.ingest.turn();
         let is_time = since.elapsed() < START && !self.is_to_end();
-        is_time.then(|| client.watermarks(partition).ok()).flatten()
+        is_time.then(|| what_there_is(client, partition, offset).ok()).flatten()
     }
 
     /// Goes on fetching after a pause. The client's word of a partition that it has given up may be
@@ -384,7 +406,7 @@ impl State {
         let known = self.next_offsets().into_iter().filter(|(_, next)| *next != EARLIEST);
         // One leader that does not answer has kept everybody waiting long enough.
         let mut told = known.map_while(|(partition, next)| {
-            self.what_there_is(client, partition, since).map(|(low, _)| next < low)
+            self.what_there_is(client, partition, next, since).map(|there| next < there.low)
         });
         told.any(|is_overtaken| is_overtaken)
     }
@@ -444,14 +466,14 @@ impl State {
     }
 
     /// The offset to go on from, unless the records there are gone.
-    fn check(&self, partition: i32, offset: i64, low: i64, high: i64) -> i64 {
+    fn check(&self, partition: i32, offset: i64, There { low, high: _, end }: There) -> i64 {
         let (lost, remedy) = if offset == EARLIEST {
             return offset;
         } else if offset < low {
             (low - offset, "were deleted by retention before they were read")
-        } else if offset > high {
+        } else if offset > end {
             (
-                offset - high,
+                offset - end,
                 "are missing: the offset to go on from lies past the end of the partition",
             )
         } else {

@@ -60,12 +60,20 @@ pub trait Client {
     /// When the coordinator does not answer.
     fn committed(&self, partitions: &[i32]) -> KafkaResult<Vec<(i32, Option<i64>)>>;
 
-    /// The first offset there is, and the one that the next record will have.
+    /// The first offset there is, and the one that the next record will have; or, where a
+    /// transaction is open, the one where it begins.
     ///
     /// # Errors
     ///
     /// When the partition's leader does not answer.
     fn watermarks(&self, partition: i32) -> KafkaResult<(i64, i64)>;
+
+    /// The offset that the next record will have, behind transactions that are open.
+    ///
+    /// # Errors
+    ///
+    /// When the partition's leader does not answer.
+    fn end(&self, partition: i32) -> KafkaResult<i64>;
 
     /// All partitions that the topic has.
     ///
@@ -226,6 +234,10 @@ impl Client for KafkaClient {
 
     fn watermarks(&self, partition: i32) -> KafkaResult<(i64, i64)> {
         self.fetch_watermarks(&self.context().config.topic, partition, ANSWER)
+    }
+
+    fn end(&self, partition: i32) -> KafkaResult<i64> {
+        aside::end(&self.context().config, partition)
     }
 
     fn partitions(&self) -> KafkaResult<Vec<i32>> {

@@ -1,6 +1,6 @@
 //! What can stand in a log, or be missing from it.
 
-use crate::world::{PrivateKafka, event, eventually, images, meanwhile};
+use crate::world::{PrivateKafka, World, event, eventually, images, meanwhile};
 
 #[test]
 fn b7_a_transaction_left_open_is_waited_for_and_skipped_when_the_broker_aborts_it() {
@@ -21,6 +21,25 @@ fn b7_a_transaction_left_open_is_waited_for_and_skipped_when_the_broker_aborts_i
     assert!(world.row("d2").is_untouched());
     assert_eq!(running.stop().report().outcomes(), [2, 2, 0, 0, 0, 0]);
     drop(open);
+}
+
+#[test]
+fn b7_a_group_that_is_set_behind_an_open_transaction_has_lost_nothing() {
+    let world = World::new("b7-behind");
+    world.drafts(["d1", "d2"]);
+    let open = world.begin((0..3).map(|number| event("d1", &format!("open-{number}")).on(0)));
+    world.commit(0, 3);
+    let running = world.start_run();
+    eventually("it is at work", || running.says_partitions("assigned"));
+    meanwhile("nobody moves the offset", || world.committed() == [(0, 3)].into());
+    open.abort();
+    world.publish([event("d2", "job-2").on(0)]);
+    eventually("it goes on", || world.committed() == [(0, 5)].into());
+    let ended = running.stop();
+    assert_eq!(ended.report().outcomes(), [1, 1, 0, 0, 0, 0]);
+    assert!(!ended.err.contains("missing"), "{}", ended.err);
+    assert!(world.row("d1").is_untouched());
+    assert_eq!(world.row("d2").images(), &images("job-2"));
 }
 
 #[test]

@@ -279,6 +279,10 @@ impl Client for SimClient {
         Ok((0, ends.map(|record| record.at.1 + 1).max().unwrap_or_default()))
     }
 
+    fn end(&self, partition: i32) -> KafkaResult<i64> {
+        self.watermarks(partition).map(|(_, end)| end)
+    }
+
     fn partitions(&self) -> KafkaResult<Vec<i32>> {
         Ok(lock(&self.world).group.partitions())
     }

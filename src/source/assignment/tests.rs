@@ -22,6 +22,8 @@ struct Fake {
     /// What the leaders say; those that are not here say nothing.
     leaders: RefCell<BTreeMap<i32, (i64, i64)>>,
     taken_up: RefCell<Vec<(Offsets, Offsets)>>,
+    /// How many offsets of each partition are those of an open transaction.
+    open: i64,
     /// Partitions in which there are offsets left, and no records.
     is_blank: Vec<i32>,
     began: Instant,
@@ -41,6 +43,7 @@ impl Fake {
             stop_after: LATER,
             leaders: RefCell::new([(0, (0, 9))].into()),
             taken_up: RefCell::default(),
+            open: 0,
             is_blank: Vec::new(),
             began: Instant::now(),
             asked: Cell::new(0),
@@ -94,6 +97,10 @@ impl Client for Fake {
     fn watermarks(&self, partition: i32) -> KafkaResult<(i64, i64)> {
         let told = self.leaders.borrow().get(&partition).copied();
         told.map_or_else(|| self.no_answer(), Ok)
+    }
+
+    fn end(&self, partition: i32) -> KafkaResult<i64> {
+        Ok(self.watermarks(partition)?.1 + self.open)
     }
 
     fn partitions(&self) -> KafkaResult<Vec<i32>> {
@@ -308,6 +315,23 @@ async fn a_partition_that_has_become_shorter_is_begun_anew_once() {
         state.ingest.push(record, std::iter::empty::<(&str, _)>());
     }
     assert_eq!(state.next_offsets()[&1], 3, "and not where it was before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offset_behind_an_open_transaction_is_past_no_end() {
+    for (open, is_lost) in [(2, false), (1, true)] {
+        let client = Fake { open, ..whole() };
+        client.leaders.borrow_mut().insert(1, (0, 5));
+        let (mut state, _commits) = client.state(OnOutage::Wait);
+        let starts = state.assigned(&client, &all_of_them()).unwrap();
+        assert_eq!(state.abort.is_raised(), is_lost);
+        if !is_lost {
+            assert_eq!(starts, Some(vec![(0, 5), (1, 7), (2, 0)]));
+            assert_eq!(state.backlog(), 4 + 9);
+            state.out_of_range(&client).unwrap();
+            assert!(!state.abort.is_raised(), "another one was meant");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
