@@ -97,3 +97,24 @@ fn a_varchar_counts_characters_and_not_bytes() {
         invalid: vec![json!("abcdef"), json!("éééééé"), json!(123_456)],
     });
 }
+
+#[test]
+fn a_column_whose_collation_takes_different_ids_for_one_is_refused() {
+    let world = World::with_table(
+        "collation",
+        "CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+         CREATE TABLE event_drafts (event_draft_id varchar(20) COLLATE ci PRIMARY KEY, content_images jsonb,
+         updated_at timestamptz NOT NULL DEFAULT now())",
+    );
+    let remedy = "ALTER COLUMN event_draft_id TYPE character varying(20) COLLATE \"C\"";
+    let folds = "has a nondeterministic collation";
+    let run = world.call(&["run", "--until-caught-up"]);
+    assert!(run.failure(1).contains(folds) && run.err.contains(remedy), "{}", run.err);
+    let check = world.call(&["check"]);
+    assert_eq!(check.code(), Some(1));
+    assert!(check.out.contains(folds) && check.out.contains(remedy), "{}", check.out);
+    let replay = world.call(&["replay"]);
+    assert!(replay.failure(1).contains(folds), "{}", replay.err);
+    world.database.sql(&format!("ALTER TABLE event_drafts {remedy}"));
+    world.run_until_caught_up();
+}

@@ -29,6 +29,8 @@ struct Column {
     /// As SQL writes it, with the length of a varchar.
     full_type: String,
     type_modifier: i32,
+    /// Whether only the same texts are equal in its collation.
+    is_deterministic: bool,
     may_select: bool,
     may_update: bool,
 }
@@ -53,6 +55,14 @@ pub enum DraftTableError {
         table: TableName,
         /// The column's type.
         found: String,
+    },
+    /// Its collation takes different ids for one.
+    #[error("event_draft_id of {table} {FOLDS}; {remedy}")]
+    Folds {
+        /// The table.
+        table: TableName,
+        /// The statement that changes it.
+        remedy: String,
     },
     /// The server did not say.
     #[error("the type of event_draft_id cannot be read: {}", crate::postgres::describe(.0))]
@@ -80,6 +90,10 @@ pub async fn draft_id_type(
         .map_err(|_| DraftTableError::Unanswered)??;
     let column = columns.iter().find(|column| column.name == "event_draft_id");
     let column = column.ok_or_else(|| DraftTableError::NoColumn(table.clone()))?;
+    if !column.is_deterministic {
+        let remedy = to_deterministic(column, table);
+        return Err(DraftTableError::Folds { table: table.clone(), remedy });
+    }
     id_type(column).ok_or_else(|| DraftTableError::UnknownType {
         table: table.clone(),
         found: column.full_type.clone(),
@@ -150,8 +164,10 @@ async fn find(client: &Client, table: &TableName) -> Result<Option<u32>, tokio_p
 
 async fn columns(client: &Client, oid: u32) -> Result<Vec<Column>, tokio_postgres::Error> {
     let sql = "SELECT attname::text, typname::text, format_type(atttypid, atttypmod), atttypmod,
+                      coalesce(collisdeterministic, true),
                       has_column_privilege(attrelid, attnum, 'SELECT'), has_column_privilege(attrelid, attnum, 'UPDATE')
                FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
+               LEFT JOIN pg_collation ON pg_collation.oid = attcollation
                WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped";
     let rows = client.query(sql, &[&oid]).await?;
     let column = |row: &tokio_postgres::Row| {
@@ -160,8 +176,9 @@ async fn columns(client: &Client, oid: u32) -> Result<Vec<Column>, tokio_postgre
             base_type: row.try_get(1)?,
             full_type: row.try_get(2)?,
             type_modifier: row.try_get(3)?,
-            may_select: row.try_get(4)?,
-            may_update: row.try_get(5)?,
+            is_deterministic: row.try_get(4)?,
+            may_select: row.try_get(5)?,
+            may_update: row.try_get(6)?,
         })
     };
     rows.iter().map(column).collect()
@@ -187,6 +204,11 @@ fn column_finding(columns: &[Column], table: &TableName) -> Finding {
             remedy += &format!("; {}", to_jsonb(table));
         }
         Finding::fail(subject, wrong.join(", "), remedy)
+    } else if let Some(folding) =
+        COLUMNS.iter().filter_map(|(name, ..)| find(name)).find(|column| !column.is_deterministic)
+    {
+        let what = format!("{} {FOLDS}", folding.name);
+        Finding::fail(subject, what, to_deterministic(folding, table))
     } else if absent.iter().any(|name| !name.starts_with("content_") || *name == "content_images") {
         let what = format!("there is no {}", absent.join(", no "));
         Finding::missing(
@@ -213,6 +235,15 @@ fn to_jsonb(table: &TableName) -> String {
     format!(
         "ALTER TABLE {table} ALTER COLUMN content_images TYPE jsonb USING content_images::jsonb"
     )
+}
+
+/// They are different keys to the cache: an event would be written to the row of another draft, and
+/// the key of that one would stay.
+const FOLDS: &str = "has a nondeterministic collation, for which different texts are equal";
+
+fn to_deterministic(Column { name, full_type, .. }: &Column, table: &TableName) -> String {
+    let table = table.sql();
+    format!("ALTER TABLE {table} ALTER COLUMN {name} TYPE {full_type} COLLATE \"C\"")
 }
 
 /// The catalog's names as SQL writes them.
@@ -304,6 +335,7 @@ mod tests {
             base_type: if *column == name { base_type } else { types[0] }.to_owned(),
             full_type: if *column == name { base_type } else { types[0] }.to_owned(),
             type_modifier: -1,
+            is_deterministic: true,
             may_select: true,
             may_update: true,
         };
