@@ -161,7 +161,7 @@ pub fn replay(
     let read = read(&mut reading, &mut ingest, &plan, &held);
     let next = reading.durable().clone();
     if let Some(second_deletes) = second_deletes {
-        runtime.block_on(second_deletes.finish());
+        runtime.block_on(second_deletes.finish(config.run.drain_timeout));
     }
     read.map_err(|source| ReplayError::Interrupted { source, next: next.clone() })?;
 

@@ -298,7 +298,7 @@ pub fn run(
     }
     drop(consumer);
     if let Some(second_deletes) = second_deletes {
-        runtime.block_on(second_deletes.finish());
+        runtime.block_on(second_deletes.finish(config.run.drain_timeout));
     }
     traces.into_iter().for_each(Traces::finish);
     polled?;

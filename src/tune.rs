@@ -212,7 +212,7 @@ impl Ground<'_> {
         };
         let trial = trial::run(&config, &self.course, Writing(servers), &figures, &abort);
         if let (Some(second_deletes), Ok(_)) = (second_deletes, &trial) {
-            self.runtime.block_on(second_deletes.finish());
+            self.runtime.block_on(second_deletes.finish(config.run.drain_timeout));
         }
         Ok(trial?)
     }

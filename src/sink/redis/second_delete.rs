@@ -79,9 +79,9 @@ impl SecondDeletes {
         let _gone = self.requests.send(Request::Delete(batch)).await.is_err();
     }
 
-    /// Does all that is pending at once. When the cache is out, gives up after as long as an answer
-    /// may take.
-    pub async fn finish(self) {
+    /// Does all that is pending at once. Gives up when the cache has answered nothing for as long as
+    /// an answer may take, and in any case after `drain`, which is all that a stop is granted.
+    pub async fn finish(self, drain: Duration) {
         let (done, is_done) = oneshot::channel();
         let finished = async {
             if self.requests.send(Request::Finish(done)).await.is_ok() {
@@ -89,10 +89,31 @@ impl SecondDeletes {
                 let _dropped = is_done.await.is_err();
             }
         };
-        if tokio::time::timeout(self.patience, finished).await.is_err() {
-            let keys = self.pending.load(Ordering::Relaxed);
-            tracing::warn!(keys, "second deletes given up: the cache is out, and we are leaving");
+        tokio::select! {
+            biased;
+            () = finished => {}
+            () = nothing_falls(&self.pending, self.patience) => {
+                let (keys, within) = (self.pending.load(Ordering::Relaxed), self.patience);
+                tracing::warn!(keys, ?within, "second deletes given up: no answer from the cache, and we are leaving");
+            }
+            () = tokio::time::sleep(drain) => {
+                let (keys, within) = (self.pending.load(Ordering::Relaxed), drain);
+                tracing::warn!(keys, ?within, "second deletes given up: not finished in time, and we are leaving");
+            }
         }
+    }
+}
+
+/// Until it has not fallen for so long.
+async fn nothing_falls(pending: &AtomicUsize, patience: Duration) {
+    let mut before = usize::MAX;
+    loop {
+        let now = pending.load(Ordering::Relaxed);
+        if now >= before {
+            return;
+        }
+        before = now;
+        tokio::time::sleep(patience).await;
     }
 }
 
@@ -204,6 +225,39 @@ mod tests {
 
     fn batch(due: Instant, drafts: &[&str]) -> Batch {
         Batch { due, drafts: drafts.iter().map(|draft| (*draft).to_owned()).collect() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f7_at_a_stop_a_cache_that_answers_has_the_time_that_it_takes() {
+        let patience = Duration::from_secs(5);
+        // Batches of ten keys, each of which takes four seconds, of a cache that dies or does not.
+        let finish = async |batches: usize, answered: usize| {
+            let (requests, mut queue) = mpsc::channel(1);
+            let pending = Arc::new(AtomicUsize::new(10 * batches));
+            let left = Arc::clone(&pending);
+            let second = SecondDeletes { after: patience, patience, requests, pending };
+            let slow = async {
+                let done = queue.recv().await;
+                for _ in 0..answered {
+                    tokio::time::sleep(Duration::from_secs(4)).await;
+                    left.fetch_sub(10, Ordering::Relaxed);
+                }
+                if answered < batches {
+                    std::future::pending::<()>().await;
+                }
+                drop(done);
+            };
+            let began = Instant::now();
+            tokio::select! {
+                () = second.finish(Duration::from_secs(30)) => {}
+                () = async { slow.await; std::future::pending().await } => {}
+            }
+            (began.elapsed().as_secs(), left.load(Ordering::Relaxed))
+        };
+        assert_eq!(finish(6, 6).await, (24, 0), "all of them, long after the patience with one");
+        assert_eq!(finish(6, 0).await, (5, 60), "it answers nothing");
+        assert_eq!(finish(6, 2).await, (15, 40), "it does not answer any more");
+        assert_eq!(finish(60, 60).await, (30, 530), "a stop has an end");
     }
 
     #[test]
