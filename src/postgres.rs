@@ -17,7 +17,8 @@ mod error;
 pub use error::{ConnectError, describe, is_away, is_forbidden};
 pub use target::whereabouts;
 
-/// From the first packet to a usable session. A server that is there answers in milliseconds.
+/// From the first packet to a usable session, for each host. A server that is there answers in
+/// milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a client waits for an answer beyond the server's own statement timeout: a frozen server
@@ -59,15 +60,23 @@ pub fn impatient(config: &Database) -> String {
 }
 
 /// Connects, and leaves the connection to a task of its own, which ends with the returned client.
+///
+/// Of several hosts, each has its turn and its own deadline, or one that says nothing would keep us
+/// from those behind it for ever.
 pub async fn connect(config: &Database) -> Result<Client, ConnectError> {
     let target = Target::parse(&config.url).map_err(|reason| ConnectError::BadUrl { reason })?;
-    match tokio::time::timeout(CONNECT_TIMEOUT, session(&target, config)).await {
-        Ok(result) => result,
-        Err(_) => Err(ConnectError::Unreachable {
-            address: target.address(),
-            reason: format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
-        }),
+    let mut failed = None;
+    for host in target.one_by_one() {
+        match tokio::time::timeout(CONNECT_TIMEOUT, session(&host, &target, config)).await {
+            Ok(Ok(client)) => return Ok(client),
+            Ok(Err(error)) => failed = Some(error),
+            Err(_elapsed) => failed = None,
+        }
     }
+    Err(failed.unwrap_or_else(|| ConnectError::Unreachable {
+        address: target.address(),
+        reason: format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
+    }))
 }
 
 /// Whether a URL is one that [`connect`] can use. The message shows nothing of it.
@@ -75,17 +84,20 @@ pub fn check_url(url: &Secret) -> Result<(), String> {
     Target::parse(url).map(|_| ())
 }
 
-async fn session(target: &Target, config: &Database) -> Result<Client, ConnectError> {
+async fn session(
+    host: &tokio_postgres::Config,
+    target: &Target,
+    config: &Database,
+) -> Result<Client, ConnectError> {
     let classify = |error| ConnectError::from_driver(&error, target);
-    let client = if target.config.get_ssl_mode() == SslMode::Disable {
-        let (client, connection) =
-            target.config.connect(tokio_postgres::NoTls).await.map_err(classify)?;
+    let client = if host.get_ssl_mode() == SslMode::Disable {
+        let (client, connection) = host.connect(tokio_postgres::NoTls).await.map_err(classify)?;
         drive(connection);
         client
     } else {
         let connector = tls::connector(target)
             .map_err(|reason| ConnectError::Tls { address: target.address(), reason })?;
-        let (client, connection) = target.config.connect(connector).await.map_err(classify)?;
+        let (client, connection) = host.connect(connector).await.map_err(classify)?;
         drive(connection);
         client
     };

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode};
 
 use super::error::with_cause;
 use crate::config::Secret;
@@ -23,6 +23,8 @@ pub(super) enum Verify {
 /// What a URL says, with what the driver does not know taken out of it.
 pub(super) struct Target {
     pub(super) config: tokio_postgres::Config,
+    /// The same without its hosts, which the driver does not take back.
+    hostless: tokio_postgres::Config,
     pub(super) verify: Verify,
     pub(super) root_certificates: Option<PathBuf>,
     /// Files with our certificate and its key.
@@ -33,6 +35,9 @@ pub(super) struct Target {
 /// would be missed.
 const UNSUPPORTED: [&str; 6] =
     ["passfile", "service", "sslpassword", "sslcrl", "krbsrvname", "requirepeer"];
+
+/// Parameters that name hosts.
+const HOSTS: [&str; 3] = ["host=", "hostaddr=", "port="];
 
 impl Target {
     pub(super) fn parse(url: &Secret) -> Result<Target, String> {
@@ -87,18 +92,54 @@ impl Target {
                 );
             }
         };
-        let rest =
-            if kept.is_empty() { place.to_owned() } else { format!("{place}?{}", kept.join("&")) };
-        let mut config =
-            tokio_postgres::Config::from_str(&rest).map_err(|error| with_cause(&error))?;
+        let mut config = driver_config(place, &kept)?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err("has no host".to_owned());
         }
-        config.ssl_mode(mode);
-        if config.get_application_name().is_none() {
-            config.application_name("contentflow");
+        kept.retain(|pair| !HOSTS.iter().any(|name| pair.starts_with(name)));
+        let mut hostless = driver_config(&without_hosts(place), &kept)?;
+        for config in [&mut config, &mut hostless] {
+            config.ssl_mode(mode);
+            if config.get_application_name().is_none() {
+                config.application_name("contentflow");
+            }
         }
-        Ok(Target { config, verify, root_certificates, identity })
+        Ok(Target { config, hostless, verify, root_certificates, identity })
+    }
+
+    /// The hosts in the order in which they are to be tried, each as if the URL named it alone. The
+    /// driver tries all of them too, but knows no deadline for a host that takes the connection and
+    /// says nothing.
+    pub(super) fn one_by_one(&self) -> Vec<tokio_postgres::Config> {
+        let (hosts, addresses) = (self.config.get_hosts(), self.config.get_hostaddrs());
+        let ports = self.config.get_ports();
+        let count = hosts.len().max(addresses.len());
+        let fits = |given: usize| given == count || given == 0;
+        if !fits(hosts.len()) || !fits(addresses.len()) || !(fits(ports.len()) || ports.len() == 1)
+        {
+            // That is for the driver to complain of.
+            return vec![self.config.clone()];
+        }
+        let mut order: Vec<usize> = (0..count).collect();
+        if self.config.get_load_balance_hosts() == LoadBalanceHosts::Random {
+            fastrand::shuffle(&mut order);
+        }
+        let one = |at: usize| {
+            let mut config = self.hostless.clone();
+            match hosts.get(at) {
+                Some(Host::Tcp(name)) => _ = config.host(name),
+                Some(Host::Unix(path)) => _ = config.host_path(path),
+                None => {}
+            }
+            if let Some(address) = addresses.get(at) {
+                config.hostaddr(*address);
+            }
+            if let Some(port) = ports.get(at).or(ports.first()) {
+                config.port(*port);
+            }
+            config
+        };
+        order.into_iter().map(one).collect()
     }
 
     /// `host:port`, several separated by commas.
@@ -119,6 +160,22 @@ impl Target {
         }
         addresses.join(",")
     }
+}
+
+fn driver_config(place: &str, parameters: &[&str]) -> Result<tokio_postgres::Config, String> {
+    let parameters = parameters.join("&");
+    let url =
+        if parameters.is_empty() { place.to_owned() } else { format!("{place}?{parameters}") };
+    tokio_postgres::Config::from_str(&url).map_err(|error| with_cause(&error))
+}
+
+/// The part of a URL before its parameters, with nothing between the user and the database.
+fn without_hosts(place: &str) -> String {
+    let (scheme, rest) = place.split_once("://").unwrap_or(("postgres", place));
+    let (user, hosts) = rest.split_once('@').unwrap_or(("", rest));
+    let at = if user.is_empty() { "" } else { "@" };
+    let database = hosts.find('/').map_or("", |at| &hosts[at..]);
+    format!("{scheme}://{user}{at}{database}")
 }
 
 /// Where the rows are, as far as a URL that has been checked says it. Of several hosts none.
@@ -203,6 +260,27 @@ mod tests {
             let message = Target::parse(&Secret::new(url)).err().unwrap();
             assert!(message.contains(why) && !message.contains("SENTINEL"), "{url}: {message}");
         }
+    }
+
+    #[test]
+    fn several_hosts_are_tried_one_by_one_with_everything_that_the_url_says() {
+        let one_by_one = |url: &str| Target::parse(&Secret::new(url)).unwrap().one_by_one();
+        let rest = "d?sslmode=require&target_session_attrs=read-write&connect_timeout=3\
+            &options=-c%20a%3Db&application_name=n&keepalives_idle=7&keepalives_interval=8\
+            &keepalives_retries=9&tcp_user_timeout=10&channel_binding=require";
+        let hosts = one_by_one(&format!("postgres://u:p@a:1,b:2/{rest}"));
+        let alone = ["a:1", "b:2"].map(|host| one_by_one(&format!("postgres://u:p@{host}/{rest}")));
+        assert_eq!(hosts, alone.concat());
+        let whole = |url: &str| Target::parse(&Secret::new(url)).unwrap().config;
+        for url in [
+            format!("postgres://u:p@a:1/{rest}"),
+            "postgres://u@%2Frun%2Fpg?keepalives=0&load_balance_hosts=random".to_owned(),
+            "postgres://u@a?hostaddr=10.0.0.1&sslnegotiation=direct".to_owned(),
+        ] {
+            assert!(one_by_one(&url) == [whole(&url)], "nothing of it is lost: {url}");
+        }
+        // One address for two hosts: that is no pair, and the driver says so.
+        assert_eq!(one_by_one("postgres://u@a,b?hostaddr=10.0.0.1").len(), 1);
     }
 
     #[test]

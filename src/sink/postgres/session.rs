@@ -47,9 +47,7 @@ impl Session {
         let deadline = postgres::deadline(&self.config);
         let open = match &mut self.open {
             Some(open) => open,
-            closed => {
-                closed.insert(within(deadline, Open::connect(&self.config, self.id_type)).await?)
-            }
+            closed => closed.insert(Open::connect(&self.config, self.id_type).await?),
         };
         let answer =
             async { open.client.query(statement(open), parameters).await.map_err(Failure::of) };
@@ -131,21 +129,22 @@ pub(crate) async fn within<T>(
 }
 
 impl Open {
+    /// Connecting has deadlines of its own, one a host.
     async fn connect(config: &Database, id_type: &str) -> Result<Open, Failure> {
         let client = postgres::connect(config).await.map_err(|error| Failure::Out(error.into()))?;
         let setup = async {
             let settings = [postgres::BY_INDEX, &postgres::impatient(config)].join("; ");
             client.batch_execute(&settings).await?;
             let table = config.table.sql();
-            Ok((
+            Ok::<_, tokio_postgres::Error>((
                 client.prepare(&statements::update(table, id_type)).await?,
                 client.prepare(&statements::read(table, id_type)).await?,
                 client.prepare(&statements::amend(table, id_type)).await?,
                 client.prepare(&statements::locked(table, id_type)).await?,
             ))
         };
-        let (update, read, amend, locked) =
-            setup.await.map_err(|error: tokio_postgres::Error| Failure::Out(error.into()))?;
+        let setup = async { setup.await.map_err(|error| Failure::Out(error.into())) };
+        let (update, read, amend, locked) = within(postgres::deadline(config), setup).await?;
         Ok(Open { client, update, read, amend, locked })
     }
 }
