@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use contentflow::generate::Mix;
 
 use crate::interruptions::mixed;
+use crate::world::private::Redis;
 use crate::world::{Load, PrivateKafka, Proxy, Running, World, event, eventually};
 
 /// For how long a server is away.
@@ -209,4 +210,23 @@ fn with_on_outage_exit_lost_brokers_end_a_replay_with_code_75() {
 #[test]
 fn with_on_outage_exit_a_lost_cache_ends_the_run_with_code_75() {
     exits("exit-cache", World::wire_to_cache, "redis");
+}
+
+#[test]
+fn e3_f1_with_on_outage_exit_an_idle_connection_that_was_closed_is_made_again() {
+    let server = Redis::start();
+    let mut world = World::on_redis("exit-idle", &server);
+    world.set("run.on_outage", "exit");
+    world.set("run.workers", 1);
+    world.drafts(["d1", "d2", "d3"]);
+    let running = world.start_run();
+    world.publish([event("d1", "job-1").on(0)]);
+    eventually("the connections are there", || world.committed() == [(0, 1)].into());
+    assert_eq!(world.database.cut_sessions(), 1);
+    world.publish([event("d2", "job-2").on(0)]);
+    eventually("a new session has written it", || world.committed() == [(0, 2)].into());
+    server.tell("CLIENT KILL TYPE normal");
+    world.publish([event("d3", "job-3").on(0)]);
+    eventually("a new connection has deleted it", || world.committed() == [(0, 3)].into());
+    assert_eq!(running.stop().report().outcomes(), [3, 3, 0, 0, 0, 0]);
 }

@@ -32,6 +32,16 @@ impl CacheError {
             CacheError::Connect(error) => error.is_outage(),
         }
     }
+
+    /// Whether a connection that was there is gone, which says nothing about the server: it may have
+    /// closed one that was idle, or somebody on the way has.
+    pub fn is_lost_connection(&self) -> bool {
+        match self {
+            CacheError::NoAnswer(_) => true,
+            CacheError::Refused(error) => error.is_io_error(),
+            CacheError::Connect(_) => false,
+        }
+    }
 }
 
 /// What a server says that takes no commands now, or none that write: it loads its data, runs a

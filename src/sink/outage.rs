@@ -65,10 +65,12 @@ impl<'a> Outage<'a> {
     }
 
     /// Notes a failure and waits before the next try; with `on_outage = "exit"`, ends the process
-    /// instead.
-    pub async fn hold(&mut self, error: &impl Display) {
+    /// instead, unless all that is known is that a connection `is_lost`: whoever closed an idle one
+    /// may be up, and the next try shows it.
+    pub async fn hold(&mut self, error: &impl Display, is_lost: bool) {
         let dependency = self.server.name();
-        if self.policy.on_outage == OnOutage::Exit {
+        let is_doubtful = is_lost && self.since.is_none();
+        if self.policy.on_outage == OnOutage::Exit && !is_doubtful {
             self.policy.abort.outage(format!("{dependency} is out: {error}"));
         }
         let is_news = self.news.is_news(&error.to_string(), Instant::now());

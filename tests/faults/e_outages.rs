@@ -133,6 +133,20 @@ fn e7_a_wire_that_swallows_everything_is_given_up_and_what_it_delivers_later_cha
 }
 
 #[test]
+fn e7_a_host_that_says_nothing_keeps_nobody_from_the_next_one() {
+    let mut world = World::new("e7-hosts");
+    // The kernel takes connections for it, and nobody else does.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (start, rest) = world.database.url.split_once("://").unwrap();
+    let (user, server) = rest.rsplit_once('@').map_or(("", rest), |(user, it)| (user, it));
+    let at = if user.is_empty() { "" } else { "@" };
+    let address = silent.local_addr().unwrap();
+    let url = format!("{start}://{user}{at}{address},{server}?target_session_attrs=read-write");
+    world.set("database.url", url);
+    world.call(&["migrate", "--status"]).success();
+}
+
+#[test]
 fn e7_an_outage_is_over_with_the_first_answer_also_if_that_says_that_somebody_holds_the_row() {
     let mut world = single(World::new("e7-locked"));
     world.set("database.statement_timeout_ms", 200);
@@ -212,4 +226,21 @@ fn e14_a_server_without_a_free_connection_is_waited_for() {
     meanwhile("nothing is committed", || world.committed() == through(1));
     drop(hogs);
     resumes(&world, running, &[("d1", "job-1")], 1);
+}
+
+#[test]
+fn e21_a_foreign_server_that_a_trigger_writes_to_and_that_is_away_is_waited_for() {
+    let world = single(World::new("e21"));
+    // As a wrapper says it that has no connection to its server.
+    world.database.sql(
+        "CREATE TABLE away ();
+         CREATE FUNCTION copy() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF EXISTS (SELECT FROM away) THEN RAISE 'no connection to copies' USING ERRCODE = 'HV00N'; END IF;
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER copy BEFORE UPDATE ON event_drafts FOR EACH ROW EXECUTE FUNCTION copy()",
+    );
+    let sql = |statement: &str| drop(world.database.sql(statement));
+    let go_away = || sql("INSERT INTO away DEFAULT VALUES");
+    survives(&world, "HV00N", go_away, || sql("DELETE FROM away"));
 }

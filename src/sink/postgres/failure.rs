@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use dataflows::reject::{Fault, Reason};
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{Severity, SqlState};
 
 use crate::postgres;
 
@@ -73,6 +73,20 @@ pub enum DatabaseError {
     Connect(#[from] postgres::ConnectError),
 }
 
+impl DatabaseError {
+    /// Whether a connection that was there is gone, which says nothing about the server: it may have
+    /// closed one that was idle, or somebody on the way has. What ends a session is fatal to it.
+    pub fn is_lost_connection(&self) -> bool {
+        match self {
+            DatabaseError::NoAnswer(_) => true,
+            DatabaseError::Postgres(error) => error.as_db_error().is_none_or(|answer| {
+                matches!(answer.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
+            }),
+            DatabaseError::Connect(_) => false,
+        }
+    }
+}
+
 impl Failure {
     /// Classifies a failed statement.
     pub fn of(error: tokio_postgres::Error) -> Failure {
@@ -86,19 +100,10 @@ impl Failure {
         if is_forbidden_row(&error) {
             return Failure::Refused(Refusal::of(&error));
         }
-        // By class: the two characters that all codes of a kind share.
-        match code.code().get(..2) {
-            // The server is away, starting, full, read-only; the session is not usable; access is
-            // denied; the schema is not as it should be. All of that says nothing about the rows.
-            Some(
-                "08" | "0A" | "0L" | "0P" | "25" | "26" | "28" | "2D" | "3B" | "3D" | "3F" | "40"
-                | "42" | "53" | "55" | "57" | "58" | "72" | "F0" | "XX",
-            )
-            | None => Failure::Out(error.into()),
-            // Bad data, a constraint, a limit, a trigger; also codes that a trigger makes up, or
-            // one row could stop all others.
-            Some(_) => Failure::Refused(Refusal::of(&error)),
+        if is_held(code) {
+            return Failure::Out(error.into());
         }
+        Failure::Refused(Refusal::of(&error))
     }
 
     /// The same failure, with the event to blame for it.
@@ -120,6 +125,30 @@ fn is_forbidden_row(error: &tokio_postgres::Error) -> bool {
     })
 }
 
+/// Whether an error says nothing about the rows. All others do: bad data, a constraint, a limit, a
+/// trigger; also codes that a trigger makes up, or one row could stop all others.
+fn is_held(code: &SqlState) -> bool {
+    // By class: the two characters that all codes of a kind share.
+    match code.code().get(..2) {
+        // The server is away, starting, full, read-only; the session is not usable; access is
+        // denied; the schema is not as it should be.
+        Some(
+            "08" | "0A" | "0L" | "0P" | "25" | "26" | "28" | "2D" | "3B" | "3D" | "3F" | "40"
+            | "42" | "53" | "55" | "57" | "58" | "72" | "F0" | "XX",
+        )
+        | None => true,
+        // A server behind this one, to whose table a trigger writes, is away or has no memory. The
+        // others of its class may be about one row's data.
+        Some("HV") => [
+            SqlState::FDW_UNABLE_TO_ESTABLISH_CONNECTION,
+            SqlState::FDW_OUT_OF_MEMORY,
+            SqlState::FDW_UNABLE_TO_CREATE_EXECUTION,
+        ]
+        .contains(code),
+        Some(_) => false,
+    }
+}
+
 /// Deadlock, serialization failure, statement timeout or a statement cancelled by hand.
 fn is_contention(code: &SqlState) -> bool {
     [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE, SqlState::QUERY_CANCELED]
@@ -129,6 +158,17 @@ fn is_contention(code: &SqlState) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_behind_the_server_that_is_away_is_no_fault_of_a_row() {
+        let held = |code: &str| is_held(&SqlState::from_code(code));
+        // No connection to it, no memory, nothing can be executed there.
+        assert!(["HV00N", "HV001", "HV00L"].into_iter().all(held));
+        // No rows, a data type or a value that does not fit, an error of any kind there.
+        assert!(!["HV000", "HV004", "HV00D", "HV00J"].into_iter().any(held));
+        assert!(["08001", "42P01", "53100", "57P03"].into_iter().all(held));
+        assert!(!["22001", "23505", "P0001", "ZZ123"].into_iter().any(held));
+    }
 
     #[test]
     fn a_detail_quotes_the_draft_of_its_row() {
