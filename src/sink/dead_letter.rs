@@ -15,9 +15,7 @@ use crate::figures::Server;
 
 mod topic;
 
-pub use topic::{
-    DeadLetterProducer, Deliveries, Delivery, Topic, producer, producer_config,
-};
+pub use topic::{DeadLetterProducer, Deliveries, Delivery, Topic, producer, producer_config};
 
 /// The dead-letter topic as a lane meets it.
 pub trait Publish: Send {
