@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::interruptions::mixed;
-use crate::world::{World, eventually};
+use crate::world::{World, eventually, record};
 
 #[test]
 fn any_number_of_workers_ends_in_the_same_rows() {
@@ -74,6 +74,30 @@ fn share(mut world: World) {
     );
     assert!(first.read > 0 && second.read > 0);
     world.assert_done(&load);
+}
+
+/// It gets no partitions at first, which is no sign that there is nothing to do.
+#[test]
+fn c1_a_process_that_is_to_catch_up_takes_its_share_and_stays_until_its_group_has_caught_up() {
+    let mut world = World::new("catch-up-beside");
+    world.set("run.epoch_records", 200);
+    world.set("run.retry_backoff_ms", 5);
+    world.slow_down(60);
+    let load = world.load(mixed(17, 10_000));
+    let first = world.start_run();
+    eventually("the first is at work", || world.rows_with_images() > 100);
+    let second = world.start(&["run", "--until-caught-up", "--report", "json"]);
+    eventually("the second has its share", || second.says_partitions("assigned"));
+    world.speed_up();
+    assert!(second.wait().report().read > 0);
+    eventually("all is committed", || world.committed() == world.ends());
+    world.assert_done(&load);
+
+    // Nobody ever commits behind the mark of a transaction that was taken back.
+    world.begin([record("rubbish").on(0)]).abort();
+    let third = world.start(&["run", "--until-caught-up", "--report", "json"]);
+    assert_eq!(third.wait().report().read, 0);
+    first.stop().success();
 }
 
 #[test]
