@@ -8,7 +8,7 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::Epoch;
-use crate::change::{Arena, Change, Cuts};
+use crate::change::{Arena, Change, Events, Tag};
 use crate::decode::{Decoded, Decoder};
 use crate::operators;
 use crate::outcome::Tally;
@@ -73,23 +73,20 @@ pub struct Sorted {
 /// Decodes and validates the records of one chunk.
 pub fn sort(chunk: Chunk, draft_ids: DraftIdType) -> Sorted {
     // Ids; what else there is mostly stays where it is.
-    let mut texts = String::with_capacity(chunk.bytes() / 3);
-    let mut good: Vec<(usize, Cuts)> = Vec::with_capacity(chunk.len());
+    let mut events = Events::with_capacity(chunk.len(), chunk.bytes() / 3);
+    let mut good: Vec<Tag> = Vec::with_capacity(chunk.len());
     let mut bad: Vec<(usize, Fault)> = Vec::new();
     let mut skipped = 0;
     let mut decoder = Decoder::new(draft_ids);
     for (index, record) in chunk.records().enumerate() {
         match decoder.decode(record) {
-            Decoded::Event(event) => good.push((index, Cuts::append(&event, &chunk, &mut texts))),
+            Decoded::Event(event) => good.push(events.push(&event, &chunk, index)),
             Decoded::Rejected(fault) => bad.push((index, fault)),
             Decoded::Skipped => skipped += 1,
         }
     }
-    let arena = Arena::new(chunk, texts);
-    let changes = good
-        .into_iter()
-        .map(|(index, cuts)| Change::new(Arc::clone(&arena), index, cuts))
-        .collect();
+    let arena = Arena::new(chunk, events);
+    let changes = good.into_iter().map(|tag| Change::new(Arc::clone(&arena), tag)).collect();
     let rejects = bad
         .into_iter()
         .map(|(index, fault)| Rejected::new(Arc::clone(&arena), index, fault))

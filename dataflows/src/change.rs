@@ -1,4 +1,7 @@
-//! One valid event as the stages behind `accept` see it, and the arena that its texts live in.
+//! One valid event as the stages behind `accept` see it, and the arena that most of it lives in.
+//!
+//! An event is moved from one list to the next in every stage. So what moves is small, a [`Tag`]
+//! and a pointer, and fits a line of the processor's cache.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
@@ -14,17 +17,17 @@ mod husks;
 
 pub use husks::Husks;
 
-/// A chunk and the texts decoded from it, shared by everything that came out of it.
+/// A chunk and what was found in it, shared by everything that came out of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Arena {
     chunk: Chunk,
-    texts: String,
+    events: Events,
 }
 
 impl Arena {
-    /// Joins a chunk with the texts that [`Cuts`] point into.
-    pub fn new(chunk: Chunk, texts: String) -> Arc<Arena> {
-        Arc::new(Arena { chunk, texts })
+    /// Joins a chunk with the events that were found in it.
+    pub fn new(chunk: Chunk, events: Events) -> Arc<Arena> {
+        Arc::new(Arena { chunk, events })
     }
 
     /// The record at that index.
@@ -33,12 +36,61 @@ impl Arena {
     }
 }
 
-/// Where an event's texts stand in the arena, before the arena is shared.
+/// The events of one chunk, and the texts of theirs that do not stand in their records as they are.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Events {
+    texts: String,
+    found: Vec<Found>,
+}
+
+/// What of an event is wanted where it is judged and written, and not on the way there. A
+/// [`Change`] is moved from list to list half a dozen times; this is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cuts {
+struct Found {
+    record: u32,
     job: Span,
-    draft: Span,
     images: ImageCuts,
+    position: Position,
+}
+
+/// What of an event the stages look at on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tag {
+    job_hash: u64,
+    draft_hash: u64,
+    draft: Span,
+    event: u32,
+    replayed: bool,
+    content: Content,
+}
+
+impl Events {
+    /// Room for so many events with texts of so many bytes.
+    pub fn with_capacity(events: usize, bytes: usize) -> Events {
+        Events { texts: String::with_capacity(bytes), found: Vec::with_capacity(events) }
+    }
+
+    /// Keeps the event of the chunk's record at that index: its ids, and what else of it does not
+    /// stand in the record as it is.
+    pub fn push(&mut self, event: &ContentCreated<'_>, chunk: &Chunk, index: usize) -> Tag {
+        let record = chunk.record(index);
+        let found = Found {
+            record: narrow(index),
+            job: append(&mut self.texts, &event.job_id),
+            images: ImageCuts::of(event, chunk, &mut self.texts),
+            position: position(record),
+        };
+        let tag = Tag {
+            job_hash: hash(&event.job_id),
+            draft_hash: hash(&event.draft_id),
+            draft: append(&mut self.texts, &event.draft_id),
+            event: narrow(self.found.len()),
+            replayed: record.header(REPLAYS).is_some(),
+            content: Content::Record,
+        };
+        self.found.push(found);
+        tag
+    }
 }
 
 /// Where an event's URLs stand, in the order of [`STYLES`](crate::validate::STYLES). Mostly they
@@ -93,20 +145,18 @@ impl ImageCuts {
     }
 }
 
-impl Cuts {
-    /// Appends the event's ids to the texts, and what else of it does not stand in its record, in
-    /// that chunk, as it is.
-    pub fn append(event: &ContentCreated<'_>, chunk: &Chunk, texts: &mut String) -> Cuts {
-        let job = append(texts, &event.job_id);
-        let draft = append(texts, &event.draft_id);
-        Cuts { job, draft, images: ImageCuts::of(event, chunk, texts) }
-    }
-}
-
 fn append(texts: &mut String, text: &str) -> Span {
     let start = texts.len();
     texts.push_str(text);
     Span::since(start, texts.len())
+}
+
+fn narrow(index: usize) -> u32 {
+    u32::try_from(index).expect("a chunk stays far below 4 GiB")
+}
+
+fn widen(index: u32) -> usize {
+    usize::try_from(index).expect("an index of 32 bits fits a pointer")
 }
 
 /// How much of an event is there.
@@ -124,40 +174,36 @@ enum Content {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Change {
     arena: Arc<Arena>,
-    record: usize,
-    cuts: Cuts,
-    position: Position,
-    job_hash: u64,
-    draft_hash: u64,
-    replayed: bool,
-    content: Content,
+    tag: Tag,
 }
 
 impl Change {
-    /// The event of the arena's record at that index.
-    pub fn new(arena: Arc<Arena>, record: usize, cuts: Cuts) -> Change {
-        let view = arena.record(record);
-        let position = position(view);
-        let replayed = view.header(REPLAYS).is_some();
-        let job_hash = hash(&arena.texts[cuts.job.range()]);
-        let draft_hash = hash(&arena.texts[cuts.draft.range()]);
-        let content = Content::Record;
-        Change { arena, record, cuts, position, job_hash, draft_hash, replayed, content }
+    /// The arena's event with that tag.
+    pub fn new(arena: Arc<Arena>, tag: Tag) -> Change {
+        Change { arena, tag }
+    }
+
+    fn found(&self) -> &Found {
+        &self.arena.events.found[widen(self.tag.event)]
+    }
+
+    fn text(&self, span: Span) -> &str {
+        &self.arena.events.texts[span.range()]
     }
 
     /// Where the event stands in the order that decides what is newer.
     pub fn position(&self) -> Position {
-        self.position
+        self.found().position
     }
 
     /// The job that made the images.
     pub fn job_id(&self) -> &str {
-        &self.arena.texts[self.cuts.job.range()]
+        self.text(self.found().job)
     }
 
     /// The draft that the images belong to, in the column's canonical text.
     pub fn draft_id(&self) -> &str {
-        &self.arena.texts[self.cuts.draft.range()]
+        self.text(self.tag.draft)
     }
 
     /// The value for `content_images`, JSON; empty where it is not there.
@@ -180,30 +226,31 @@ impl Change {
     /// The URLs of the images, all of them ASCII, in the order of
     /// [`STYLES`](crate::validate::STYLES); empty where they are not there.
     pub fn urls(&self) -> [&[u8]; 3] {
-        let Arena { chunk, texts } = &*self.arena;
+        let Arena { chunk, events } = &*self.arena;
+        let images = self.found().images;
         if !self.has_images() {
             [&[]; 3]
-        } else if self.cuts.images.in_record {
-            self.cuts.images.ranges().map(|url| chunk.bytes_at(url))
+        } else if images.in_record {
+            images.ranges().map(|url| chunk.bytes_at(url))
         } else {
-            self.cuts.images.ranges().map(|url| &texts.as_bytes()[url])
+            images.ranges().map(|url| &events.texts.as_bytes()[url])
         }
     }
 
     /// Whether the images are there. A replay drops those that will hardly be needed; they can be
     /// read again at [`Change::position`].
     pub fn has_images(&self) -> bool {
-        self.content != Content::Place
+        self.tag.content != Content::Place
     }
 
     /// Whether the record is there, byte for byte, should it have to be dead-lettered.
     pub fn has_record(&self) -> bool {
-        self.content == Content::Record
+        self.tag.content == Content::Record
     }
 
     /// The record as it came, if it is there.
     pub fn record(&self) -> Option<RecordView<'_>> {
-        self.has_record().then(|| self.arena.record(self.record))
+        self.has_record().then(|| self.arena.record(widen(self.found().record)))
     }
 
     /// Moves the event out of its chunk, into an arena of its own: one that waits would keep
@@ -214,34 +261,37 @@ impl Change {
             return 0;
         };
         let (chunk, mut texts) = (Chunk::of(record), String::new());
-        let (job, draft) = (append(&mut texts, self.job_id()), append(&mut texts, self.draft_id()));
+        let job = append(&mut texts, self.job_id());
+        let draft = append(&mut texts, self.draft_id());
         let urls = self.urls().map(|url| std::str::from_utf8(url).expect("a valid URL is ASCII"));
-        let urls = urls.map(|url| append(&mut texts, url));
+        let images = ImageCuts::new(urls.map(|url| append(&mut texts, url)), false);
         let bytes = chunk.bytes() + texts.len();
-        self.cuts = Cuts { job, draft, images: ImageCuts::new(urls, false) };
-        (self.arena, self.record) = (Arena::new(chunk, texts), 0);
+        let found = vec![Found { record: 0, job, images, position: self.position() }];
+        self.arena = Arena::new(chunk, Events { texts, found });
+        self.tag = Tag { draft, event: 0, ..self.tag };
         bytes
     }
 
     /// Hash of the job id. It decides nothing alone: see [`crate::dedupe::Memory`].
     pub fn job_hash(&self) -> u64 {
-        self.job_hash
+        self.tag.job_hash
     }
 
     /// Hash of the draft id: the same draft always meets on the same worker, and there in the same
     /// lane.
     pub fn draft_hash(&self) -> u64 {
-        self.draft_hash
+        self.tag.draft_hash
     }
 
     /// Whether the record came back from the dead letters.
     pub fn replayed(&self) -> bool {
-        self.replayed
+        self.tag.replayed
     }
 
     /// The event as a reject: the database refused it.
     pub fn refuse(self, fault: Fault, attempts: u32) -> Rejected {
-        Rejected::refused(self.arena, self.record, fault, attempts)
+        let record = widen(self.found().record);
+        Rejected::refused(self.arena, record, fault, attempts)
     }
 }
 

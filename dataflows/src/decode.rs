@@ -105,9 +105,10 @@ impl<'a> Decoder<'a> {
 
     /// [`decode`], of the next record.
     pub fn decode(&mut self, record: RecordView<'a>) -> Decoded<'a> {
-        let last = self.last.take().filter(|(last, _)| record.shares_headers(last));
-        let by_headers = last.map_or_else(|| ByHeaders::of(record), |(_, by_headers)| by_headers);
-        let (_, by_headers) = self.last.insert((record, by_headers));
+        if !self.last.as_ref().is_some_and(|(last, _)| record.shares_headers(last)) {
+            self.last = Some((record, ByHeaders::of(record)));
+        }
+        let (_, by_headers) = self.last.as_ref().expect("there is one by now");
         match event_of(record, by_headers, self.draft_ids) {
             Ok(Some(event)) => Decoded::Event(event),
             Ok(None) => Decoded::Skipped,

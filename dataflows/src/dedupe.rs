@@ -72,10 +72,10 @@ impl Memory {
 
     /// Remembers a job that has reached its row.
     pub fn remember(&mut self, change: &Change) {
-        let key = JobKey::of(change);
-        if self.capacity == 0 || self.look_up(key) == Known::Durable {
+        if self.capacity == 0 || self.is_durable(change) {
             return;
         }
+        let key = JobKey::of(change);
         let place = u32::try_from(self.next).expect("below the capacity");
         if self.ring.len() < self.capacity {
             self.ring.push(key);
@@ -87,6 +87,10 @@ impl Memory {
         let ring = &self.ring;
         self.index.insert_unique(key.job, place, |&other| at(ring, other).job);
         self.next = (self.next + 1) % self.capacity;
+    }
+
+    fn is_durable(&self, change: &Change) -> bool {
+        self.look_up(JobKey::of(change)) == Known::Durable
     }
 
     /// What is known of a job.
@@ -141,6 +145,7 @@ pub fn dedupe<'scope>(
     let memory = Rc::clone(memory);
     builder.build(move |initial| {
         drop(initial);
+        let mut looked_up = Vec::new();
         move |_frontiers| {
             let memory = memory.borrow();
             let (mut fresh, mut duplicates, mut tallies) =
@@ -150,10 +155,14 @@ pub fn dedupe<'scope>(
                     (fresh.session(&capability), duplicates.session(&capability));
                 let mut tally = Tally::default();
                 for batch in batches {
+                    // Each look-up waits for the main memory. In a loop of their own, several wait at
+                    // once.
+                    looked_up.extend(batch.iter().map(|change| memory.look_up(JobKey::of(change))));
+                    let mut looked_up = looked_up.drain(..);
                     // What is fresh, mostly all, is not moved.
                     let known = batch.extract_if(.., |change| {
                         panic_on(change.job_id());
-                        let known = memory.look_up(JobKey::of(change));
+                        let known = looked_up.next().expect("each event was looked up");
                         tally.job_reused += u64::from(known == Known::OfAnotherDraft);
                         // A record replayed from the dead letters asks for a new judgement.
                         known == Known::Durable && !change.replayed()
@@ -184,7 +193,11 @@ pub fn remember<'scope>(
                 let mut session = output.session(&capability);
                 for batch in batches {
                     let events = batch.iter().flat_map(|settled| &settled.group.events);
-                    events.for_each(|change| memory.remember(change));
+                    // First only looked at, so that several wait for the main memory at once.
+                    let is_new = |change: &&Change| !memory.is_durable(change);
+                    if events.clone().filter(is_new).count() > 0 {
+                        events.for_each(|change| memory.remember(change));
+                    }
                     session.give_container(batch);
                 }
             });

@@ -81,7 +81,7 @@ impl Letters {
 
 #[cfg(test)]
 mod tests {
-    use dataflows::change::Arena;
+    use dataflows::change::{Arena, Events};
     use dataflows::record::{Chunk, RawRecord};
     use dataflows::reject::{Fault, Reason};
 
@@ -92,7 +92,7 @@ mod tests {
         let mut chunk = Chunk::default();
         chunk.push(RawRecord::default(), []);
         let fault = Fault::new(Reason::NullValue, "there is no value");
-        let rejected = Rejected::new(Arena::new(chunk, String::new()), 0, fault);
+        let rejected = Rejected::new(Arena::new(chunk, Events::default()), 0, fault);
         let mut refused = rejected.clone();
         refused.stage = Stage::Write;
         let letters = Letters::default();

@@ -125,7 +125,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use dataflows::change::Arena;
+    use dataflows::change::{Arena, Events};
     use dataflows::record::{Chunk, RawRecord};
     use dataflows::reject::{Fault, Reason};
 
@@ -138,7 +138,7 @@ mod tests {
         let mut chunk = Chunk::default();
         chunk.push(RawRecord { value: Some(b"rubbish"), ..RawRecord::default() }, []);
         let fault = Fault::new(Reason::NotJson, "it is rubbish");
-        [Rejected::new(Arena::new(chunk, String::new()), 0, fault)]
+        [Rejected::new(Arena::new(chunk, Events::default()), 0, fault)]
     }
 
     /// A topic for which everything is too large.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Arena, Change, Content, Cuts, ImageCuts, append, hash};
+use super::{Arena, Change, Content, Events, Found, ImageCuts, Tag, append, hash, narrow};
 use crate::record::{Chunk, Position, RawRecord, Span};
 
 /// Collects husks into one arena: for each draft its id and one event's images, for each of its
@@ -10,9 +10,9 @@ use crate::record::{Chunk, Position, RawRecord, Span};
 #[derive(Debug)]
 pub struct Husks {
     chunk: Chunk,
-    texts: String,
+    events: Events,
     draft: Option<DraftSpans>,
-    events: Vec<Husk>,
+    tags: Vec<Tag>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -23,31 +23,23 @@ struct DraftSpans {
     images_of: Position,
 }
 
-#[derive(Debug)]
-struct Husk {
-    job: Span,
-    job_hash: u64,
-    position: Position,
-    replayed: bool,
-    draft: DraftSpans,
-}
-
 impl Husks {
     /// Room for so many events with texts of so many bytes.
     pub fn with_capacity(events: usize, bytes: usize) -> Husks {
         Husks {
             chunk: Chunk::with_capacity(events, 0),
-            texts: String::with_capacity(bytes),
+            events: Events::with_capacity(events, bytes),
             draft: None,
-            events: Vec::with_capacity(events),
+            tags: Vec::with_capacity(events),
         }
     }
 
     /// The events that follow are of this draft; the one at `images_of` has images.
     pub fn begin(&mut self, id: &str, hash: u64, images_of: Position, images: &str) {
-        let id = append(&mut self.texts, id);
-        let start = self.texts.len();
-        append(&mut self.texts, images);
+        let texts = &mut self.events.texts;
+        let id = append(texts, id);
+        let start = texts.len();
+        append(texts, images);
         let images = ImageCuts::of_json(start, images);
         self.draft = Some(DraftSpans { id, hash, images, images_of });
     }
@@ -62,29 +54,28 @@ impl Husks {
         let Position { timestamp_ms, offset, partition } = position;
         let record = RawRecord { partition, offset, timestamp_ms, ..RawRecord::default() };
         self.chunk.push(record, []);
-        let job_hash = hash(job);
-        let job = append(&mut self.texts, job);
-        self.events.push(Husk { job, job_hash, position, replayed, draft });
+        let found = Found {
+            record: narrow(self.events.found.len()),
+            job: append(&mut self.events.texts, job),
+            images: draft.images,
+            position,
+        };
+        let has_images = position == draft.images_of;
+        self.tags.push(Tag {
+            job_hash: hash(job),
+            draft_hash: draft.hash,
+            draft: draft.id,
+            event: narrow(self.events.found.len()),
+            replayed,
+            content: if has_images { Content::Images } else { Content::Place },
+        });
+        self.events.found.push(found);
     }
 
     /// The events, in their order.
     pub fn finish(self) -> impl Iterator<Item = Change> {
-        let Husks { chunk, texts, draft: _, events } = self;
-        let arena = Arena::new(chunk, texts);
-        let change = move |(record, husk): (usize, Husk)| {
-            let Husk { job, job_hash, position, replayed, draft } = husk;
-            let has_images = position == draft.images_of;
-            Change {
-                arena: Arc::clone(&arena),
-                record,
-                cuts: Cuts { job, draft: draft.id, images: draft.images },
-                position,
-                job_hash,
-                draft_hash: draft.hash,
-                replayed,
-                content: if has_images { Content::Images } else { Content::Place },
-            }
-        };
-        events.into_iter().enumerate().map(change)
+        let Husks { chunk, events, draft: _, tags } = self;
+        let arena = Arena::new(chunk, events);
+        tags.into_iter().map(move |tag| Change::new(Arc::clone(&arena), tag))
     }
 }

@@ -94,7 +94,7 @@ fn urls_are_the_same_whether_they_stand_in_the_record_as_they_are_or_had_to_be_u
         chunk.push(RawRecord { value: Some(value.as_bytes()), ..RawRecord::default() }, []);
         let sorted = sort(chunk, DraftIdType::Text { max_chars: None });
         let [change] = &sorted.changes[..] else { panic!("one event: {value}") };
-        assert_eq!(change.cuts.images.in_record, escaped.is_empty());
+        assert_eq!(change.found().images.in_record, escaped.is_empty());
         assert_eq!(change.urls(), urls.map(str::as_bytes));
         assert_eq!(change.images(), images);
     }
