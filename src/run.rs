@@ -162,7 +162,8 @@ impl Servers {
             lane.jobs.watch(policy.figures.as_ref(), Server::Database);
             let spans = lane.trace(self.tracer.as_ref(), Work::Write);
             let session = Session::new(config.database.clone(), self.table.id_type());
-            let serve = postgres::serve(lane, table(session), retry, policy.clone());
+            let rows_max = config.database.batch_rows;
+            let serve = postgres::serve(lane, table(session), rows_max, retry, policy.clone());
             runtime.spawn(within(spans, serve));
         }
         effect

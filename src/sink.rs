@@ -65,6 +65,8 @@ impl<R: Traced, A> Lane<R, A> {
 #[derive(Debug)]
 pub struct Jobs<R> {
     queue: mpsc::UnboundedReceiver<Job<R>>,
+    /// Taken out of the queue, and left for the next time.
+    next: Option<Job<R>>,
     waiting: Arc<AtomicU64>,
     /// Where its time at work and its batches are noted, if anybody wants to know.
     watched: Option<(Arc<Figures>, Server, Arc<LaneClock>)>,
@@ -76,12 +78,22 @@ pub struct Jobs<R> {
 type BeginSpan<R> = fn(&LaneSpans, Ticket, &[R]);
 
 impl<R> Jobs<R> {
+    fn new(queue: mpsc::UnboundedReceiver<Job<R>>, waiting: Arc<AtomicU64>) -> Jobs<R> {
+        Jobs { queue, next: None, waiting, watched: None, spans: None }
+    }
+
     /// The next batch. Whatever the lane does between two calls, it is at work.
     pub async fn recv(&mut self) -> Option<Job<R>> {
         let pause = self.watched.as_ref().map(|(_, _, clock)| clock.pause());
-        let Some(job) = self.queue.recv().await else {
-            pause.into_iter().for_each(Pause::for_good);
-            return None;
+        let job = match self.next.take() {
+            Some(job) => job,
+            None => match self.queue.recv().await {
+                Some(job) => job,
+                None => {
+                    pause.into_iter().for_each(Pause::for_good);
+                    return None;
+                }
+            },
         };
         drop(pause);
         self.note(&job);
@@ -90,10 +102,24 @@ impl<R> Jobs<R> {
 
     /// All batches that wait; if none does, the next one. None at all when the worker has no more.
     pub async fn recv_all(&mut self) -> Vec<Job<R>> {
+        self.recv_while(|_before, _next| true).await
+    }
+
+    /// The next batch, and of those that wait behind it as many as may join it: each is asked for
+    /// with those before it. None at all when the worker has no more.
+    pub async fn recv_while(
+        &mut self,
+        mut may_join: impl FnMut(&[Job<R>], &Job<R>) -> bool,
+    ) -> Vec<Job<R>> {
+        // Nothing is waited for once there is one: who gives up waiting loses none.
         let mut all = Vec::from_iter(self.recv().await);
         while !all.is_empty()
             && let Ok(job) = self.queue.try_recv()
         {
+            if !may_join(&all, &job) {
+                self.next = Some(job);
+                break;
+            }
             self.note(&job);
             all.push(job);
         }
@@ -113,7 +139,7 @@ impl<R> Jobs<R> {
 
     /// Whether no batch waits.
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.next.is_none() && self.queue.is_empty()
     }
 
     /// Notes from now on how long the lane is at work, and with how much.
@@ -154,7 +180,7 @@ pub fn remote<R, A>(lanes: usize, waker: &Waker) -> (Remote<R, A>, Vec<Lane<R, A
     let (senders, tasks) = (0..lanes)
         .map(|_| {
             let (sender, queue) = mpsc::unbounded_channel();
-            let jobs = Jobs { queue, waiting: Arc::clone(&waiting), watched: None, spans: None };
+            let jobs = Jobs::new(queue, Arc::clone(&waiting));
             let replies =
                 Replies { answers: answers_in.clone(), waker: waker.clone(), spans: None };
             (sender, Lane { jobs, replies })
@@ -187,8 +213,7 @@ mod tests {
     #[tokio::test]
     async fn what_waits_is_taken_at_once_and_in_its_order() {
         let (sender, queue) = mpsc::unbounded_channel();
-        let mut jobs =
-            Jobs { queue, waiting: Arc::new(AtomicU64::new(3)), watched: None, spans: None };
+        let mut jobs = Jobs::new(queue, Arc::new(AtomicU64::new(3)));
         for ticket in 0..3 {
             sender.send(Job { ticket, batch: vec![ticket] }).unwrap();
         }
@@ -196,6 +221,24 @@ mod tests {
         assert_eq!(taken.iter().map(|job| job.ticket).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(jobs.waiting.load(Ordering::Relaxed), 0);
         drop(sender);
+        assert!(jobs.recv_all().await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_may_not_join_comes_the_next_time_and_nothing_overtakes_it() {
+        let (sender, queue) = mpsc::unbounded_channel();
+        let mut jobs = Jobs::new(queue, Arc::new(AtomicU64::new(5)));
+        for ticket in 0..5 {
+            sender.send(Job { ticket, batch: vec![ticket] }).unwrap();
+        }
+        drop(sender);
+        let mut taken = Vec::new();
+        while !jobs.is_empty() {
+            let some = jobs.recv_while(|before, next| before.len() < 2 && next.ticket != 3).await;
+            taken.push(some.into_iter().map(|job| job.ticket).collect::<Vec<_>>());
+        }
+        assert_eq!(taken, [vec![0, 1], vec![2], vec![3, 4]]);
+        assert_eq!(jobs.waiting.load(Ordering::Relaxed), 0);
         assert!(jobs.recv_all().await.is_empty());
     }
 }

@@ -6,12 +6,12 @@
 //! (a duplicate, an older event, no such row) goes down the [judged path](Path::Judged): the rows
 //! are read, judged, and amended if they are still as they were read. Every statement is a
 //! transaction of its own: nothing ties the rows of a batch together, and the guard makes repeating
-//! any of them harmless.
+//! any of them harmless. So batches that have come to wait behind a statement are written together.
 //!
 //! What the database refuses is cut until the offending rows stand alone. Rows that others keep
 //! locked are asked for and held, alone; what the database cannot do now is retried.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use dataflows::effect::Ticket;
@@ -71,13 +71,16 @@ enum NotWritten {
     Locked,
 }
 
-/// Serves a write lane until its worker has no more and everything is answered.
+/// Serves a write lane until its worker has no more and everything is answered. A statement has so
+/// many rows at most.
 pub async fn serve(
     mut lane: Lane<Group, Written>,
     table: impl Table,
+    rows_max: usize,
     retry: Retry,
     policy: OutagePolicy,
 ) {
+    let may_join = |jobs: &[Job<Group>], next: &Job<Group>| may_join(jobs, next, rows_max);
     let book = Book::new(lane.replies);
     let mut writer = Writer {
         table,
@@ -105,12 +108,24 @@ pub async fn serve(
                 let took = if writer.met_outage { Duration::ZERO } else { since.elapsed() };
                 rest_until = Instant::now() + RETRY_REST * took;
             }
-            job = lane.jobs.recv(), if !jobs_end => match job {
-                Some(job) => writer.write(job).await,
-                None => jobs_end = true,
-            },
+            jobs = lane.jobs.recv_while(may_join), if !jobs_end => {
+                jobs_end = jobs.is_empty();
+                writer.write(jobs).await;
+            }
         }
     }
+}
+
+/// Whether a batch can be written with those before it, by one statement, in which each draft comes
+/// once: events of one draft are judged in the order in which they came.
+fn may_join(jobs: &[Job<Group>], next: &Job<Group>, rows_max: usize) -> bool {
+    let rows: usize = jobs.iter().map(|job| job.batch.len()).sum();
+    if rows + next.batch.len() > rows_max {
+        return false;
+    }
+    let drafts = jobs.iter().flat_map(|job| &job.batch).map(Group::draft_hash);
+    let drafts: HashSet<u64> = drafts.collect();
+    !next.batch.iter().any(|group| drafts.contains(&group.draft_hash()))
 }
 
 async fn sleep_until(due: Option<Instant>) {
@@ -139,33 +154,43 @@ struct Writer<T> {
 }
 
 impl<T: Table> Writer<T> {
-    async fn write(&mut self, Job { ticket, mut batch }: Job<Group>) {
-        self.book.open(ticket, &batch);
-        if is_planted(Bug::DeleteBeforeCommit) {
-            self.book.boast(ticket, &batch);
+    /// Writes batches that have no draft in common.
+    async fn write(&mut self, jobs: Vec<Job<Group>>) {
+        let is_one = jobs.len() == 1;
+        let mut groups = Vec::with_capacity(jobs.iter().map(|job| job.batch.len()).sum());
+        for Job { ticket, batch } in jobs {
+            self.book.open(ticket, &batch);
+            if is_planted(Bug::DeleteBeforeCommit) {
+                self.book.boast(ticket, &batch);
+            }
+            groups.extend(batch.into_iter().map(|group| (ticket, group)));
         }
-        self.join_held(ticket, &mut batch);
+        if !is_one {
+            // The order of every batch: rows that are locked in another one can deadlock with it.
+            groups.sort_by(|(_, a), (_, b)| a.draft_id().cmp(b.draft_id()));
+        }
+        self.join_held(&mut groups);
         if self.meets_locks {
-            batch = self.hold_locked(ticket, batch).await;
+            groups = self.hold_locked(groups).await;
         }
-        let several: Vec<Group> = batch.extract_if(.., |group| group.events.len() > 1).collect();
-        self.write_first(Path::Fast, ticket, batch).await;
+        let several: Vec<_> = groups.extract_if(.., |(_, group)| group.events.len() > 1).collect();
+        self.write_first(Path::Fast, groups).await;
         let guesses = !several.is_empty() && self.table.may_guess() && self.guesses.is_due();
         let path = if guesses { Path::Guessed } else { Path::Judged };
-        self.write_first(path, ticket, several).await;
+        self.write_first(path, several).await;
         // All of it may have joined what is held.
         self.book.flush();
     }
 
     /// Takes out what may not go past a group that is held: its draft's events are judged in the
     /// order in which they came.
-    fn join_held(&mut self, ticket: Ticket, batch: &mut Vec<Group>) {
+    fn join_held(&mut self, groups: &mut Vec<(Ticket, Group)>) {
         if self.held.is_empty() {
             return;
         }
-        let is_held = |group: &mut Group| self.held.contains_key(group.draft_id());
-        let joining: Vec<Group> = batch.extract_if(.., is_held).collect();
-        for Group { mut events } in joining {
+        let is_held = |(_, group): &mut (Ticket, Group)| self.held.contains_key(group.draft_id());
+        let joining: Vec<(Ticket, Group)> = groups.extract_if(.., is_held).collect();
+        for (ticket, Group { mut events }) in joining {
             let (_due, held) = self.held.get_mut(events[0].draft_id()).expect("it is held");
             let tickets: SmallVec<[Ticket; 1]> = smallvec![ticket; events.len()];
             self.book.set_aside(&mut events, &tickets);
@@ -173,12 +198,12 @@ impl<T: Table> Writer<T> {
         }
     }
 
-    /// Holds what is locked of a batch that has not been written yet. Returns the rest.
-    async fn hold_locked(&mut self, ticket: Ticket, batch: Vec<Group>) -> Vec<Group> {
+    /// Holds what is locked of groups that have not been written yet. Returns the rest.
+    async fn hold_locked(&mut self, groups: Vec<(Ticket, Group)>) -> Vec<(Ticket, Group)> {
         // Where that cannot be found out, the statement itself will.
-        let locked = self.locked(batch.iter()).await.unwrap_or_default();
-        let (held, free) = part(batch, &locked);
-        for group in held {
+        let locked = self.locked(groups.iter().map(|(_, group)| group)).await.unwrap_or_default();
+        let (held, free) = part(groups, &locked);
+        for (ticket, group) in held {
             self.try_later(Pending::new(group, ticket, self.retry.backoff));
         }
         self.book.flush();
@@ -187,25 +212,24 @@ impl<T: Table> Writer<T> {
 
     /// Writes groups for the first time. Mostly that settles all of them: what has to be known of a
     /// group that is tried again is noted only where one is.
-    async fn write_first(&mut self, path: Path, ticket: Ticket, groups: Vec<Group>) {
+    async fn write_first(&mut self, path: Path, groups: Vec<(Ticket, Group)>) {
         if groups.is_empty() {
             return;
         }
-        let tried = self.attempt(path, &groups.iter().collect::<Vec<_>>()).await;
-        match tried {
+        let all: Vec<&Group> = groups.iter().map(|(_, group)| group).collect();
+        match self.attempt(path, &all).await {
             Ok(verdicts)
                 if verdicts.iter().all(|verdict| matches!(verdict, Verdict::Settled(_))) =>
             {
                 self.note_guesses(path, groups.len(), groups.len());
-                let settled = groups.into_iter().zip(verdicts).map(|(group, verdict)| {
+                for ((ticket, group), verdict) in groups.into_iter().zip(verdicts) {
                     let outcomes = verdict.settled().expect("all of them are");
-                    Settled { group, outcomes }
-                });
-                self.book.settle_all(ticket, settled);
+                    self.book.enter(ticket, Settled { group, outcomes });
+                }
                 self.book.flush();
             }
             tried => {
-                let pending = |group| Pending::new(group, ticket, self.retry.backoff);
+                let pending = |(ticket, group)| Pending::new(group, ticket, self.retry.backoff);
                 let groups = groups.into_iter().map(pending).collect();
                 let mut parts = Parts::default();
                 self.follow(tried, Part { path, groups }, &mut parts).await;

@@ -5,6 +5,7 @@
 //! them all, and in a cluster they live in different slots. Every reply is looked at.
 
 use std::future::Future;
+use std::mem::take;
 
 use dataflows::graph::Invalidated;
 use dataflows::outcome::{Outcome, Settled};
@@ -34,44 +35,51 @@ pub trait Keys: Send {
     fn delete(&mut self, drafts: &[&str]) -> impl Future<Output = Result<u64, CacheError>> + Send;
 }
 
-/// Serves an invalidation lane until its worker has no more.
+/// Serves an invalidation lane until its worker has no more. Batches that have come to wait are done
+/// together: a DEL names many keys as easily as a few.
 pub async fn serve(
     mut lane: Lane<Settled, Invalidated>,
     mut keys: impl Keys,
     second: Option<SecondDeletes>,
     policy: OutagePolicy,
 ) {
-    while let Some(Job { ticket, batch }) = lane.jobs.recv().await {
+    loop {
+        let jobs = lane.jobs.recv_all().await;
+        if jobs.is_empty() {
+            return;
+        }
         let skips =
             |outcome| outcome == Outcome::Duplicate && is_planted(Bug::DuplicateSkipsDelete);
-        let mut drafts: Vec<&str> = batch
+        let mut drafts: Vec<&str> = jobs
             .iter()
+            .flat_map(|job| &job.batch)
             .filter(|settled| !settled.outcomes.iter().all(|outcome| skips(*outcome)))
             .map(|settled| settled.group.draft_id())
             .collect();
         drafts.sort_unstable();
         drafts.dedup();
-        let keys_deleted = delete(&mut keys, &drafts, &policy).await;
-        policy.figures.iter().for_each(|figures| note_latencies(figures, &batch));
-        let deletes = u64::try_from(drafts.len()).expect("a batch is small");
+        let mut keys_deleted = delete(&mut keys, &drafts, &policy).await;
+        let mut deletes = u64::try_from(drafts.len()).expect("a batch is small");
+        let settled = jobs.iter().flat_map(|job| &job.batch);
+        policy.figures.iter().for_each(|figures| note_latencies(figures, settled.clone()));
         // Before the answer: once everything is answered, a stop does what was noted until then,
         // and leaves.
         if let Some(second) = &second {
             second.note(&drafts).await;
         }
-        lane.replies.answer(
-            ticket,
-            vec![Invalidated { settled: batch, deletes, keys_deleted }],
-            true,
-        );
+        for Job { ticket, batch: settled } in jobs {
+            // Counted once, with the first batch.
+            let (deletes, keys_deleted) = (take(&mut deletes), take(&mut keys_deleted));
+            lane.replies.answer(ticket, vec![Invalidated { settled, deletes, keys_deleted }], true);
+        }
     }
 }
 
 /// Notes how long it took from each record's timestamp until now.
-fn note_latencies(figures: &Figures, batch: &[Settled]) {
+fn note_latencies<'a>(figures: &Figures, settled: impl Iterator<Item = &'a Settled>) {
     let now_ms = now_ms();
     let mut latencies = figures.latency.batch();
-    for change in batch.iter().flat_map(|settled| &settled.group.events) {
+    for change in settled.flat_map(|settled| &settled.group.events) {
         let ms = now_ms.saturating_sub(change.position().timestamp_ms);
         latencies.observe(float(u64::try_from(ms).unwrap_or_default()) / 1e3);
     }

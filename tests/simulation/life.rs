@@ -53,6 +53,7 @@ type Task = Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
 struct Servers {
     wire: Wire,
     lanes: usize,
+    rows_max: usize,
     policy: OutagePolicy,
     tasks: Arc<Mutex<Vec<Task>>>,
 }
@@ -76,8 +77,9 @@ impl Servers {
 impl MakeEffects for Servers {
     fn write(&self, waker: Waker) -> impl Effect<Request = Group, Answer = Written> + 'static {
         let retry = Retry { retries: RETRIES, backoff: Duration::from_millis(50) };
+        let rows_max = self.rows_max;
         self.start(self.lanes, &waker, move |lane, wire, policy| {
-            postgres::serve(lane, wire, retry, policy)
+            postgres::serve(lane, wire, rows_max, retry, policy)
         })
     }
 
@@ -131,7 +133,13 @@ impl Life {
             OutagePolicy { on_outage: OnOutage::Wait, abort: Arc::clone(&abort), figures: None };
         let tasks = Arc::new(Mutex::new(Vec::new()));
         let wire = Wire { world: Arc::clone(world), instance };
-        let servers = Servers { wire, lanes: limits.lanes, policy, tasks: Arc::clone(&tasks) };
+        let servers = Servers {
+            wire,
+            lanes: limits.lanes,
+            rows_max: limits.batch_rows,
+            policy,
+            tasks: Arc::clone(&tasks),
+        };
         let rules = Rules {
             draft_ids: DraftIdType::Text { max_chars: None },
             dedupe_jobs: limits.dedupe_jobs,

@@ -36,7 +36,9 @@ impl Book {
 
     pub(super) fn open(&mut self, ticket: Ticket, batch: &[Group]) {
         let events = batch.iter().map(|group| group.events.len()).sum();
-        self.open.push(OpenBatch { ticket, events, answer: Written::default(), has_answer: false });
+        // Mostly one statement settles all of it.
+        let answer = Written { settled: Vec::with_capacity(batch.len()), ..Written::default() };
+        self.open.push(OpenBatch { ticket, events, answer, has_answer: false });
     }
 
     fn place(&self, ticket: Ticket) -> usize {
@@ -60,15 +62,6 @@ impl Book {
         batch
     }
 
-    /// Enters the outcomes of groups that are all of one batch.
-    pub(super) fn settle_all(&mut self, ticket: Ticket, settled: impl Iterator<Item = Settled>) {
-        let batch = self.batch(ticket);
-        let before = batch.answer.settled.len();
-        batch.answer.settled.extend(settled);
-        let new = &batch.answer.settled[before..];
-        batch.events -= new.iter().map(|settled| settled.outcomes.len()).sum::<usize>();
-    }
-
     /// Enters the outcomes of a group, whose events are of these batches.
     pub(super) fn settle(&mut self, group: Group, tickets: &[Ticket], outcomes: Outcomes) {
         if tickets.iter().all(|ticket| *ticket == tickets[0]) {
@@ -79,7 +72,8 @@ impl Book {
         }
     }
 
-    fn enter(&mut self, ticket: Ticket, settled: Settled) {
+    /// Enters the outcomes of a group of that batch.
+    pub(super) fn enter(&mut self, ticket: Ticket, settled: Settled) {
         let batch = self.batch(ticket);
         batch.events -= settled.outcomes.len();
         batch.answer.settled.push(settled);

@@ -147,7 +147,7 @@ async fn e10_an_outage_is_no_time_that_tries_at_locked_rows_have_had() {
     let tries = Arc::default();
     let table = Locked { drafts, left: 100, tries, outage: OUTAGE, first_try: None };
 
-    let served = serve(lane, table, RETRY, policy());
+    let served = serve(lane, table, 1, RETRY, policy());
     let first_is_done = async {
         let began = Instant::now();
         loop {
@@ -182,7 +182,7 @@ async fn e10_tries_at_locked_rows_have_a_tenth_of_the_time_while_batches_wait() 
     };
 
     let began = Instant::now();
-    let served = serve(lane, table, RETRY, policy());
+    let served = serve(lane, table, 1, RETRY, policy());
     tokio::time::timeout(Duration::from_secs(3_600), served).await.expect("the others go on");
 
     let (took, tries) = (began.elapsed(), *tries.lock().unwrap());
@@ -191,11 +191,71 @@ async fn e10_tries_at_locked_rows_have_a_tenth_of_the_time_while_batches_wait() 
     assert!(tries <= took / (RETRY_REST + 1) + 2 * TRY, "{tries:?} of {took:?}");
 }
 
+/// A table that has every row, and notes which drafts each statement writes.
+#[derive(Clone, Default)]
+struct Noting(Arc<Mutex<Vec<Vec<String>>>>);
+
+impl Table for Noting {
+    async fn update(&mut self, events: &[&Change]) -> Result<Vec<usize>, Failure> {
+        tokio::time::sleep(WRITE).await;
+        let drafts = events.iter().map(|event| event.draft_id().to_owned());
+        self.0.lock().unwrap().push(drafts.collect());
+        Ok((0..events.len()).collect())
+    }
+
+    async fn read(&mut self, _drafts: &[&str]) -> Result<Vec<(usize, RowMemory)>, Failure> {
+        unreachable!("every event is the newest of its draft")
+    }
+
+    async fn amend(&mut self, _amendments: &[Amendment<'_>]) -> Result<Vec<usize>, Failure> {
+        unreachable!("every event is the only one of its draft")
+    }
+
+    async fn locked(&mut self, _drafts: &[&str]) -> Result<Vec<usize>, Failure> {
+        Ok(Vec::new())
+    }
+
+    fn disconnect(&mut self) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_that_wait_are_written_together_each_draft_once_and_no_more_rows_than_may_be() {
+    let (mut worker, mut lanes) = remote::<Group, Written>(1, &waker());
+    let mut groups = groups(6);
+    groups.sort_by(|a, b| b.draft_id().cmp(a.draft_id()));
+    let [f, e, d, c, b, a] = groups.try_into().unwrap();
+    let id = |group: &Group| group.draft_id().to_owned();
+    let ids = [&a, &b, &c, &d, &e, &f].map(id);
+    // The fourth has a draft of the third; with the sixth it would be four rows.
+    let batches = [vec![f], vec![e.clone()], vec![b.clone()], vec![b, d], vec![a], vec![c, e]];
+    let events: Vec<usize> = batches.iter().map(Vec::len).collect();
+    for (ticket, batch) in (0..).zip(batches) {
+        worker.submit(ticket, 0, batch);
+    }
+    let table = Noting::default();
+    let mut answered = vec![0; events.len()];
+    let served = serve(lanes.remove(0), table.clone(), 3, RETRY, policy());
+    let asked = async {
+        while answered != events {
+            tokio::time::sleep(WRITE).await;
+            while let Some(answer) = worker.poll() {
+                let settled = answer.answers.iter().map(|written| written.settled.len());
+                answered[usize::try_from(answer.ticket).unwrap()] += settled.sum::<usize>();
+            }
+        }
+        drop(worker);
+    };
+    tokio::join!(served, asked);
+    let [a, b, c, d, e, f] = ids;
+    let written = table.0.lock().unwrap();
+    assert_eq!(*written, [vec![b.clone(), e.clone(), f], vec![a, b, d], vec![c, e]]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn e17_an_event_of_an_unknown_draft_has_its_own_tries_however_many_follow_it() {
     const EVENTS: u64 = 400;
     let (mut worker, mut lanes) = remote::<Group, Written>(1, &waker());
-    let served = serve(lanes.remove(0), Empty, RETRY, policy());
+    let served = serve(lanes.remove(0), Empty, 1, RETRY, policy());
     let mut waiting = BTreeMap::new();
     let published = async {
         for ticket in 0..EVENTS {
