@@ -102,7 +102,8 @@ pub fn tune(
     let measured = ground.fill(&drafts).and_then(|rows| {
         let all = u64::try_from(drafts.len()).unwrap_or(u64::MAX);
         let sample = Sample { tally, rows, rowless: all.saturating_sub(rows) };
-        ground.sweep(plans, sample, began)
+        let plans = Plans { grid: ground.connectable(&plans.grid)?, ..plans.clone() };
+        ground.sweep(&plans, sample, began)
     });
     let copy = stage.scratch.copy.clone();
     if let Err(error) = runtime.block_on(stage.scratch.clear()) {
@@ -179,6 +180,23 @@ impl Ground<'_> {
         }
     }
 
+    /// What of a grid the database has connections for.
+    fn connectable(&self, grid: &Grid) -> Result<Grid, TuneError> {
+        let Some(Stage { scratch, .. }) = self.stage else { return Ok(grid.clone()) };
+        let free = self.runtime.block_on(scratch.free_connections())?;
+        let mut grid = grid.clone();
+        for (axis, value) in grid.fit(usize::try_from(free).unwrap_or(usize::MAX)) {
+            let (section, key) = axis.key();
+            tracing::warn!(
+                "{section}.{key} = {value} is left out: it would take more connections than the {free} that the database has left"
+            );
+        }
+        match u64::try_from(grid.connections_max()).unwrap_or(u64::MAX) {
+            needed if needed > free => Err(TuneError::Connections { needed, free }),
+            _ => Ok(grid),
+        }
+    }
+
     /// One trial, from a fresh copy on.
     fn trial(&self, settings: Settings) -> Result<Option<Trial>, TuneError> {
         let mut config = settings.apply(self.config);
@@ -229,7 +247,7 @@ impl Ground<'_> {
         let mut shares: BTreeMap<Settings, Vec<Shares>> = BTreeMap::new();
         let mut watch = Watch::new(plans);
         // A warm-up, of which nothing is noted.
-        if self.trial(present)?.is_none() {
+        if self.trial(plans.grid.nearest(present))?.is_none() {
             return Err(TuneError::Stopped);
         }
         watch.warmed_up()?;

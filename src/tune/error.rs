@@ -36,6 +36,14 @@ pub enum TuneError {
         /// How many drafts.
         drafts: u64,
     },
+    /// Nothing of the grid can be connected.
+    #[error("the settings need {}, and the database has {free} left", counted(*.needed, "connection"))]
+    Connections {
+        /// Of the smallest number of workers, with as few as each may have.
+        needed: u64,
+        /// What `max_connections` and the limits of the role and of the database leave.
+        free: u64,
+    },
     /// Not even one trial.
     #[error("one trial takes {took_s:.1} s, the budget is {budget_s} s")]
     Budget {

@@ -257,6 +257,21 @@ impl Scratch {
         }
     }
 
+    /// How many more connections the server, the database and the role let us make.
+    pub(super) async fn free_connections(&self) -> Result<u64, ScratchError> {
+        let sql = "SELECT least(
+             current_setting('max_connections')::bigint
+               - current_setting('superuser_reserved_connections')::bigint
+               - coalesce(current_setting('reserved_connections', true)::bigint, 0)
+               - (SELECT sum(numbackends) FROM pg_stat_database)::bigint,
+             (SELECT datconnlimit - numbackends FROM pg_database AS d JOIN pg_stat_database ON datid = d.oid
+              WHERE d.datname = current_database() AND datconnlimit >= 0),
+             (SELECT rolconnlimit - (SELECT count(*) FROM pg_stat_activity WHERE usesysid = r.oid)
+              FROM pg_roles AS r WHERE rolname = current_user AND rolconnlimit >= 0 AND NOT rolsuper))";
+        let row = self.within(self.client.query_one(sql, &[])).await?;
+        Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or_default())
+    }
+
     /// Triggers stay behind: what they do elsewhere is none of our business.
     async fn warn_of_triggers(&self, oid: u32) -> Result<(), ScratchError> {
         let sql = "SELECT count(*) FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal";

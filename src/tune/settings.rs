@@ -165,6 +165,26 @@ impl Grid {
         Axis::ALL.into_iter().filter(|axis| self.along(*axis).len() > 1).collect()
     }
 
+    /// The most connections that a point has, over all workers.
+    pub fn connections_max(&self) -> usize {
+        [Axis::Workers, Axis::Connections]
+            .into_iter()
+            .filter_map(|it| self.along(it).last())
+            .product()
+    }
+
+    /// Leaves out what needs more connections than that, as long as there is a choice. Returns the
+    /// values that are left out, first of the connections of each worker.
+    pub fn fit(&mut self, connections: usize) -> Vec<(Axis, usize)> {
+        let mut left_out = Vec::new();
+        while self.connections_max() > connections {
+            let mut open = [Axis::Connections, Axis::Workers].into_iter();
+            let Some(axis) = open.find(|axis| self.along(*axis).len() > 1) else { break };
+            left_out.extend(self.values[axis.place()].pop().map(|value| (axis, value)));
+        }
+        left_out
+    }
+
     /// Every point.
     pub fn points(&self) -> Vec<Settings> {
         let mut points = vec![Settings { values: [0; Axis::ALL.len()] }];
@@ -255,6 +275,20 @@ mod tests {
         let nearest = grid.nearest(present());
         assert!(grid.points().contains(&nearest));
         assert_eq!((nearest.get(Axis::Workers), nearest.get(Axis::BatchRows)), (1, 9));
+    }
+
+    #[test]
+    fn what_needs_more_connections_than_there_are_is_left_out_as_long_as_there_is_a_choice() {
+        let fitted = |connections| {
+            let mut grid = Grid::new(Default::default(), present(), 6, 200_000);
+            let left_out = grid.fit(connections);
+            (left_out, grid.connections_max())
+        };
+        let [by_4, by_2] = [4, 2].map(|it| (Axis::Connections, it));
+        assert_eq!(fitted(24), (vec![], 24));
+        assert_eq!(fitted(23), (vec![by_4], 12));
+        assert_eq!(fitted(5), (vec![by_4, by_2, (Axis::Workers, 6)], 4));
+        assert_eq!(fitted(0).1, 1);
     }
 
     #[test]

@@ -125,6 +125,36 @@ fn a_copy_that_would_be_replicated_is_not_made() {
 }
 
 #[test]
+fn what_the_database_has_no_connections_for_is_left_out() {
+    let mut world = World::new("tune-connections");
+    world.drafts(["d1"]);
+    world.publish([event("d1", "job-1")]);
+    world.database.sql("CREATE ROLE frugal LOGIN CONNECTION LIMIT 8");
+    world
+        .database
+        .sql("GRANT ALL ON event_drafts TO frugal; GRANT CREATE ON SCHEMA public TO frugal");
+    let owner = world.database.url.clone();
+    let (_, address) = owner.split_once("://").unwrap().1.split_once('@').unwrap();
+    world.set("database.url", format!("postgres://frugal@{address}"));
+    let tune = |workers, connections| {
+        let lists = ["--workers", workers, "--connections", connections];
+        let few = ["tune", "--exhaustive", "--budget", "40", "--events", "2000"];
+        let sizes = ["--batch-rows", "300", "--epoch-records", "500"];
+        world.call(&[&few[..], &lists, &sizes].concat())
+    };
+    let ended = tune("1,2", "1,8");
+    ended.success();
+    assert!(ended.err.contains("database.connections = 8 is left out"), "{}", ended.err);
+    assert!(!ended.err.contains("run.workers = 2 is left out"), "{}", ended.err);
+    let ended = tune("2", "8");
+    let text = ended.failure(1);
+    assert!(text.contains("the settings need 16 connections, and the database has "), "{text}");
+    assert!(text.contains("hint: give it fewer --workers"), "{text}");
+    assert_eq!(scratch_tables(&world), 0);
+    world.database.sql("DROP OWNED BY frugal; DROP ROLE frugal");
+}
+
+#[test]
 fn a_tune_that_fails_leaves_no_chart_behind_and_spoils_none() {
     let world = World::new("tune-no-chart");
     tune(&world, &["--chart", "new.svg"]).failure(1);

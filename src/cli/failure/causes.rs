@@ -157,6 +157,8 @@ impl From<TuneError> for Failure {
             TuneError::NoRow { .. } => Failure::failed(what).hint(
                 "set database.table to the table of these drafts, or measure without it: --effects none",
             ),
+            TuneError::Connections { .. } => Failure::failed(what)
+                .hint("give it fewer --workers or --connections, or PostgreSQL more max_connections"),
             TuneError::Budget { took_s, .. } => Failure::failed(what).hint(format!(
                 "give it --budget {:.0} or more, or fewer --events",
                 20.0 * took_s.max(1.0)
