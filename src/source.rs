@@ -61,6 +61,11 @@ pub enum SourceError {
         "not drained within {0:?}: what was in flight will be read again; a larger run.drain_timeout_s gives it more time"
     )]
     Drain(Duration),
+    /// Kafka has not taken the last commit.
+    #[error(
+        "everything that was read is written, but kafka has not taken its offsets: it will be read again, and recognised"
+    )]
+    NotCommitted,
     /// A partition has become shorter than it was.
     #[error(
         "partition {partition} ends at offset {end} now, and ended at {before} at the start: the topic was made again, or cut"
@@ -168,7 +173,7 @@ impl Source {
         state.committer.tend(matches!(self.stage, Stage::Committing(_)));
         match self.stage {
             Stage::Reading if self.is_to_end(state, client) => {
-                state.ingest.end();
+                state.end_reading();
                 client.pause(&state.owned())?;
                 self.stage = Stage::Draining(None);
                 Ok(Turn::Tend(Duration::ZERO))
@@ -189,7 +194,7 @@ impl Source {
             Stage::Committing(since)
                 if state.committer.is_even() || since.elapsed() > LAST_COMMIT =>
             {
-                Ok(Turn::Done)
+                if state.is_committed() { Ok(Turn::Done) } else { Err(SourceError::NotCommitted) }
             }
             Stage::Committing(_) => Ok(Turn::Tend(Duration::from_millis(5))),
         }

@@ -70,6 +70,8 @@ pub struct State {
     asked_group: Option<Instant>,
     is_assigned: bool,
     is_leaving: bool,
+    /// Whether a partition was let go of before all that was read of it was committed.
+    left_uncommitted: bool,
 }
 
 /// A partition that is ours.
@@ -130,7 +132,21 @@ impl State {
             asked_group: None,
             is_assigned,
             is_leaving,
+            left_uncommitted: false,
         }
+    }
+
+    /// Notes that nothing more is read.
+    pub fn end_reading(&mut self) {
+        self.ingest.end();
+        // Whatever was let go of until now has gone on elsewhere, or here.
+        self.left_uncommitted = false;
+    }
+
+    /// Whether all that had been read when reading ended is committed, of the partitions that have
+    /// been let go of since as well.
+    pub fn is_committed(&self) -> bool {
+        self.committer.is_even() && !self.left_uncommitted
     }
 
     /// Ends the work of this member: it commits nothing more but what it hands over, and asks for
@@ -502,9 +518,18 @@ impl State {
         HandOver { going, is_lost, since: Instant::now(), finished: None }
     }
 
+    /// Whether more was read of a partition of ours than is committed.
+    fn is_uncommitted(&self, partition: i32) -> bool {
+        let Some(owned) = self.partitions.get(&partition) else { return false };
+        let committed = self.committer.committed().get(&partition).copied();
+        let read = self.ingest.ranges().get(&partition);
+        read.is_some_and(|(_first, last)| *last >= committed.unwrap_or(owned.start))
+    }
+
     fn let_go(&mut self, partitions: &[i32]) {
         let had_some = !self.partitions.is_empty();
         for partition in partitions {
+            self.left_uncommitted |= self.is_uncommitted(*partition);
             if !is_planted(Bug::CommitRevoked) && !is_planted(Bug::EpochlessTracker) {
                 self.ingest.forget(*partition);
             }

@@ -109,6 +109,36 @@ fn b3_a_stop_while_the_broker_hangs_ends_in_bounded_time() {
 }
 
 #[test]
+fn b3_a_stop_whose_last_commit_the_broker_does_not_take_says_so() {
+    let kafka = PrivateKafka::lease();
+    let mut world = kafka.world("b3-uncommitted");
+    world.set("run.drain_timeout_s", 20);
+    world.drafts(["d0"]);
+    let blocker = world.database.session();
+    blocker.sql("BEGIN; SELECT FROM event_drafts WHERE event_draft_id = 'd0' FOR UPDATE");
+    let running = world.start_run();
+    world.publish([event("d0", "job-0").on(0)]);
+    let waits = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}'
+         AND application_name = 'contentflow' AND wait_event_type = 'Lock'",
+        world.database.name
+    );
+    eventually("it waits for the row", || world.database.server.number(&waits) > 0);
+    kafka.freeze();
+    running.terminate();
+    blocker.sql("ROLLBACK");
+    let ended = running.wait();
+    kafka.thaw();
+    assert!(ended.failure(1).contains("kafka has not taken its offsets"), "{}", ended.err);
+    assert_eq!(world.row("d0").images(), &images("job-0"));
+
+    // It is read again, and recognised, unless the broker has found the commit when it woke up.
+    let report = world.call(&["run", "--until-caught-up", "--report", "json"]).report();
+    assert_eq!((report.duplicate, report.applied), (report.read, 0), "{report:?}");
+    assert_eq!(world.committed(), [(0, 1)].into());
+}
+
+#[test]
 fn b5_a_slow_broker_slows_everything_down_and_breaks_nothing() {
     let kafka = PrivateKafka::lease();
     let mut world = kafka.world("b5");

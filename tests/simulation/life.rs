@@ -246,7 +246,7 @@ impl Life {
             Ok(Turn::Wait(_)) => return Lived::On,
             Ok(turn) => turn,
             // It gives up what is in flight, as it says it will.
-            Err(SourceError::Drain(_)) => return Lived::Ended,
+            Err(SourceError::Drain(_) | SourceError::NotCommitted) => return Lived::Ended,
             Err(error) => return self.fail(&error.to_string()),
         };
         let member = self.client.member.get();
