@@ -175,7 +175,8 @@ impl Servers {
         let spans = lane.trace(self.tracer.as_ref(), Work::Invalidate);
         let connection = Connection::new(self.config.cache.clone());
         let second = self.second_deletes.clone();
-        let serve = redis::serve(lane, connection, second, self.policy.clone());
+        let keys_max = self.config.cache.batch_keys;
+        let serve = redis::serve(lane, connection, keys_max, second, self.policy.clone());
         self.runtime.spawn(within(spans, serve));
     }
 

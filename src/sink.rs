@@ -102,21 +102,25 @@ impl<R> Jobs<R> {
 
     /// All batches that wait; if none does, the next one. None at all when the worker has no more.
     pub async fn recv_all(&mut self) -> Vec<Job<R>> {
-        self.recv_while(|_before, _next| true).await
+        self.recv_up_to(usize::MAX, |_before, _next| true).await
     }
 
-    /// The next batch, and of those that wait behind it as many as may join it: each is asked for
-    /// with those before it. None at all when the worker has no more.
-    pub async fn recv_while(
+    /// The next batch, and of those that wait behind it as many as may join it and as have no more
+    /// than so many requests with it: each is asked for with those before it. None at all when the
+    /// worker has no more.
+    pub async fn recv_up_to(
         &mut self,
+        requests_max: usize,
         mut may_join: impl FnMut(&[Job<R>], &Job<R>) -> bool,
     ) -> Vec<Job<R>> {
         // Nothing is waited for once there is one: who gives up waiting loses none.
         let mut all = Vec::from_iter(self.recv().await);
+        let mut requests = all.first().map_or(0, |job| job.batch.len());
         while !all.is_empty()
             && let Ok(job) = self.queue.try_recv()
         {
-            if !may_join(&all, &job) {
+            requests += job.batch.len();
+            if requests > requests_max || !may_join(&all, &job) {
                 self.next = Some(job);
                 break;
             }
@@ -210,34 +214,35 @@ impl<R: 'static, A: 'static> Effect for Remote<R, A> {
 mod tests {
     use super::*;
 
+    /// So many batches of two requests each, behind which no more come.
+    fn waiting(batches: Ticket) -> Jobs<Ticket> {
+        let (sender, queue) = mpsc::unbounded_channel();
+        for ticket in 0..batches {
+            sender.send(Job { ticket, batch: vec![ticket; 2] }).unwrap();
+        }
+        Jobs::new(queue, Arc::new(AtomicU64::new(batches)))
+    }
+
+    fn tickets(jobs: &[Job<Ticket>]) -> Vec<Ticket> {
+        jobs.iter().map(|job| job.ticket).collect()
+    }
+
     #[tokio::test]
     async fn what_waits_is_taken_at_once_and_in_its_order() {
-        let (sender, queue) = mpsc::unbounded_channel();
-        let mut jobs = Jobs::new(queue, Arc::new(AtomicU64::new(3)));
-        for ticket in 0..3 {
-            sender.send(Job { ticket, batch: vec![ticket] }).unwrap();
-        }
-        let taken = jobs.recv_all().await;
-        assert_eq!(taken.iter().map(|job| job.ticket).collect::<Vec<_>>(), [0, 1, 2]);
+        let mut jobs = waiting(3);
+        assert_eq!(tickets(&jobs.recv_all().await), [0, 1, 2]);
         assert_eq!(jobs.waiting.load(Ordering::Relaxed), 0);
-        drop(sender);
         assert!(jobs.recv_all().await.is_empty());
     }
 
     #[tokio::test]
     async fn what_may_not_join_comes_the_next_time_and_nothing_overtakes_it() {
-        let (sender, queue) = mpsc::unbounded_channel();
-        let mut jobs = Jobs::new(queue, Arc::new(AtomicU64::new(5)));
-        for ticket in 0..5 {
-            sender.send(Job { ticket, batch: vec![ticket] }).unwrap();
-        }
-        drop(sender);
+        let mut jobs = waiting(7);
         let mut taken = Vec::new();
         while !jobs.is_empty() {
-            let some = jobs.recv_while(|before, next| before.len() < 2 && next.ticket != 3).await;
-            taken.push(some.into_iter().map(|job| job.ticket).collect::<Vec<_>>());
+            taken.push(tickets(&jobs.recv_up_to(5, |_before, next| next.ticket != 3).await));
         }
-        assert_eq!(taken, [vec![0, 1], vec![2], vec![3, 4]]);
+        assert_eq!(taken, [vec![0, 1], vec![2], vec![3, 4], vec![5, 6]]);
         assert_eq!(jobs.waiting.load(Ordering::Relaxed), 0);
         assert!(jobs.recv_all().await.is_empty());
     }

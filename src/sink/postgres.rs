@@ -80,7 +80,6 @@ pub async fn serve(
     retry: Retry,
     policy: OutagePolicy,
 ) {
-    let may_join = |jobs: &[Job<Group>], next: &Job<Group>| may_join(jobs, next, rows_max);
     let book = Book::new(lane.replies);
     let mut writer = Writer {
         table,
@@ -108,7 +107,7 @@ pub async fn serve(
                 let took = if writer.met_outage { Duration::ZERO } else { since.elapsed() };
                 rest_until = Instant::now() + RETRY_REST * took;
             }
-            jobs = lane.jobs.recv_while(may_join), if !jobs_end => {
+            jobs = lane.jobs.recv_up_to(rows_max, have_no_draft_in_common), if !jobs_end => {
                 jobs_end = jobs.is_empty();
                 writer.write(jobs).await;
             }
@@ -118,11 +117,7 @@ pub async fn serve(
 
 /// Whether a batch can be written with those before it, by one statement, in which each draft comes
 /// once: events of one draft are judged in the order in which they came.
-fn may_join(jobs: &[Job<Group>], next: &Job<Group>, rows_max: usize) -> bool {
-    let rows: usize = jobs.iter().map(|job| job.batch.len()).sum();
-    if rows + next.batch.len() > rows_max {
-        return false;
-    }
+fn have_no_draft_in_common(jobs: &[Job<Group>], next: &Job<Group>) -> bool {
     let drafts = jobs.iter().flat_map(|job| &job.batch).map(Group::draft_hash);
     let drafts: HashSet<u64> = drafts.collect();
     !next.batch.iter().any(|group| drafts.contains(&group.draft_hash()))

@@ -36,15 +36,16 @@ pub trait Keys: Send {
 }
 
 /// Serves an invalidation lane until its worker has no more. Batches that have come to wait are done
-/// together: a DEL names many keys as easily as a few.
+/// together, up to so many keys: a DEL names many as easily as a few.
 pub async fn serve(
     mut lane: Lane<Settled, Invalidated>,
     mut keys: impl Keys,
+    keys_max: usize,
     second: Option<SecondDeletes>,
     policy: OutagePolicy,
 ) {
     loop {
-        let jobs = lane.jobs.recv_all().await;
+        let jobs = lane.jobs.recv_up_to(keys_max, |_before, _next| true).await;
         if jobs.is_empty() {
             return;
         }

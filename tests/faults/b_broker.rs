@@ -118,12 +118,7 @@ fn b3_a_stop_whose_last_commit_the_broker_does_not_take_says_so() {
     blocker.sql("BEGIN; SELECT FROM event_drafts WHERE event_draft_id = 'd0' FOR UPDATE");
     let running = world.start_run();
     world.publish([event("d0", "job-0").on(0)]);
-    let waits = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}'
-         AND application_name = 'contentflow' AND wait_event_type = 'Lock'",
-        world.database.name
-    );
-    eventually("it waits for the row", || world.database.server.number(&waits) > 0);
+    eventually("it waits for the row", || world.database.somebody_waits());
     kafka.freeze();
     running.terminate();
     blocker.sql("ROLLBACK");

@@ -87,7 +87,10 @@ impl MakeEffects for Servers {
         &self,
         waker: Waker,
     ) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static {
-        self.start(1, &waker, |lane, wire, policy| redis::serve(lane, wire, None, policy))
+        let keys_max = self.rows_max;
+        self.start(1, &waker, move |lane, wire, policy| {
+            redis::serve(lane, wire, keys_max, None, policy)
+        })
     }
 
     fn dead_letter(
@@ -245,7 +248,7 @@ impl Life {
             Ok(Turn::Done) => return self.end(),
             Ok(Turn::Wait(_)) => return Lived::On,
             Ok(turn) => turn,
-            // It gives up what is in flight, as it says it will.
+            // It gives up what is in flight, or its commit, as it says it will.
             Err(SourceError::Drain(_) | SourceError::NotCommitted) => return Lived::Ended,
             Err(error) => return self.fail(&error.to_string()),
         };

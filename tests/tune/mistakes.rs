@@ -3,13 +3,23 @@
 use super::{scratch_tables, slow_rows, tune};
 use crate::world::{Ended, World, event, record};
 
-/// What a tune says to a role, which is dropped then with all that it owns.
-fn tune_as(world: &mut World, role: &str) -> Ended {
+/// Has the program connect as that role.
+fn connect_as(world: &mut World, role: &str) {
     let owner = world.database.url.clone();
     let (_, address) = owner.split_once("://").unwrap().1.split_once('@').unwrap();
     world.set("database.url", format!("postgres://{role}@{address}"));
-    let ended = tune(world, &[]);
+}
+
+/// Drops a role with all that it owns.
+fn drop_role(world: &World, role: &str) {
     world.database.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+}
+
+/// What a tune says to a role, which is dropped then.
+fn tune_as(world: &mut World, role: &str) -> Ended {
+    connect_as(world, role);
+    let ended = tune(world, &[]);
+    drop_role(world, role);
     ended
 }
 
@@ -133,9 +143,7 @@ fn what_the_database_has_no_connections_for_is_left_out() {
     world
         .database
         .sql("GRANT ALL ON event_drafts TO frugal; GRANT CREATE ON SCHEMA public TO frugal");
-    let owner = world.database.url.clone();
-    let (_, address) = owner.split_once("://").unwrap().1.split_once('@').unwrap();
-    world.set("database.url", format!("postgres://frugal@{address}"));
+    connect_as(&mut world, "frugal");
     let tune = |workers, connections| {
         let lists = ["--workers", workers, "--connections", connections];
         let few = ["tune", "--exhaustive", "--budget", "40", "--events", "2000"];
@@ -151,7 +159,7 @@ fn what_the_database_has_no_connections_for_is_left_out() {
     assert!(text.contains("the settings need 16 connections, and the database has "), "{text}");
     assert!(text.contains("hint: give it fewer --workers"), "{text}");
     assert_eq!(scratch_tables(&world), 0);
-    world.database.sql("DROP OWNED BY frugal; DROP ROLE frugal");
+    drop_role(&world, "frugal");
 }
 
 #[test]

@@ -1,0 +1,97 @@
+//! The other half of a rebalance: what is done before partitions are another's.
+
+use std::time::Duration;
+
+use dataflows::planted::{Bug, is_planted};
+use tokio::time::Instant;
+
+use super::{State, describe};
+use crate::source::client::Client;
+
+/// How long a revocation waits for a commit that is under way.
+const UNDER_WAY: Duration = Duration::from_secs(5);
+
+/// Letting go of partitions.
+#[derive(Debug)]
+pub struct HandOver {
+    going: Vec<i32>,
+    is_lost: bool,
+    since: Instant,
+    /// When all that was in flight had come through, or was given up.
+    finished: Option<Instant>,
+}
+
+impl HandOver {
+    /// Takes it a step further. Returns how long to wait for the workers before the next step;
+    /// `None` when it is done.
+    pub fn turn(&mut self, state: &mut State, client: &impl Client) -> Option<Duration> {
+        let wait = Some(Duration::from_millis(10));
+        let is_to_finish = !self.is_lost && !state.abort.is_raised();
+        if is_to_finish {
+            match state.ingest.collect() {
+                Ok(offsets) => state.committer.note(offsets),
+                Err(imbalance) => {
+                    state.abort.failure(imbalance.to_string());
+                    return wait;
+                }
+            }
+            if !state.ingest.is_drained() && self.since.elapsed() <= state.drain {
+                return wait;
+            }
+        }
+        // What is under way must not be sent after the partitions have changed hands: as a member
+        // of the next generation we would be believed.
+        let finished = *self.finished.get_or_insert_with(Instant::now);
+        if state.committer.is_under_way()
+            && finished.elapsed() < UNDER_WAY
+            && !state.abort.is_raised()
+        {
+            return wait;
+        }
+        if is_to_finish {
+            state.committer.commit_now(client, &self.going);
+            tracing::info!(partitions = %describe(&self.going), "revoked");
+        }
+        state.let_go(&self.going);
+        None
+    }
+}
+
+impl State {
+    /// Begins to let go of partitions that the group takes away.
+    pub fn hand_over(&mut self, client: &impl Client, going: Vec<i32>) -> HandOver {
+        let is_lost = client.is_lost();
+        if is_lost {
+            tracing::warn!(partitions = %describe(&going), "lost: what is in flight of them is not committed");
+        } else {
+            self.ingest.close_epoch();
+        }
+        HandOver { going, is_lost, since: Instant::now(), finished: None }
+    }
+
+    /// Whether more was read of a partition of ours than is committed.
+    fn is_uncommitted(&self, partition: i32) -> bool {
+        let Some(owned) = self.partitions.get(&partition) else { return false };
+        let committed = self.committer.committed().get(&partition).copied();
+        let read = self.ingest.ranges().get(&partition);
+        read.is_some_and(|(_first, last)| *last >= committed.unwrap_or(owned.start))
+    }
+
+    pub(super) fn let_go(&mut self, partitions: &[i32]) {
+        let had_some = !self.partitions.is_empty();
+        for partition in partitions {
+            self.left_uncommitted |= self.is_uncommitted(*partition);
+            if !is_planted(Bug::CommitRevoked) && !is_planted(Bug::EpochlessTracker) {
+                self.ingest.forget(*partition);
+            }
+            if !is_planted(Bug::CommitRevoked) {
+                self.committer.forget(*partition);
+            }
+            self.partitions.remove(partition);
+        }
+        if had_some && self.partitions.is_empty() {
+            // In the middle of a rebalance: what we get next is not known yet, and so not read.
+            self.is_assigned = false;
+        }
+    }
+}
