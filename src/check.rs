@@ -11,11 +11,12 @@ use crate::kafka::{Admin, KafkaError, METADATA_TIMEOUT, check_consumer, check_pr
 use crate::lease::lease_key;
 use crate::redis::CacheConnection;
 use crate::sink::dead_letter;
-use crate::{postgres, redis, run};
+use crate::source::consumer::consumer_config;
+use crate::{postgres, redis};
 
 mod table;
 
-pub use table::{DraftTableError, draft_id_type};
+pub use table::{DraftTableError, draft_id_type, draft_ids};
 
 /// One line.
 struct Finding {
@@ -210,7 +211,7 @@ async fn kafka(config: &Config) -> Vec<Finding> {
         Err(error) => return vec![unasked(brokers, &error)],
     };
     // The clients of a run, which ask for more than this one.
-    let consumer = check_consumer(&run::consumer_config(&config.kafka));
+    let consumer = check_consumer(&consumer_config(&config.kafka));
     let producer = check_producer(&dead_letter::producer_config(&config.kafka));
     let refused =
         |(subject, made): (_, Result<(), KafkaError>)| Some(unasked(subject, &made.err()?));

@@ -7,9 +7,11 @@
 //! delivered again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use dataflows::ledger::NextOffset;
 use rdkafka::error::KafkaResult;
 use tokio::time::Instant;
@@ -44,7 +46,37 @@ pub struct Commits {
     pub answers: Sender<KafkaResult<()>>,
 }
 
+/// The thread that commits.
+#[derive(Debug)]
+pub struct CommitThread {
+    thread: JoinHandle<()>,
+    /// Is disconnected when the thread ends.
+    ended: Receiver<()>,
+}
+
+impl CommitThread {
+    /// Waits for the end, which comes when the committer is closed and the last commit answered. A
+    /// commit that is never answered must not keep the process.
+    pub fn finish(self, patience: Duration) {
+        if self.ended.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected)
+            && self.thread.join().is_err()
+        {
+            tracing::error!("the commit thread has died");
+        }
+    }
+}
+
 impl Commits {
+    /// [`Commits::serve`], on a thread of its own.
+    pub fn serve_on_thread(self, client: Arc<impl Client + Send + Sync + 'static>) -> CommitThread {
+        let (ends, ended) = bounded(0);
+        let thread = std::thread::spawn(move || {
+            self.serve(&*client);
+            drop::<Sender<()>>(ends);
+        });
+        CommitThread { thread, ended }
+    }
+
     /// Sends commits and reports their answers, until the committer is closed.
     pub fn serve(&self, client: &impl Client) {
         for offsets in &self.requests {

@@ -21,7 +21,8 @@ use crate::generate::Mix;
 use crate::progress_bar::Bar;
 use crate::publish;
 use crate::report::{Report, grouped};
-use crate::run::{consume, stop_on_signals};
+use crate::run::consume;
+use crate::shutdown::stop_on_signals;
 use crate::source::Until;
 
 mod ground;

@@ -15,12 +15,12 @@
 //! | [`headers`] | the headers of a record, of which one with a name that is not UTF-8 costs only itself |
 //! | [`migrate`], [`check`] | the table and its bookkeeping columns; what must be right before a run |
 //! | [`run`] | puts a run together, from the first connection to the report |
-//! | [`source`] | the poll loop, and what happens when partitions come and go |
+//! | [`source`] | the consumer, the poll loop, and what happens when partitions come and go |
 //! | [`ingest`] | records into chunks, chunks to workers, epochs opened and closed, the bound on what is in flight |
 //! | [`worker`] | one timely worker a thread, each with the whole graph |
-//! | [`sink`] | the effects on the servers, a task for each lane; retries, cuts and outages |
+//! | [`sink`] | the effects on the servers, put together and carried out by a task for each lane; retries, cuts and outages |
 //! | [`progress`], [`commit`] | what the workers report to the poll thread; the thread that commits offsets |
-//! | [`retry`], [`shutdown`] | how long to wait before the next try; how a run ends before its time |
+//! | [`retry`], [`shutdown`] | how long to wait before the next try; signals, and how a run ends before its time |
 //! | [`report`] | the totals of a run |
 //! | [`figures`], [`limit`] | what the program counts about its own work; which stage limits |
 //! | [`http`], [`traces`] | the page, metrics and health of a run; spans for a collector |

@@ -14,7 +14,7 @@ mod target;
 mod tls;
 mod error;
 
-pub use error::{ConnectError, describe, is_away, is_forbidden};
+pub use error::{ConnectError, describe, is_away, is_forbidden, is_lost};
 pub use target::whereabouts;
 
 /// From the first packet to a usable session, for each host. A server that is there answers in

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use dataflows::compact::Compaction;
 use dataflows::graph::Rules;
 use dataflows::held::Held;
+use dataflows::validate::DraftIdType;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError as ClientError;
 use tokio::runtime::Runtime;
@@ -24,6 +25,7 @@ use self::plan::{Plan, Scope, plan};
 use self::reader::{Reading, reader};
 use self::recall::Recall;
 use self::report::ReplayReport;
+use crate::check::draft_ids;
 use crate::commit::Offsets;
 use crate::config::{Config, OnOutage, Run};
 use crate::ingest::Ingest;
@@ -31,14 +33,14 @@ use crate::kafka::{KafkaError, creation_error};
 use crate::progress::progress;
 use crate::progress_bar::Bar;
 use crate::report::Report;
-use crate::run::{RunError, Servers, Table, rules};
+use crate::run::RunError;
 use crate::scan::SILENCE_MAX;
 use crate::shutdown::Abort;
 use crate::sink::dead_letter;
 use crate::sink::outage::OutagePolicy;
-use crate::sink::redis::second_delete::SecondDeletes;
+use crate::sink::servers::Servers;
 use crate::source::SourceError;
-use crate::worker::{Workers, start};
+use crate::worker::{rules, start};
 
 mod effects;
 pub mod plan;
@@ -129,13 +131,12 @@ pub fn replay(
     let began = Instant::now();
     let reader = reader(config).map_err(creation_error)?;
     let plan = plan(config, &reader, scope)?;
-    let table = runtime.block_on(Table::look_up(config))?;
+    let draft_ids = runtime.block_on(draft_ids(&config.database)).map_err(RunError::from)?;
     let abort = Arc::new(Abort::default());
-    let servers = servers(config, table, options, &abort, runtime)?;
-    let second_deletes = servers.second_deletes.clone();
+    let servers = servers(config, draft_ids, options, &abort, runtime)?;
     let rows = Arc::new(AtomicU64::new(0));
-    let recall = Recall::start(config, table.draft_ids, reader.context(), &abort);
-    let effects = Effects { servers, options, rows: Arc::clone(&rows), recall };
+    let recall = Recall::start(config, draft_ids, reader.context(), &abort);
+    let effects = Effects { servers: servers.clone(), options, rows: Arc::clone(&rows), recall };
     let (progress, watch) = progress();
     let progress = Arc::new(progress);
     let held = Held::default();
@@ -144,13 +145,10 @@ pub fn replay(
         // An epoch is nearly all of it, and what it had before, its rows know. A dry run has no
         // rows to ask.
         dedupe_jobs: if options.dry_run { config.run.dedupe_jobs } else { 0 },
-        ..rules(config, table.draft_ids)
+        ..rules(config, draft_ids)
     };
-    let Workers { entrances, guards } =
-        start(config.run.workers, rules, effects, &progress).map_err(RunError::Start)?;
-    // Never waited for: the replay ends when the ledger says so. A worker that panics takes the
-    // process with it.
-    std::mem::forget(guards);
+    let workers = start(config.run.workers, rules, effects, &progress, None);
+    let entrances = workers.map_err(RunError::Start)?.leave_running();
     let mut ingest = Ingest::new(entrances, large_epochs(&config.run), progress, watch)
         .within(held.clone(), config.replay.memory_bytes);
 
@@ -160,9 +158,7 @@ pub fn replay(
     }
     let read = read(&mut reading, &mut ingest, &plan, &held);
     let next = reading.durable().clone();
-    if let Some(second_deletes) = second_deletes {
-        runtime.block_on(second_deletes.finish(config.run.drain_timeout));
-    }
+    servers.finish();
     read.map_err(|source| ReplayError::Interrupted { source, next: next.clone() })?;
 
     let rows = rows.load(Ordering::Relaxed);
@@ -179,28 +175,19 @@ pub fn replay(
 
 fn servers(
     config: &Arc<Config>,
-    table: Table,
+    draft_ids: DraftIdType,
     options: Options,
     abort: &Arc<Abort>,
     runtime: &Runtime,
 ) -> Result<Servers, RunError> {
     let (on_outage, abort) = (config.run.on_outage, Arc::clone(abort));
     let policy = OutagePolicy { on_outage, abort, figures: None };
+    let servers = Servers::new(config, draft_ids, policy, runtime);
+    if !options.dead_letters {
+        return Ok(servers);
+    }
     let producer = dead_letter::producer(config).map_err(creation_error)?;
-    let second_deletes = if options.dry_run {
-        None
-    } else {
-        SecondDeletes::start(runtime.handle(), &config.cache, &policy)
-    };
-    Ok(Servers {
-        runtime: runtime.handle().clone(),
-        config: Arc::clone(config),
-        table,
-        producer,
-        second_deletes,
-        policy,
-        tracer: None,
-    })
+    Ok(servers.with_dead_letters(&producer))
 }
 
 /// Reads to the end, and shows how far it is.

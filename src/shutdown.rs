@@ -1,7 +1,9 @@
 //! How the process ends before its time: the first cause wins, everyone hears of it.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::runtime::Runtime;
 
 /// Why a run could not go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,4 +47,30 @@ impl Abort {
     pub fn cause(&self) -> Option<Cause> {
         self.cause.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
+}
+
+/// Sets `stop` on the first SIGTERM or SIGINT; ends the process at once on the second.
+pub(crate) fn stop_on_signals(runtime: &Runtime, stop: Arc<AtomicBool>) {
+    runtime.spawn(async move {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut terminate), Ok(mut interrupt)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            tracing::error!(
+                "signals cannot be handled; a kill loses nothing, but drains nothing either"
+            );
+            return;
+        };
+        for again in [false, true] {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            if again {
+                tracing::warn!(
+                    "second signal: stopping at once; what was in flight will be read again"
+                );
+                std::process::exit(1);
+            }
+            tracing::info!("stopping: finishing what is in flight");
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
 }

@@ -15,6 +15,7 @@ use crate::figures::lanes::{LaneClock, Pause};
 use crate::figures::{Figures, Server};
 use crate::traces::{LaneSpans, Traced, Tracer, Work};
 
+pub(crate) mod servers;
 pub mod outage;
 pub mod postgres;
 pub mod redis;

@@ -23,9 +23,10 @@ use crate::headers;
 use crate::ingest::Ingest;
 use crate::shutdown::Cause;
 
-mod aside;
-pub mod assignment;
+pub mod consumer;
 pub mod client;
+pub mod assignment;
+mod aside;
 
 /// How long the ingest may be full before the partitions are paused. Pausing throws away what was
 /// fetched ahead, so short waits just wait; but a consumer that does not poll is taken for dead.

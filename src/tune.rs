@@ -19,7 +19,7 @@ use dataflows::outcome::Tally;
 use dataflows::validate::DraftIdType;
 use tokio::runtime::Runtime;
 
-use self::effects::{Collecting, Writing, unread};
+use self::effects::{Collecting, unread};
 use self::error::TuneError;
 use self::report::{Measured, TuneReport};
 use self::scratch::Scratch;
@@ -27,17 +27,17 @@ use self::search::Search;
 use self::settings::{Grid, Settings};
 use self::trial::{Course, Trial};
 use self::watch::Watch;
+use crate::check::draft_ids;
 use crate::config::{Config, OnOutage};
 use crate::figures::Figures;
 use crate::kafka::creation_error;
 use crate::limit::Shares;
 use crate::replay::plan::{From, Plan, Scope, plan};
 use crate::replay::reader::reader;
-use crate::run::{RunError, Servers, Table};
-use crate::sink::dead_letter::{self, DeadLetterProducer};
+use crate::run::RunError;
 use crate::sink::nothing::Nothing;
 use crate::sink::outage::OutagePolicy;
-use crate::sink::redis::second_delete::SecondDeletes;
+use crate::sink::servers::Servers;
 
 pub mod settings;
 pub mod statistics;
@@ -86,27 +86,22 @@ pub fn tune(
         let draft_ids = DraftIdType::Text { max_chars: None };
         let course = Course { sample: &sample, draft_ids, stop };
         let scanned = scan(config, &course)?;
-        let ground = Ground { config, course, stage: None, runtime };
+        let ground = Ground { config, course, scratch: None, runtime };
         return ground.sweep(plans, Sample { tally: scanned.1, rows: 0, rowless: 0 }, began);
     }
-    let table = runtime.block_on(Table::look_up(config))?;
-    let course = Course { sample: &sample, draft_ids: table.draft_ids, stop };
+    let draft_ids = runtime.block_on(draft_ids(&config.database)).map_err(RunError::from)?;
+    let course = Course { sample: &sample, draft_ids, stop };
     let (drafts, tally) = scan(config, &course)?;
-    // Nothing is sent through it: the effects of a run have one. Idle, it costs the trials a look
-    // at an empty queue now and then.
-    let producer =
-        dead_letter::producer(config).map_err(creation_error).map_err(RunError::Client)?;
     let scratch = runtime.block_on(Scratch::create(&config.database))?;
-    let stage = Stage { scratch, table, producer };
-    let ground = Ground { config, course, stage: Some(&stage), runtime };
+    let ground = Ground { config, course, scratch: Some(&scratch), runtime };
     let measured = ground.fill(&drafts).and_then(|rows| {
         let all = u64::try_from(drafts.len()).unwrap_or(u64::MAX);
         let sample = Sample { tally, rows, rowless: all.saturating_sub(rows) };
         let plans = Plans { grid: ground.connectable(&plans.grid)?, ..plans.clone() };
         ground.sweep(&plans, sample, began)
     });
-    let copy = stage.scratch.copy.clone();
-    if let Err(error) = runtime.block_on(stage.scratch.clear()) {
+    let copy = scratch.copy.clone();
+    if let Err(error) = runtime.block_on(scratch.clear()) {
         tracing::error!(%copy, "the copy is left behind: {error}; the next tune drops it");
     }
     measured
@@ -149,15 +144,9 @@ struct Sample {
 struct Ground<'a> {
     config: &'a Config,
     course: Course<'a>,
-    /// The servers behind the graph, if there are to be any.
-    stage: Option<&'a Stage>,
+    /// The copy of the table that is written to, if anything is to be written.
+    scratch: Option<&'a Scratch>,
     runtime: &'a Runtime,
-}
-
-struct Stage {
-    scratch: Scratch,
-    table: Table,
-    producer: Arc<DeadLetterProducer>,
 }
 
 impl Ground<'_> {
@@ -167,8 +156,8 @@ impl Ground<'_> {
 
     /// Fills the copy. Returns the number of its rows.
     fn fill(&self, drafts: &[String]) -> Result<u64, TuneError> {
-        let Some(Stage { scratch, table, .. }) = self.stage else { return Ok(0) };
-        let fill = scratch.fill(drafts, table.id_type(), || self.is_stopped());
+        let Some(scratch) = self.scratch else { return Ok(0) };
+        let fill = scratch.fill(drafts, self.course.draft_ids.sql(), || self.is_stopped());
         match self.runtime.block_on(fill)? {
             _ if self.is_stopped() => Err(TuneError::Stopped),
             0 => {
@@ -182,7 +171,7 @@ impl Ground<'_> {
 
     /// What of a grid the database has connections for.
     fn connectable(&self, grid: &Grid) -> Result<Grid, TuneError> {
-        let Some(Stage { scratch, .. }) = self.stage else { return Ok(grid.clone()) };
+        let Some(scratch) = self.scratch else { return Ok(grid.clone()) };
         let free = self.runtime.block_on(scratch.free_connections())?;
         let mut grid = grid.clone();
         for (axis, value) in grid.fit(usize::try_from(free).unwrap_or(usize::MAX)) {
@@ -206,7 +195,7 @@ impl Ground<'_> {
         // again: a second, in trials of two.
         config.run.retries = 0;
         let (figures, abort) = (Arc::new(Figures::new(config.run.workers)), Arc::default());
-        let Some(Stage { scratch, table, producer }) = self.stage else {
+        let Some(scratch) = self.scratch else {
             return Ok(trial::run(&config, &self.course, Nothing, &figures, &abort)?);
         };
         self.runtime.block_on(scratch.reset())?;
@@ -217,20 +206,12 @@ impl Ground<'_> {
             abort: Arc::clone(&abort),
             figures: Some(Arc::clone(&figures)),
         };
-        let second_deletes = SecondDeletes::start(self.runtime.handle(), &config.cache, &policy);
         let config = Arc::new(config);
-        let servers = Servers {
-            runtime: self.runtime.handle().clone(),
-            config: Arc::clone(&config),
-            table: *table,
-            producer: Arc::clone(producer),
-            second_deletes: second_deletes.clone(),
-            policy,
-            tracer: None,
-        };
-        let trial = trial::run(&config, &self.course, Writing(servers), &figures, &abort);
-        if let (Some(second_deletes), Ok(_)) = (second_deletes, &trial) {
-            self.runtime.block_on(second_deletes.finish(config.run.drain_timeout));
+        // Dead letters are only counted: they belong to the run.
+        let servers = Servers::new(&config, self.course.draft_ids, policy, self.runtime);
+        let trial = trial::run(&config, &self.course, servers.clone(), &figures, &abort);
+        if trial.is_ok() {
+            servers.finish();
         }
         Ok(trial?)
     }
@@ -267,7 +248,7 @@ impl Ground<'_> {
         });
         Ok(TuneReport {
             topic: self.config.kafka.topic.clone(),
-            table: self.stage.map(|_| self.config.database.table.to_string()),
+            table: self.scratch.map(|_| self.config.database.table.to_string()),
             tally: sample.tally,
             rows: sample.rows,
             rowless: sample.rowless,

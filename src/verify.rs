@@ -18,6 +18,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use dataflows::validate::DraftIdType;
 use dataflows::verify::cached::claims;
 use dataflows::verify::told::Counts;
 use dataflows::verify::{Beginning, Claim};
@@ -25,7 +26,6 @@ use tokio::runtime::Runtime;
 
 use crate::config::Config;
 use crate::redis::CacheError;
-use crate::run::Table;
 
 mod topic;
 mod table;
@@ -86,21 +86,21 @@ struct Sides {
 pub struct Verify<'a> {
     config: &'a Config,
     runtime: &'a Runtime,
-    table: Table,
+    draft_ids: DraftIdType,
     plan: Plan,
     stop: Arc<AtomicBool>,
 }
 
 impl<'a> Verify<'a> {
-    /// A verification of that table; nothing is read yet.
+    /// A verification of a table with ids of that type; nothing is read yet.
     pub fn new(
         config: &'a Config,
         runtime: &'a Runtime,
-        table: Table,
+        draft_ids: DraftIdType,
         plan: Plan,
         stop: Arc<AtomicBool>,
     ) -> Verify<'a> {
-        Verify { config, runtime, table, plan, stop }
+        Verify { config, runtime, draft_ids, plan, stop }
     }
 
     /// Compares, mends if asked to, and writes what differs. True if nothing does any more.
@@ -110,7 +110,7 @@ impl<'a> Verify<'a> {
     /// [`VerifyError`].
     pub fn run(&self, out: &mut dyn Write) -> Result<bool, VerifyError> {
         let mut topic = Topic::open(self.config, self.plan.whole_topic)?;
-        let mut workers = Workers::start(self.config.run.workers, self.table.draft_ids)?;
+        let mut workers = Workers::start(self.config.run.workers, self.draft_ids)?;
         let compared = self.compare(&topic, &mut workers, &mut Sides::default())?;
         let suspects = workers.suspects();
         workers.finish();

@@ -11,12 +11,14 @@ use dataflows::graph::{Effects, Invalidated, Rules, graph};
 use dataflows::latest::Group;
 use dataflows::outcome::Settled;
 use dataflows::reject::Rejected;
+use dataflows::validate::DraftIdType;
 use dataflows::written::Written;
 use timely::communication::WorkerGuards;
 use timely::dataflow::operators::probe::Handle;
 use timely::scheduling::SyncActivator;
 use timely::worker::Worker;
 
+use crate::config::Config;
 use crate::figures::Figures;
 use crate::figures::workers::{GraphStage, OnWorker};
 use crate::ingest::Entrance;
@@ -45,6 +47,18 @@ pub trait MakeEffects: Send + Sync + 'static {
     ) -> impl Effect<Request = Rejected, Answer = Rejected> + 'static;
 }
 
+/// What the graph is to do, as a run is configured.
+pub fn rules(config: &Config, draft_ids: DraftIdType) -> Rules {
+    Rules {
+        draft_ids,
+        dedupe_jobs: config.run.dedupe_jobs.div_ceil(config.run.workers),
+        lanes: config.database.connections,
+        rows_max: config.database.batch_rows,
+        keys_max: config.cache.batch_keys,
+        compaction: None,
+    }
+}
+
 /// The running workers.
 pub struct Workers {
     /// Where to feed each of them.
@@ -53,26 +67,21 @@ pub struct Workers {
     pub guards: WorkerGuards<()>,
 }
 
-/// Starts the workers.
+impl Workers {
+    /// Where to feed workers whose threads nobody waits for: the ledger says when all is done, and
+    /// a worker that panics takes the process with it.
+    pub fn leave_running(self) -> Vec<Entrance> {
+        std::mem::forget(self.guards);
+        self.entrances
+    }
+}
+
+/// Starts the workers, with what they do noted if anybody wants to know.
 ///
 /// # Errors
 ///
 /// Timely's message when the threads can't be started.
 pub fn start(
-    workers: usize,
-    rules: Rules,
-    effects: impl MakeEffects,
-    progress: &Arc<Progress>,
-) -> Result<Workers, String> {
-    start_measured(workers, rules, effects, progress, None)
-}
-
-/// [`start`], with what the workers do noted.
-///
-/// # Errors
-///
-/// As [`start`].
-pub fn start_measured(
     workers: usize,
     rules: Rules,
     effects: impl MakeEffects,

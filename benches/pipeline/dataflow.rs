@@ -8,9 +8,9 @@ use std::time::Duration;
 use contentflow::config::Config;
 use contentflow::ingest::{CHUNK_RECORDS, Ingest};
 use contentflow::progress::{Progress, Watch, progress};
-use contentflow::run::rules;
+
 use contentflow::sink::nothing::Nothing;
-use contentflow::worker::{Workers, start};
+use contentflow::worker::{Workers, rules, start};
 use dataflows::Epoch;
 use dataflows::feed::Feed;
 use dataflows::record::Chunk;
@@ -107,6 +107,6 @@ fn started(config: &Config, workers: usize) -> anyhow::Result<(Workers, Arc<Prog
     let mut config = config.clone();
     config.run.workers = workers;
     let rules = rules(&config, DraftIdType::Text { max_chars: None });
-    let workers = start(workers, rules, Nothing, &progress).map_err(anyhow::Error::msg)?;
+    let workers = start(workers, rules, Nothing, &progress, None).map_err(anyhow::Error::msg)?;
     Ok((workers, progress, watch))
 }

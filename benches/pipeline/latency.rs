@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use contentflow::config::{Config, Kafka};
 use contentflow::generate::{GeneratedEvent, Generator, Mix};
 use contentflow::publish::{Event, Publisher};
-use contentflow::run::consumer_config;
+use contentflow::source::consumer::consumer_config;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Message, Offset, TopicPartitionList};
 

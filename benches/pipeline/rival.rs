@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use contentflow::config::Kafka;
-use contentflow::run::consumer_config;
+use contentflow::source::consumer::consumer_config;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Message, Offset, TopicPartitionList};

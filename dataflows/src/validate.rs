@@ -48,6 +48,18 @@ pub enum DraftIdType {
     Integer,
 }
 
+impl DraftIdType {
+    /// Its name in SQL.
+    pub fn sql(self) -> &'static str {
+        match self {
+            DraftIdType::Text { .. } => "text",
+            DraftIdType::Uuid => "uuid",
+            DraftIdType::BigInt => "int8",
+            DraftIdType::Integer => "int4",
+        }
+    }
+}
+
 /// An id that is not blank, not too long, and fits on one line; `field` is for the message.
 pub fn id<'a>(field: &str, text: Cow<'a, str>) -> Result<Cow<'a, str>, Fault> {
     if is_plain_id(&text) {

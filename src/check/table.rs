@@ -6,7 +6,7 @@ use dataflows::validate::DraftIdType;
 use tokio_postgres::Client;
 
 use super::{Access, Finding};
-use crate::config::TableName;
+use crate::config::{Database, TableName};
 
 /// A column, the types that it may have, and the right beside SELECT that it needs.
 const COLUMNS: [(&str, &[&str], bool); 9] = [
@@ -38,6 +38,9 @@ struct Column {
 /// Why the type of event_draft_id is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum DraftTableError {
+    /// No session with the database.
+    #[error(transparent)]
+    Connect(#[from] crate::postgres::ConnectError),
     /// There is no such table on the search path.
     #[error("the table {0} does not exist; run `contentflow migrate`, or set database.table")]
     NoTable(TableName),
@@ -72,8 +75,29 @@ pub enum DraftTableError {
     Unanswered,
 }
 
+impl DraftTableError {
+    /// Whether the server is away: it may pass by itself.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            DraftTableError::Connect(error) => error.is_outage(),
+            DraftTableError::Database(error) => crate::postgres::is_lost(error),
+            DraftTableError::Unanswered => true,
+            DraftTableError::NoTable(_)
+            | DraftTableError::NoColumn(_)
+            | DraftTableError::UnknownType { .. }
+            | DraftTableError::Folds { .. } => false,
+        }
+    }
+}
+
 /// For a few reads of the catalog, which take milliseconds.
 pub(super) const CATALOG_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// [`draft_id_type`] of the table of that configuration, over a connection of its own.
+pub async fn draft_ids(config: &Database) -> Result<DraftIdType, DraftTableError> {
+    let client = crate::postgres::connect(config).await?;
+    draft_id_type(&client, &config.table).await
+}
 
 /// The type of event_draft_id: what an id must look like, and what the statements cast to.
 pub async fn draft_id_type(

@@ -14,7 +14,8 @@ use crate::check::{self, Needs};
 use crate::config::{Config, Overrides};
 use crate::figures::Figures;
 use crate::http;
-use crate::run::{consume, stop_on_signals};
+use crate::run::consume;
+use crate::shutdown::stop_on_signals;
 use crate::source::Until;
 
 /// How the report at the end looks.

@@ -9,9 +9,8 @@ use tokio::runtime::Runtime;
 
 use super::failure::Failure;
 use super::run::ready;
-use crate::check::Needs;
+use crate::check::{Needs, draft_ids};
 use crate::config::{Config, Overrides};
-use crate::run::Table;
 use crate::verify::{Plan, Verify};
 
 /// Exit code 3: there are differences.
@@ -78,8 +77,8 @@ pub(super) fn run(
     let &VerifyArgs { repair, whole_topic, json, limit, .. } = args;
     let stop = ready(config, if repair { Needs::ALL } else { Needs::READ }, runtime)?;
     let plan = Plan { repair, whole_topic, json, limit };
-    let table = runtime.block_on(Table::look_up(config))?;
-    let verify = Verify::new(config, runtime, table, plan, stop);
+    let draft_ids = runtime.block_on(draft_ids(&config.database))?;
+    let verify = Verify::new(config, runtime, draft_ids, plan, stop);
     let agrees = if args.watch {
         verify.watch(Duration::from_secs(args.interval), out)?
     } else {

@@ -75,6 +75,16 @@ pub enum DraftError {
 }
 
 impl DraftError {
+    /// Whether the database is away: it may pass by itself.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            DraftError::Connect(error) => error.is_outage(),
+            DraftError::Database { source, .. } => postgres::is_lost(source),
+            DraftError::Silent { .. } => true,
+            _ => false,
+        }
+    }
+
     /// What to do about it.
     pub fn remedy(&self) -> Option<String> {
         match self {
@@ -90,7 +100,7 @@ impl DraftError {
                 Some("delete the key when the cache is back".to_owned())
             }
             DraftError::Connect(error) => Some(error.remedy()),
-            DraftError::Silent { .. } => Some("check the database".to_owned()),
+            outage if outage.is_outage() => Some("check the database".to_owned()),
             DraftError::Exists { id } => {
                 Some(format!("`contentflow draft get {id}` shows it; a new one needs another id"))
             }
@@ -103,7 +113,10 @@ impl DraftError {
                 "`contentflow check` looks at the table and at what its user may do; else the server's log tells more"
                     .to_owned(),
             ),
-            DraftError::InvalidId { .. } | DraftError::Data(_) | DraftError::Output(_) => None,
+            DraftError::Silent { .. }
+            | DraftError::InvalidId { .. }
+            | DraftError::Data(_)
+            | DraftError::Output(_) => None,
         }
     }
 }

@@ -179,6 +179,12 @@ pub fn is_away(code: &SqlState) -> bool {
     ["08", "53", "57P"].iter().any(|class| code.code().starts_with(class))
 }
 
+/// Whether the connection was lost, or the server is away: without a code it was not the server who
+/// said so.
+pub fn is_lost(error: &tokio_postgres::Error) -> bool {
+    error.code().is_none_or(is_away)
+}
+
 /// Whether the server says that its user lacks a right.
 pub fn is_forbidden(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)

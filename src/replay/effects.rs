@@ -16,10 +16,9 @@ use dataflows::written::Written;
 
 use super::Options;
 use super::recall::Recall;
-use crate::run::Servers;
 use crate::sink::postgres::failure::Failure;
 use crate::sink::postgres::table::{Amendment, Table};
-use crate::sink::{Job, Lane, remote};
+use crate::sink::servers::Servers;
 use crate::worker::MakeEffects;
 
 /// Makes the effects of a replay.
@@ -48,38 +47,18 @@ impl MakeEffects for Effects {
         &self,
         waker: Waker,
     ) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static {
-        let (effect, lanes) = remote(1, &waker);
-        for lane in lanes {
-            if self.options.dry_run {
-                let nothing = |settled| vec![Invalidated { settled, deletes: 0, keys_deleted: 0 }];
-                self.servers.runtime.spawn(answer_at_once(lane, nothing));
-            } else {
-                self.servers.serve_deletes(lane);
-            }
+        if self.options.dry_run {
+            let nothing = |settled| Invalidated { settled, deletes: 0, keys_deleted: 0 };
+            return self.servers.pass_by(&waker, move |settled| vec![nothing(settled)]);
         }
-        effect
+        self.servers.delete(&waker)
     }
 
     fn dead_letter(
         &self,
         waker: Waker,
     ) -> impl Effect<Request = Rejected, Answer = Rejected> + 'static {
-        let (effect, lanes) = remote(1, &waker);
-        for lane in lanes {
-            if self.options.dead_letters {
-                self.servers.serve_dead_letters(lane);
-            } else {
-                self.servers.runtime.spawn(answer_at_once(lane, |batch| batch));
-            }
-        }
-        effect
-    }
-}
-
-/// Does nothing but answer.
-async fn answer_at_once<R, A>(mut lane: Lane<R, A>, answers: impl Fn(Vec<R>) -> Vec<A>) {
-    while let Some(Job { ticket, batch }) = lane.jobs.recv().await {
-        lane.replies.answer(ticket, answers(batch), true);
+        self.servers.dead_letter(waker)
     }
 }
 

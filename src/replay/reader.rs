@@ -18,9 +18,9 @@ use crate::commit::Offsets;
 use crate::config::{Config, OnDataLoss};
 use crate::ingest::Ingest;
 use crate::kafka::{self, METADATA_TIMEOUT};
-use crate::run::consumer_config;
 use crate::scan::Stretch;
 use crate::shutdown::{Abort, Cause};
+use crate::source::consumer::consumer_config;
 use crate::source::{SourceError, is_corrupt, is_missing_topic, is_out_of_range, judge, take_in};
 
 /// How long a poll waits for a record.

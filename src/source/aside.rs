@@ -10,7 +10,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::ANSWER;
 use crate::config::Kafka;
-use crate::run::consumer_config;
+use crate::source::consumer::consumer_config;
 
 /// The offset that the next record will have, behind transactions that are open still. A consumer
 /// of what is committed is told where the first of these begins.

@@ -11,7 +11,6 @@ use dataflows::reject::Rejected;
 use dataflows::written::Written;
 
 use crate::config::KeyTemplate;
-use crate::run::Servers;
 use crate::sink::nothing::{AtOnce, Nothing, applied};
 use crate::worker::MakeEffects;
 
@@ -20,29 +19,6 @@ use crate::worker::MakeEffects;
 pub(super) fn unread(key: &KeyTemplate) -> KeyTemplate {
     let text = key.to_string().replace("{id}", "contentflow-tune:{id}");
     KeyTemplate::parse(&text).unwrap_or_else(|_| key.clone())
-}
-
-/// The effects of a run, but for the dead letters, which are only counted.
-pub(super) struct Writing(pub(super) Servers);
-
-impl MakeEffects for Writing {
-    fn write(&self, waker: Waker) -> impl Effect<Request = Group, Answer = Written> + 'static {
-        self.0.write(waker)
-    }
-
-    fn invalidate(
-        &self,
-        waker: Waker,
-    ) -> impl Effect<Request = Settled, Answer = Invalidated> + 'static {
-        self.0.invalidate(waker)
-    }
-
-    fn dead_letter(
-        &self,
-        _waker: Waker,
-    ) -> impl Effect<Request = Rejected, Answer = Rejected> + 'static {
-        AtOnce::new(|rejected| rejected)
-    }
 }
 
 /// Effects that do nothing but note which drafts there are.

@@ -100,8 +100,7 @@ impl ScratchError {
         match self {
             ScratchError::Connect(error) => error.is_outage(),
             ScratchError::Silent { .. } => true,
-            // Without a code it was lost on the way.
-            ScratchError::Refused { source, .. } => source.code().is_none_or(postgres::is_away),
+            ScratchError::Refused { source, .. } => postgres::is_lost(source),
             _ => false,
         }
     }

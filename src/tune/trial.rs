@@ -15,11 +15,11 @@ use crate::limit::{Capacity, Shares, Times};
 use crate::progress::progress;
 use crate::replay::plan::Plan;
 use crate::replay::reader::{Reading, reader};
-use crate::run::{RunError, rules};
+use crate::run::RunError;
 use crate::scan::SILENCE_MAX;
 use crate::shutdown::Abort;
 use crate::source::SourceError;
-use crate::worker::{MakeEffects, Workers, start_measured};
+use crate::worker::{MakeEffects, Workers, rules, start};
 
 /// What every trial has in common.
 pub(super) struct Course<'a> {
@@ -80,7 +80,7 @@ pub(super) fn run(
     let progress = Arc::new(progress);
     let rules = rules(config, course.draft_ids);
     let workers = config.run.workers;
-    let started = start_measured(workers, rules, effects, &progress, Some(Arc::clone(figures)));
+    let started = start(workers, rules, effects, &progress, Some(Arc::clone(figures)));
     let Workers { entrances, guards } = started.map_err(RunError::Start)?;
     let mut ingest = Ingest::new(entrances, config.run.clone(), progress, watch);
     let (stop, abort) = (Arc::clone(course.stop), Arc::clone(abort));

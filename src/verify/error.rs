@@ -61,19 +61,11 @@ impl VerifyError {
         match self {
             VerifyError::Topic(error) => error.is_outage(),
             VerifyError::Connect(error) => error.is_outage(),
-            VerifyError::Database { source, .. } => is_lost(source),
+            VerifyError::Database { source, .. } => crate::postgres::is_lost(source),
             VerifyError::Cache(error) => error.is_outage(),
+            VerifyError::Table(error) => error.is_outage(),
             VerifyError::Silent { .. } | VerifyError::NotMended(_) => true,
-            VerifyError::Table(_)
-            | VerifyError::Workers(_)
-            | VerifyError::Interrupted
-            | VerifyError::Output(_) => false,
+            VerifyError::Workers(_) | VerifyError::Interrupted | VerifyError::Output(_) => false,
         }
     }
-}
-
-/// Without a code the connection has failed. By class: connection lost, out of resources, shut down
-/// or starting, failing itself.
-fn is_lost(error: &tokio_postgres::Error) -> bool {
-    error.code().is_none_or(crate::postgres::is_away)
 }

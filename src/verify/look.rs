@@ -156,7 +156,7 @@ impl Verify<'_> {
             let mut chunk = Chunk::default();
             copy(message, &mut chunk);
             // A chunk of its own, so that an event that is kept keeps no others.
-            let Some(change) = sort(chunk, self.table.draft_ids).changes.pop() else { return };
+            let Some(change) = sort(chunk, self.draft_ids).changes.pop() else { return };
             if let Some(suspect) = rows.get_mut(&DraftKey::of(change.draft_id())) {
                 suspect.must.push(settled.has(message));
                 suspect.events.push(change);

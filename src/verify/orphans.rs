@@ -67,14 +67,14 @@ impl Verify<'_> {
         if ids.is_empty() {
             return Ok(ids);
         }
-        let column = self.table.draft_ids;
+        let column = self.draft_ids;
         // Only an id as its column spells it can be found there; the others would end the
         // statement.
         let (asked, mut missing): (Vec<String>, Vec<String>) =
             ids.into_iter().partition(|id| can_be_a_row(id, column));
         let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
         let present: HashSet<String> =
-            present(&self.config.database, self.table.id_type(), client, &asked).await?;
+            present(&self.config.database, self.draft_ids.sql(), client, &asked).await?;
         let absent = asked.into_iter().filter(|id| !present.contains(*id));
         missing.extend(absent.map(str::to_owned));
         let names: Vec<&str> = missing.iter().map(String::as_str).collect();

@@ -218,7 +218,7 @@ impl Verify<'_> {
                   AS b (draft, version, jobs, positions{columns})
              WHERE d.event_draft_id = b.draft AND d.xmin::text = b.version",
             table = self.config.database.table.sql(),
-            id_type = self.table.id_type(),
+            id_type = self.draft_ids.sql(),
         )
     }
 }

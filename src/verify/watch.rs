@@ -81,7 +81,7 @@ impl Verify<'_> {
         out: &mut dyn Write,
     ) -> Result<(), VerifyError> {
         let topic = Topic::open(self.config, self.plan.whole_topic)?;
-        let mut workers = Workers::start(self.config.run.workers, self.table.draft_ids)?;
+        let mut workers = Workers::start(self.config.run.workers, self.draft_ids)?;
         let mut sides = Sides { said: Some(HashMap::new()), ..Sides::default() };
         let mut before: Option<HashMap<DraftKey, Apart>> = None;
         let ended = loop {

@@ -97,7 +97,11 @@ impl From<BindError> for Failure {
 
 impl From<DraftTableError> for Failure {
     fn from(error: DraftTableError) -> Failure {
-        Failure::failed(error).hint("`contentflow check` looks at the whole table")
+        match error {
+            DraftTableError::Connect(error) => error.into(),
+            outage if outage.is_outage() => Failure::outage(outage).hint("check the database"),
+            error => Failure::failed(error).hint("`contentflow check` looks at the whole table"),
+        }
     }
 }
 
@@ -106,7 +110,7 @@ impl From<RunError> for Failure {
         let exit_code = if error.is_outage() { OUTAGE } else { FAILED };
         match error {
             RunError::Client(error) => error.into(),
-            RunError::Connect(error) => error.into(),
+            RunError::Table(error) => error.into(),
             RunError::Source(source @ SourceError::Deleted { .. }) => Failure::failed(source),
             RunError::Source(source) if source.is_another_topic() => {
                 Failure::failed(source).hint("start again, from the topic's beginning")
@@ -255,7 +259,7 @@ impl From<DraftError> for Failure {
         match error {
             DraftError::Connect(error) => error.into(),
             DraftError::Output(error) => error.into(),
-            DraftError::Silent { .. } => Failure::outage(&error).hinted(error.remedy()),
+            _ if error.is_outage() => Failure::outage(&error).hinted(error.remedy()),
             DraftError::InvalidId { .. } | DraftError::Data(_) => Failure::usage(&error),
             _ => Failure::failed(&error).hinted(error.remedy()),
         }

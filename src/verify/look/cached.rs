@@ -46,7 +46,7 @@ impl Verify<'_> {
             let cached = cache.get(&ids).await?;
             // Read after the cached draft: if the row has not changed, it was the same all the
             // time.
-            let rows = again(&self.config.database, self.table.id_type(), &client, &ids).await?;
+            let rows = again(&self.config.database, self.draft_ids.sql(), &client, &ids).await?;
             let versions: HashMap<&str, &Stored> =
                 rows.iter().map(|stored| (stored.id.as_str(), stored)).collect();
             found = suspects
