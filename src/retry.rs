@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-/// The longest wait between two tries. An outage is noticed to be over within this time: an attempt
-/// that is under way just then succeeds.
+/// The longest wait between two tries, unless the first is longer. An outage is noticed to be over
+/// within this time: an attempt that is under way just then succeeds.
 const CAP: Duration = Duration::from_secs(2);
 
-/// Exponential backoff with equal jitter up to two seconds: many clients of one server do not come
+/// Exponential backoff with equal jitter up to two seconds, or the base if that is more: many clients of one server do not come
 /// back in step.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
@@ -32,9 +32,10 @@ impl Backoff {
 
     /// The next wait: between half of the doubled base and all of it.
     pub fn next_wait(&mut self) -> Duration {
-        let doubled = self.base.saturating_mul(2_u32.saturating_pow(self.tries)).min(CAP);
+        let doubled = self.base.saturating_mul(2_u32.saturating_pow(self.tries));
+        let full = doubled.min(CAP.max(self.base));
         self.tries = self.tries.saturating_add(1);
-        doubled.mul_f64(0.5 + fastrand::f64() / 2.0)
+        full.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
     /// Sleeps for the next wait.
@@ -57,5 +58,15 @@ mod tests {
             assert!(wait >= full / 2 && wait <= full, "try {tries}: {wait:?} of {full:?}");
         }
         assert_eq!(backoff.tries(), 40);
+    }
+
+    #[test]
+    fn a_base_over_the_cap_counts() {
+        let base = 5 * CAP;
+        let mut backoff = Backoff::new(base);
+        for try_ in 0..3 {
+            let wait = backoff.next_wait();
+            assert!(wait >= base / 2 && wait <= base, "try {try_}: {wait:?} of {base:?}");
+        }
     }
 }

@@ -462,7 +462,9 @@ fn an_event_that_the_database_refuses_is_said_to_be_one_and_gives_its_turn_to_th
     world.drafts(["d1"]);
     world.publish([event("d1", "good"), event("d1", "refused").at(1)]);
     // Which reports the reject, and writes no dead letter of it.
-    world.call(&["replay"]).success();
+    let replay = world.call(&["replay"]);
+    replay.success();
+    assert!(replay.err.contains("row-behind until"), "{}", replay.err);
     assert_eq!(differences(&world), found([("row-behind", "d1")]));
 
     world.database.sql(
@@ -481,6 +483,40 @@ fn an_event_that_the_database_refuses_is_said_to_be_one_and_gives_its_turn_to_th
     );
     assert_eq!(world.row("d1").job(), Some("good"));
 
-    world.call(&["replay", "--dead-letters"]).success();
+    let replay = world.call(&["replay", "--dead-letters"]);
+    replay.success();
+    assert!(!replay.err.contains("row-behind until"), "{}", replay.err);
+    assert_eq!(differences(&world), found([]));
+}
+
+/// More of them than a repair has rounds for rows that others change.
+#[test]
+fn many_refused_events_of_one_draft_all_give_their_turn_to_the_next() {
+    let world = World::new("verify-refused-many");
+    let refused = ["bad-1", "bad-2", "bad-3", "bad-4", "bad-5"];
+    world.refuse_jobs(&refused);
+    world.drafts(["d1"]);
+    world.publish([event("d1", "good")]);
+    world.publish(refused.iter().zip(1..).map(|(job, at)| event("d1", job).at(at)));
+    let repair = world.call(&["verify", "--repair", "--json"]);
+    assert_eq!(repair.code(), Some(3), "{}", repair.err);
+    assert_eq!(world.row("d1").job(), Some("good"));
+}
+
+/// It keeps its time, and says nothing of how old a topic is that was made after that.
+#[test]
+fn a_replayed_dead_letter_in_a_topic_made_again_makes_no_row_unknown() {
+    let world = World::new("verify-again-replayed");
+    world.drafts(["d1", "d2", "d3"]);
+    world.publish([event("d1", "old").on(0).at(500)]);
+    world.run_until_caught_up();
+    delete_topic(world.topic());
+    create_topic(world.topic(), 1, &[]);
+    world.delete_group();
+    world.publish([
+        event("d2", "new").on(0).at(1_000),
+        event("d3", "replayed").on(0).at(100).with("dlq.replays", "1"),
+    ]);
+    world.run_until_caught_up();
     assert_eq!(differences(&world), found([]));
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
+use dataflows::reject::Reason;
 use tokio::runtime::Runtime;
 
 use super::failure::Failure;
@@ -15,6 +16,7 @@ use crate::commit::Offsets;
 use crate::config::{Config, Overrides};
 use crate::notice::Notice;
 use crate::replay::plan::{self, From, Scope};
+use crate::replay::report::ReplayReport;
 use crate::replay::{Options, ReplayError, replay};
 use crate::run::RunError;
 
@@ -165,6 +167,13 @@ fn parse_size(text: &str) -> Result<u64, String> {
     scale.and_then(|scale| number.checked_mul(scale)).ok_or_else(fault)
 }
 
+const REFUSED_HINT: &str = "`contentflow verify` knows what the database refuses from dead letters alone, and calls the rows of these drafts \
+     row-behind until there are some: `contentflow replay --dead-letters`";
+
+fn refused_some(report: &ReplayReport) -> bool {
+    report.report.rejected_by_reason.contains_key(Reason::DatabaseRefused.code())
+}
+
 /// Checks that everything is there, replays, and writes the report.
 pub(super) fn execute(
     config: Config,
@@ -185,6 +194,10 @@ pub(super) fn execute(
     match replay(&Arc::new(config), &args.scope(), options, &stop, runtime) {
         Ok(report) => {
             write_report(&report, args.report, out)?;
+            if !dead_letters && refused_some(&report) {
+                out.flush()?;
+                Notice::Hint(REFUSED_HINT).tell();
+            }
             if !report.complete {
                 // The report first, and the way on below it.
                 out.flush()?;

@@ -7,17 +7,17 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use dataflows::accept::sort;
-use dataflows::change::Change;
+use dataflows::change::{Change, REPLAYS};
 use dataflows::record::{Chunk, Position};
 use dataflows::row::RowMemory;
 use dataflows::verify::judge::{self, Finding, Kind, judge};
 use dataflows::verify::{About, DraftKey};
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Message};
 
 use super::table::{Stored, snapshot};
 use super::topic::{Settled, Topic, copy};
 use super::{Verify, VerifyError};
-use crate::source::record_of;
+use crate::source::{headers_of, record_of};
 
 mod cached;
 
@@ -149,7 +149,10 @@ impl Verify<'_> {
         let (mut oldest_ms, mut found) = (i64::MAX, HashSet::new());
         topic.read(&settled.beginning, &ends, &self.stop, |message| {
             let place = (message.partition(), message.offset());
-            oldest_ms = oldest_ms.min(record_of(message).timestamp_ms);
+            let timestamp_ms = record_of(message).timestamp_ms;
+            if timestamp_ms < oldest_ms && tells_the_topics_age(message) {
+                oldest_ms = timestamp_ms;
+            }
             if claimed.contains(&place) {
                 found.insert(place);
             }
@@ -164,6 +167,13 @@ impl Verify<'_> {
         })?;
         Ok(Reading { ends, oldest_ms, found })
     }
+}
+
+/// Whether nothing that is older can have been in the topic. A record that was replayed from the
+/// dead letters keeps its time, also in a topic that was made after that.
+fn tells_the_topics_age(message: &BorrowedMessage<'_>) -> bool {
+    record_of(message).timestamp_ms >= 0
+        && !headers_of(message).any(|(name, _)| name == REPLAYS.as_bytes())
 }
 
 /// The places in the topic that a row claims to have events from.

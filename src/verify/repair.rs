@@ -29,6 +29,10 @@ use crate::sink::redis::{Connection, Keys};
 /// How often what is touched is looked at again: others may have changed a row in between.
 const ROUNDS: u32 = 3;
 
+/// How often it is looked at again where the database refuses something: each time the next newest
+/// events have their turn, and the topic is read once more.
+const TURNS: u32 = 16;
+
 /// A row to write.
 struct Rewrite<'a> {
     draft: &'a str,
@@ -58,8 +62,15 @@ impl Verify<'_> {
             .collect();
         let mut left = differences.clone();
         let mut refusals: HashMap<String, String> = HashMap::new();
-        for _round in 0..ROUNDS {
-            for Refused { draft, event, message } in self.runtime.block_on(self.mend(&left))? {
+        let (mut rounds, mut turns) = (0, 0);
+        while rounds < ROUNDS && turns < TURNS {
+            let refused = self.runtime.block_on(self.mend(&left))?;
+            if refused.is_empty() {
+                rounds += 1;
+            } else {
+                turns += 1;
+            }
+            for Refused { draft, event, message } in refused {
                 event.into_iter().for_each(|event| topic.refuse(event));
                 // The first is that of the newest event.
                 refusals.entry(draft).or_insert(message);
