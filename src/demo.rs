@@ -41,7 +41,7 @@ use page::Page;
 
 /// What to show.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
+pub struct Options {
     /// How many events.
     pub events: u64,
     /// About how many drafts.
@@ -61,16 +61,16 @@ pub struct Plan {
 /// [`DemoError`]. What was made by then is deleted, unless it is to be kept.
 pub fn run(
     config: &Arc<Config>,
-    plan: &Plan,
+    options: &Options,
     runtime: &Runtime,
     out: &mut dyn Write,
 ) -> Result<bool, DemoError> {
-    let mut page = Page::new(out, plan.bold);
+    let mut page = Page::new(out, options.bold);
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signals(runtime, Arc::clone(&stop));
     let mut ground = runtime.block_on(Ground::inspect(config))?;
-    let told = Demo { config, plan, runtime, stop }.tell(&mut ground, &mut page);
-    if plan.keep {
+    let told = Demo { config, options, runtime, stop }.tell(&mut ground, &mut page);
+    if options.keep {
         let agrees = told?;
         page.text(AFTER_KEEP)?;
         return Ok(agrees);
@@ -100,7 +100,7 @@ The topics, the drafts and what was cached of them are deleted again.
 /// One demo.
 struct Demo<'a> {
     config: &'a Arc<Config>,
-    plan: &'a Plan,
+    options: &'a Options,
     runtime: &'a Runtime,
     stop: Arc<AtomicBool>,
 }
@@ -110,9 +110,9 @@ impl Demo<'_> {
         page.heading("Prepare")?;
         let draft_ids = self.runtime.block_on(ground.prepare())?;
         let mix = Mix {
-            seed: self.plan.seed,
-            events: self.plan.events,
-            drafts: self.plan.drafts,
+            seed: self.options.seed,
+            events: self.options.events,
+            drafts: self.options.drafts,
             draft_ids,
             start_ms: now_ms(),
             spacing_us: publish::spacing_us(None),

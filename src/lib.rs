@@ -31,6 +31,7 @@
 //! | [`generate`], [`publish`] | synthetic events; the reference publisher |
 //! | [`verify`], [`tune`], [`demo`] | these commands |
 //! | [`progress_bar`], [`notice`], [`printable`] | how far a long command is; errors and hints in the form of the log; foreign text made safe for a terminal |
+//! | `percent` | percent-encoded texts decoded |
 //! | [`clock`] | the time of day |
 
 pub mod cli;
@@ -69,3 +70,4 @@ pub mod verify;
 pub mod tune;
 pub mod demo;
 pub mod printable;
+mod percent;

@@ -47,7 +47,7 @@ use workers::Workers;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
+pub struct Options {
     /// Also what the group has not committed must be in the rows.
     pub whole_topic: bool,
     /// Mend what differs.
@@ -87,7 +87,7 @@ pub struct Verify<'a> {
     config: &'a Config,
     runtime: &'a Runtime,
     draft_ids: DraftIdType,
-    plan: Plan,
+    options: Options,
     stop: Arc<AtomicBool>,
 }
 
@@ -97,10 +97,10 @@ impl<'a> Verify<'a> {
         config: &'a Config,
         runtime: &'a Runtime,
         draft_ids: DraftIdType,
-        plan: Plan,
+        options: Options,
         stop: Arc<AtomicBool>,
     ) -> Verify<'a> {
-        Verify { config, runtime, draft_ids, plan, stop }
+        Verify { config, runtime, draft_ids, options, stop }
     }
 
     /// Compares, mends if asked to, and writes what differs. True if nothing does any more.
@@ -109,17 +109,17 @@ impl<'a> Verify<'a> {
     ///
     /// [`VerifyError`].
     pub fn run(&self, out: &mut dyn Write) -> Result<bool, VerifyError> {
-        let mut topic = Topic::open(self.config, self.plan.whole_topic)?;
+        let mut topic = Topic::open(self.config, self.options.whole_topic)?;
         let mut workers = Workers::start(self.config.run.workers, self.draft_ids)?;
         let compared = self.compare(&topic, &mut workers, &mut Sides::default())?;
         let suspects = workers.suspects();
         workers.finish();
         let mut differences = self.look(&topic, &suspects)?;
         differences.extend(self.orphans()?);
-        if self.plan.repair && !differences.is_empty() {
+        if self.options.repair && !differences.is_empty() {
             differences = self.repair(&mut topic, differences)?;
         }
-        show::write(&differences, &compared, &self.plan, out)?;
+        show::write(&differences, &compared, &self.options, out)?;
         Ok(differences.iter().all(|difference| difference.mended == Some(true)))
     }
 
@@ -183,7 +183,7 @@ impl<'a> Verify<'a> {
             let cached = cache.get(&ids).await?;
             compared.rows += u64::try_from(rows.len()).unwrap_or(0);
             for (row, cached) in rows.iter().zip(cached) {
-                if let Some(claim) = row.held.claim(&row.id, beginning) {
+                if let Some(claim) = row.row.claim(&row.id, beginning) {
                     say(claim, -1);
                 }
                 let Some(cached) = cached else { continue };

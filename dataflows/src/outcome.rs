@@ -43,11 +43,6 @@ impl Settled {
         let outcomes = smallvec![outcome; group.events.len()];
         Settled { group, outcomes }
     }
-
-    /// Each event and its outcome.
-    pub fn events(&self) -> impl Iterator<Item = (&Change, Outcome)> {
-        self.group.events.iter().zip(self.outcomes.iter().copied())
-    }
 }
 
 /// Counts of records by outcome, and of cache deletes.

@@ -22,7 +22,7 @@ use differential_dataflow::VecCollection;
 use serde::{Deserialize, Serialize};
 
 pub mod told;
-pub mod held;
+pub mod stored;
 pub mod judge;
 pub mod cached;
 

@@ -148,7 +148,7 @@ impl World {
 
     pub(crate) fn delete(&mut self, settled: Vec<Settled>) -> Invalidated {
         let mut drafts = BTreeSet::new();
-        for (change, outcome) in settled.iter().flat_map(Settled::events) {
+        for (change, outcome) in settled.iter().flat_map(events) {
             assert!(
                 self.durable.contains(&job_key(change)),
                 "the key of {} is deleted before its row is known to be written",
@@ -213,4 +213,9 @@ fn fate(outcome: Outcome) -> Fate {
         Outcome::Duplicate => Fate::Duplicate,
         Outcome::Superseded => Fate::Superseded,
     }
+}
+
+/// Each event, and what became of it.
+fn events(settled: &Settled) -> impl Iterator<Item = (&Change, Outcome)> {
+    settled.group.events.iter().zip(settled.outcomes.iter().copied())
 }

@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use super::failure::Failure;
 use super::logging::wants_color;
 use crate::config::{Config, Overrides};
-use crate::demo::{self, Plan};
+use crate::demo::{self, Options};
 
 /// `contentflow demo`
 #[derive(Clone, Debug, Args)]
@@ -52,7 +52,7 @@ pub(super) fn run(
 ) -> Result<ExitCode, Failure> {
     let &DemoArgs { events, drafts, seed, workers: _, keep } = args;
     let drafts = drafts.unwrap_or((events / 10).max(1));
-    let plan = Plan { events, drafts, seed, keep, bold: wants_color(&io::stdout()) };
-    let agrees = demo::run(&Arc::new(config), &plan, runtime, out)?;
+    let options = Options { events, drafts, seed, keep, bold: wants_color(&io::stdout()) };
+    let agrees = demo::run(&Arc::new(config), &options, runtime, out)?;
     Ok(if agrees { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

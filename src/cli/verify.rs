@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::run::ready;
 use crate::check::{Needs, draft_ids};
 use crate::config::{Config, Overrides};
-use crate::verify::{Plan, Verify};
+use crate::verify::{Options, Verify};
 
 /// Exit code 3: there are differences.
 const DIFFERENCES: u8 = 3;
@@ -76,9 +76,9 @@ pub(super) fn run(
 ) -> Result<ExitCode, Failure> {
     let &VerifyArgs { repair, whole_topic, json, limit, .. } = args;
     let stop = ready(config, if repair { Needs::ALL } else { Needs::READ }, runtime)?;
-    let plan = Plan { repair, whole_topic, json, limit };
+    let options = Options { repair, whole_topic, json, limit };
     let draft_ids = runtime.block_on(draft_ids(&config.database))?;
-    let verify = Verify::new(config, runtime, draft_ids, plan, stop);
+    let verify = Verify::new(config, runtime, draft_ids, options, stop);
     let agrees = if args.watch {
         verify.watch(Duration::from_secs(args.interval), out)?
     } else {

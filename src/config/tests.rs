@@ -10,6 +10,8 @@ use super::{
 };
 
 mod authorities;
+mod environment;
+mod secrets;
 
 /// No file, this environment, no flags.
 fn from_environment(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -95,70 +97,6 @@ fn the_later_source_wins() {
     assert_eq!(config.kafka.topic, "flag");
     assert_eq!(config.dead_letters.topic, "flag.dlq");
     assert_eq!(config.run.workers, 3);
-}
-
-#[test]
-fn the_conventional_variables_are_understood() {
-    let config = from_environment(&[
-        ("DATABASE_URL", "postgres://a@b/c"),
-        ("REDIS_URL", "rediss://d:6380/1"),
-        ("KAFKA_BROKERS", "e:9092,f:9092"),
-        ("CONTENTFLOW_RUN__ON_OUTAGE", "exit"),
-        ("CONTENTFLOW_RUN__ON_DATA_LOSS", "continue"),
-    ])
-    .unwrap();
-    assert_eq!(config.database.url.expose(), "postgres://a@b/c");
-    assert_eq!(config.cache.url.expose(), "rediss://d:6380/1");
-    assert_eq!(config.kafka.brokers, "e:9092,f:9092");
-    assert_eq!(
-        (config.run.on_outage, config.run.on_data_loss),
-        (OnOutage::Exit, OnDataLoss::Continue)
-    );
-}
-
-#[test]
-fn opentelemetrys_variables_are_understood_unless_it_is_switched_off() {
-    let variables = [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
-        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20sentinel"),
-        ("OTEL_SERVICE_NAME", "images"),
-        ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
-        ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
-    ];
-    let traces = from_environment(&variables).unwrap().traces;
-    assert_eq!(traces.endpoint.as_ref().unwrap().url(), "http://collector:4318/v1/traces");
-    assert_eq!(traces.headers.iter().next().unwrap().1, "Bearer sentinel");
-    assert_eq!(traces.service, "images");
-    assert_eq!((traces.sampling.by_parents, traces.sampling.ratio), (true, 0.25));
-    assert!(!format!("{traces:?}").contains("sentinel"));
-
-    let with =
-        |more: &[(&str, &str)]| from_environment(&[&variables[..], more].concat()).unwrap().traces;
-    let own = with(&[("CONTENTFLOW_TRACES__ENDPOINT", "http://own")]);
-    assert_eq!(own.endpoint.unwrap().url(), "http://own/v1/traces");
-    for off in [("OTEL_SDK_DISABLED", "TRUE"), ("OTEL_TRACES_EXPORTER", "none")] {
-        assert_eq!(with(&[off]).endpoint, None, "{off:?}");
-    }
-    for on in [
-        ("OTEL_SDK_DISABLED", "false"),
-        ("OTEL_TRACES_EXPORTER", "otlp"),
-        ("OTEL_TRACES_EXPORTER", ""),
-    ] {
-        assert!(with(&[on]).endpoint.is_some(), "{on:?}");
-    }
-    let empty =
-        from_environment(&[("OTEL_EXPORTER_OTLP_ENDPOINT", ""), ("OTEL_TRACES_SAMPLER", "")]);
-    assert_eq!(empty.unwrap().traces.endpoint, None);
-    let message = complaint(from_environment(&[("OTEL_TRACES_SAMPLER", "xray")]));
-    assert!(message.contains("(from environment variable OTEL_TRACES_SAMPLER)"), "{message}");
-    assert_eq!(
-        from_file("[traces]\nsampler = 'traceidratio'\nsampler_arg = 0.5\n")
-            .unwrap()
-            .traces
-            .sampling
-            .ratio,
-        0.5
-    );
 }
 
 #[test]
@@ -356,41 +294,6 @@ fn a_key_that_does_not_exist_is_an_error_that_names_the_likely_one() {
 }
 
 #[test]
-fn what_kubernetes_sets_for_a_service_of_our_name_is_not_ours() {
-    let variables = [
-        ("CONTENTFLOW_STACK_DIR", "target/demo-stack"),
-        ("CONTENTFLOW_SERVICE_HOST", "10.0.0.1"),
-        ("CONTENTFLOW_SERVICE_PORT_HTTP", "9464"),
-        ("CONTENTFLOW_PORT", "tcp://10.0.0.1:9464"),
-        ("CONTENTFLOW_PORT_9464_TCP_ADDR", "10.0.0.1"),
-    ];
-    from_environment(&variables).unwrap();
-}
-
-#[test]
-fn what_kubernetes_sets_for_a_neighbour_with_a_longer_name_is_not_ours_either() {
-    let variables = [
-        ("CONTENTFLOW_REDIS_PORT", "tcp://10.0.0.2:6379"),
-        ("CONTENTFLOW_REDIS_PORT_6379_TCP", "tcp://10.0.0.2:6379"),
-        ("CONTENTFLOW_REDIS_PORT_6379_TCP_ADDR", "10.0.0.2"),
-        ("CONTENTFLOW_REDIS_PORT_6379_TCP_PORT", "6379"),
-        ("CONTENTFLOW_REDIS_PORT_6379_TCP_PROTO", "tcp"),
-        ("CONTENTFLOW_REDIS_SERVICE_PORT", "6379"),
-        ("CONTENTFLOW_REDIS_SERVICE_PORT_HTTP", "9121"),
-        ("CONTENTFLOW_REDIS_SERVICE_HOST", "10.0.0.2"),
-    ];
-    from_environment(&variables).unwrap();
-    // A port of nobody is a mistake, and so is what no port is.
-    let message = complaint(from_environment(&variables[..1]));
-    assert!(message.contains("CONTENTFLOW_REDIS_PORT sets no key"), "{message}");
-    for mistyped in ["CONTENTFLOW_KAFKA_TOPIC", "CONTENTFLOW_REDIS_PORTS", "CONTENTFLOW_REDIS_URL"]
-    {
-        let message = complaint(from_environment(&[variables[7], (mistyped, "x")]));
-        assert!(message.contains(&format!("{mistyped} sets no key")), "{message}");
-    }
-}
-
-#[test]
 fn contradictions_are_refused() {
     let message = complaint(from_file("[kafka]\ntopic = 'a'\n[dead_letters]\ntopic = 'a'\n"));
     assert!(
@@ -460,102 +363,4 @@ fn keys_are_made_from_their_template() {
     assert_eq!(template.key("{id}"), "event:draft:{id}:v1");
     assert_eq!(template.key("7"), "event:draft:7:v1");
     assert_eq!(template.to_string(), "event:draft:{id}:v1");
-}
-
-#[test]
-fn a_secret_is_shown_without_its_password() {
-    let cases = [
-        ("postgres://user:SENTINEL@host:5432/db", "postgres://user:***@host:5432/db"),
-        ("postgres://user@host/db?sslmode=require", "postgres://user@host/db?sslmode=require"),
-        ("postgres://user@host/db?password=SENTINEL", "postgres://user@host/db?password=***"),
-        (
-            "postgres://user@host/db?sslmode=require&p%61ssword=SENTINEL",
-            "postgres://user@host/db?sslmode=require&***",
-        ),
-        ("postgres://user:p%40SENTINEL@host/db", "postgres://user:***@host/db"),
-        ("postgres://user:SEN@TI/NEL@host/db", "postgres://user:***@host/db"),
-        ("postgres://user:SEN?TINEL@host/db", "postgres://***"),
-        ("postgres://user@host/db?password=SEN@TINEL", "postgres://***"),
-        ("postgres://user:SENTINEL", "postgres://***"),
-        ("postgres://u:SENTINEL@a:1,b:2/db", "postgres://u:***@a:1,b:2/db"),
-        ("redis://:SENTINEL@host:6379/0", "redis://:***@host:6379/0"),
-        ("rediss://user:SENTINEL@[::1]:6379/0", "rediss://user:***@[::1]:6379/0"),
-        ("redis+cluster://u:SENTINEL@a:1,b:2", "redis+cluster://u:***@a:1,b:2"),
-        (
-            "rediss+sentinel://:SENTINEL@a,b:2/m/0?sentinel_password=SENTINEL",
-            "rediss+sentinel://:***@a,b:2/m/0?***",
-        ),
-        ("host=a user=b password=SENTINEL", "***"),
-        ("SENTINEL", "***"),
-    ];
-    for (url, shown) in cases {
-        let secret = Secret::new(url);
-        assert_eq!(secret.to_string(), shown);
-        assert_eq!(format!("{secret:?}"), format!("Secret({shown})"));
-        assert_eq!(secret.expose(), url);
-    }
-}
-
-#[test]
-fn the_configuration_shows_no_secret_of_a_property() {
-    let config = from_environment(&[
-        ("CONTENTFLOW_KAFKA__PROPERTIES__SASL_PASSWORD", "SENTINEL"),
-        ("CONTENTFLOW_KAFKA__PROPERTIES__SSL_KEY_PASSWORD", "SENTINEL"),
-        ("DATABASE_URL", "postgres://a:SENTINEL@b/c"),
-        ("REDIS_URL", "redis://:SENTINEL@b"),
-        ("CONTENTFLOW_HTTP__TOKEN", "SENTINEL-SENTINEL"),
-    ]);
-    let shown = format!("{:?}", config.unwrap());
-    assert!(shown.contains("sasl.password") && !shown.contains("SENTINEL"), "{shown}");
-}
-
-#[test]
-fn no_error_shows_what_may_be_a_secret_of_a_property() {
-    for name in [
-        "sasl.pasword",
-        "SASL.PASSWORD",
-        "ssl.kye.pem",
-        "sasl.oauthbearer.assertion.private.key.passphrase",
-        "sasl.oauthbearer.assertion.private.key.pem",
-    ] {
-        for value in ["'SENTINEL'", "['SENTINEL']"] {
-            let refused = from_file(&format!("[kafka.properties]\n'{name}' = {value}\n"));
-            let shown = refused
-                .map_or_else(|error| format!("{error} {error:?}"), |config| format!("{config:?}"));
-            assert!(shown.contains(name) && !shown.contains("SENTINEL"), "{shown}");
-        }
-    }
-    let message = complaint(from_file("[kafka.properties]\n'linger.ms' = 'soon'\n"));
-    assert!(message.contains("kafka.properties.linger.ms = \"soon\""), "{message}");
-}
-
-proptest! {
-    /// Whatever a password is made of, escaped or not, and wherever it stands, neither the secret
-    /// nor an error about it shows it.
-    #[test]
-    fn no_password_is_ever_shown(noise in "[ -~]{0,12}", scheme in "(postgres|rediss?(\\+(cluster|sentinel))?|http|x)", place in 0..7) {
-        let password = format!("SENTI{noise}NEL");
-        let escaped: String = password.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let url = match place {
-            0 => format!("{scheme}://user:{password}@host:1/db"),
-            1 => format!("{scheme}://user:{escaped}@host:1/db"),
-            2 => format!("{scheme}://user@host/db?password={password}&sslmode=require"),
-            3 => format!("{scheme}://:{password}@host"),
-            4 => format!("{scheme}://user@host/db?sslmode=require&password={password}"),
-            5 => format!("{scheme}://host,other/db?sentinel_password={password}"),
-            // With an @ in it, this would be a URL with a host.
-            _ => format!("{scheme}://user:{}", password.replace('@', "")),
-        };
-        let secret = Secret::new(&url);
-        let mut shown = format!("{secret} {secret:?}");
-        for variable in ["DATABASE_URL", "REDIS_URL", "CONTENTFLOW_DATABASE__URL", "CONTENTFLOW_CACHE__URL"] {
-            match from_environment(&[(variable, &url)]) {
-                Ok(config) => shown.push_str(&format!("{config:?}")),
-                Err(error) => shown.push_str(&format!("{error} {error:?}")),
-            }
-        }
-        for part in ["SENTI", "NEL", escaped.as_str()] {
-            prop_assert!(!shown.contains(part), "{part} of {url} in {shown}");
-        }
-    }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use ureq::http::{HeaderName, HeaderValue, Uri};
 
 use super::secret;
+use crate::percent::decoded;
 
 /// `[traces]`
 #[derive(Clone, Debug)]
@@ -106,18 +107,6 @@ impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter().map(|(name, _)| (name, secret::HIDDEN))).finish()
     }
-}
-
-fn decoded(text: &str) -> Option<Vec<u8>> {
-    let mut parts = text.split('%');
-    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
-    for part in parts {
-        let (digits, rest) = part.split_at_checked(2)?;
-        // A sign would pass for a digit.
-        bytes.push(u8::from_str_radix(digits.strip_prefix('+').map_or(digits, |_| ""), 16).ok()?);
-        bytes.extend_from_slice(rest.as_bytes());
-    }
-    Some(bytes)
 }
 
 /// Which batches have a span.

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::Shared;
 use crate::config::Token;
+use crate::percent::decoded;
 
 /// On every answer. The page has nothing from elsewhere, sends nothing elsewhere, and stands in no
 /// frame.
@@ -107,7 +108,7 @@ impl Guard {
     /// cookie, and out of the address.
     fn admits(&self, uri: &Uri) -> Option<Response> {
         let said = uri.query()?.split('&').find_map(|pair| pair.strip_prefix("token="))?;
-        if uri.path() != "/" || !self.knows(&unescaped(said)?) {
+        if uri.path() != "/" || !self.knows(&String::from_utf8(decoded(said)?).ok()?) {
             return None;
         }
         let (name, value) = &self.cookie;
@@ -149,22 +150,4 @@ pub(super) async fn guard(
     };
     response.headers_mut().extend(HEADERS);
     response
-}
-
-/// `%2B` -> `+`
-fn unescaped(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, more @ ..] = rest {
-        rest = more;
-        bytes.push(match (first, more) {
-            (b'%', [high, low, more @ ..]) => {
-                rest = more;
-                let digits = [*high, *low];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
-            }
-            (byte, _) => *byte,
-        });
-    }
-    String::from_utf8(bytes).ok()
 }

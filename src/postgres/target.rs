@@ -7,6 +7,7 @@ use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode};
 
 use super::error::with_cause;
 use crate::config::Secret;
+use crate::percent;
 use crate::traces::shape::Place;
 
 /// How far the server's certificate is trusted. Encryption itself is the driver's `sslmode`.
@@ -190,22 +191,8 @@ pub fn whereabouts(url: &Secret) -> Place {
 }
 
 fn percent_decoded(text: &str) -> Result<String, String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        let decoded = if byte == b'%' {
-            let digits = [rest.next(), rest.next()]
-                .into_iter()
-                .flatten()
-                .map(char::from)
-                .collect::<String>();
-            u8::from_str_radix(&digits, 16)
-                .map_err(|_| "has a % that no two hexadecimal digits follow".to_owned())?
-        } else {
-            byte
-        };
-        bytes.push(decoded);
-    }
+    let bytes = percent::decoded(text)
+        .ok_or_else(|| "has a % that no two hexadecimal digits follow".to_owned())?;
     String::from_utf8(bytes).map_err(|_| "has a parameter that is not UTF-8".to_owned())
 }
 

@@ -105,7 +105,7 @@ impl Verify<'_> {
                 is_gap: &is_gap,
             };
             for Suspect { stored, events, must } in rows.into_values() {
-                let finding = judge(&stored.held, &events, &must, &known);
+                let finding = judge(&stored.row, &events, &must, &known);
                 differences.extend(finding.map(|finding| difference(stored, &events, finding)));
             }
         }
@@ -178,8 +178,8 @@ fn tells_the_topics_age(message: &BorrowedMessage<'_>) -> bool {
 
 /// The places in the topic that a row claims to have events from.
 fn claimed(stored: &Stored) -> Vec<(i32, i64)> {
-    let remembered = stored.held.memory().map_or_else(Vec::new, |memory| memory.recent);
-    let positions = remembered.into_iter().map(|known| known.position).chain(stored.held.applied);
+    let remembered = stored.row.memory().map_or_else(Vec::new, |memory| memory.recent);
+    let positions = remembered.into_iter().map(|known| known.position).chain(stored.row.applied);
     positions.map(|at| (at.partition, at.offset)).collect()
 }
 
@@ -187,7 +187,7 @@ fn difference(stored: Stored, events: &[Change], finding: Finding) -> Difference
     let Finding { kind, winner, memory } = finding;
     let winner = winner.map(|index| events[index].clone());
     let topic = winner.as_ref().map(Change::position);
-    let row = stored.held.applied;
+    let row = stored.row.applied;
     let detail = match kind {
         Kind::RowBehind => match row {
             None => "holds no event".to_owned(),

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use dataflows::record::Position;
 use serde_json::{Value, json};
 
-use super::{Compared, Difference, Plan};
+use super::{Compared, Difference, Options};
 use crate::printable::{one_line, table};
 use crate::report::grouped;
 
@@ -13,14 +13,14 @@ use crate::report::grouped;
 pub(super) fn write(
     differences: &[Difference],
     compared: &Compared,
-    plan: &Plan,
+    options: &Options,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    if plan.json {
+    if options.json {
         return differences.iter().try_for_each(|difference| writeln!(out, "{}", line(difference)));
     }
     if !differences.is_empty() {
-        let shown: Vec<[String; 6]> = differences.iter().take(plan.limit).map(cells).collect();
+        let shown: Vec<[String; 6]> = differences.iter().take(options.limit).map(cells).collect();
         table(["difference", "draft", "row", "topic", "mended", "what"], &shown, out)?;
         if differences.len() > shown.len() {
             let rest = differences.len() - shown.len();
@@ -30,7 +30,7 @@ pub(super) fn write(
     }
     let unmended = differences.iter().filter(|difference| difference.mended != Some(true)).count();
     let left = match unmended {
-        _ if !plan.repair => "",
+        _ if !options.repair => "",
         0 => "all of them mended",
         _ => "not all of them mended",
     };
@@ -49,8 +49,12 @@ pub(super) fn write(
 }
 
 /// Says that it watches, and what.
-pub(super) fn beginning(compared: &Compared, plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
-    if plan.json {
+pub(super) fn beginning(
+    compared: &Compared,
+    options: &Options,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    if options.json {
         return Ok(());
     }
     let [rows, drafts, cached] =
@@ -62,7 +66,7 @@ pub(super) fn beginning(compared: &Compared, plan: &Plan, out: &mut dyn Write) -
 pub(super) fn changes(
     old: &[Difference],
     new: &[Difference],
-    plan: &Plan,
+    options: &Options,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let not_in = |others: &[Difference], one: &Difference| {
@@ -71,7 +75,7 @@ pub(super) fn changes(
     let appeared = new.iter().filter(|one| not_in(old, one)).map(|one| ("appeared", one));
     let gone = old.iter().filter(|one| not_in(new, one)).map(|one| ("gone", one));
     for (what, difference) in gone.chain(appeared) {
-        if plan.json {
+        if options.json {
             let mut line = line(difference);
             line["change"] = what.into();
             writeln!(out, "{line}")?;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use dataflows::record::Position;
-use dataflows::verify::held::StoredRow;
+use dataflows::verify::stored::StoredRow;
 use tokio_postgres::{Client, IsolationLevel, Row};
 
 use super::VerifyError;
@@ -23,7 +23,7 @@ pub(super) struct Stored {
     /// Which version of the row it is. Another one after each change.
     pub(super) version: String,
     /// What contentflow has written.
-    pub(super) held: StoredRow,
+    pub(super) row: StoredRow,
     /// The draft as services see it, JSON.
     pub(super) draft: String,
 }
@@ -110,14 +110,14 @@ fn stored(row: &Row) -> Stored {
     // What is no list of positions fits no list of jobs.
     let older_positions = serde_json::from_str(&list("positions")).unwrap_or(vec![0]);
     let older_positions = if older_jobs.is_ok() { older_positions } else { vec![0] };
-    let held = StoredRow {
+    let stored = StoredRow {
         applied,
         job_id: row.get("content_job_id"),
         images: row.get("images"),
         older_jobs: older_jobs.unwrap_or_default(),
         older_positions,
     };
-    Stored { id: row.get("id"), version: row.get("version"), held, draft: row.get("draft") }
+    Stored { id: row.get("id"), version: row.get("version"), row: stored, draft: row.get("draft") }
 }
 
 /// A frozen server keeps a connection and answers nothing: every wait has an end.

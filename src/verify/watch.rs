@@ -80,7 +80,7 @@ impl Verify<'_> {
         watched: &mut Watched,
         out: &mut dyn Write,
     ) -> Result<(), VerifyError> {
-        let topic = Topic::open(self.config, self.plan.whole_topic)?;
+        let topic = Topic::open(self.config, self.options.whole_topic)?;
         let mut workers = Workers::start(self.config.run.workers, self.draft_ids)?;
         let mut sides = Sides { said: Some(HashMap::new()), ..Sides::default() };
         let mut before: Option<HashMap<DraftKey, Apart>> = None;
@@ -158,16 +158,16 @@ impl Verify<'_> {
         }
         let now_orphans = self.orphans()?;
         if !std::mem::replace(has_begun, true) {
-            show::beginning(&compared, &self.plan, out)?;
+            show::beginning(&compared, &self.options, out)?;
         }
-        show::changes(orphans, &now_orphans, &self.plan, out)?;
+        show::changes(orphans, &now_orphans, &self.options, out)?;
         *orphans = now_orphans;
         let gone: Vec<DraftKey> =
             verdicts.keys().filter(|draft| !now.contains_key(draft)).copied().collect();
         for draft in gone.into_iter().chain(due) {
             let old = verdicts.remove(&draft).map_or_else(Vec::new, |old| old.differences);
             let differences = found.remove(&draft).unwrap_or_default();
-            show::changes(&old, &differences, &self.plan, out)?;
+            show::changes(&old, &differences, &self.options, out)?;
             if let Some(apart) = now.get(&draft) {
                 verdicts.insert(draft, Verdict { apart: apart.clone(), differences });
             }

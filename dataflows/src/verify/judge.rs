@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 
 use super::Beginning;
-use super::held::{StoredRow, canonical_images, is_in};
+use super::stored::{StoredRow, canonical_images, is_in};
 use crate::change::Change;
 use crate::record::Position;
 use crate::row::{JOBS_REMEMBERED, Remembered, RowMemory};

@@ -10,8 +10,8 @@ use timely::dataflow::operators::Input as _;
 use timely::dataflow::operators::probe::Handle;
 
 use super::cached::{Disagreement, disagreement};
-use super::held::{StoredRow, canonical_images};
 use super::judge::{Kind, Topic, judge};
+use super::stored::{StoredRow, canonical_images};
 use super::told::{self, told};
 use super::{Beginning, Claim, difference};
 use crate::accept::sort;

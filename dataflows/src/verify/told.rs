@@ -108,14 +108,14 @@ pub struct Counts {
 /// Decodes the records, and claims at the end of each round what the topic says of each draft by
 /// then.
 ///
-/// The chunks of one partition must come to one worker, in order. `held` is kept up to date at the
+/// The chunks of one partition must come to one worker, in order. `counts` is kept up to date at the
 /// end of each round.
 pub fn told<'scope>(
     chunks: Stream<'scope, Round, Vec<Chunk>>,
     draft_ids: DraftIdType,
-    held: &Rc<RefCell<Counts>>,
+    counts: &Rc<RefCell<Counts>>,
 ) -> VecCollection<'scope, Round, Claim, isize> {
-    let held = Rc::clone(held);
+    let counts = Rc::clone(counts);
     events(chunks, draft_ids)
         .unary_frontier(
             // By the upper half: the collection goes by its own hash.
@@ -130,18 +130,18 @@ pub fn told<'scope>(
                         let Some(kept) = capability.retain_least(0) else { return };
                         let round = *kept.time();
                         let (_, touched) = rounds.entry(round).or_insert((kept, Vec::new()));
-                        let mut held = held.borrow_mut();
+                        let mut counts = counts.borrow_mut();
                         for Event { draft, job } in batches.flat_map(|batch| batch.drain(..)) {
                             let account = accounts.entry(draft).or_default();
                             let before = account.jobs.len();
                             account.enter(job);
-                            held.events += 1;
-                            held.jobs += u64::from(account.jobs.len() > before);
+                            counts.events += 1;
+                            counts.jobs += u64::from(account.jobs.len() > before);
                             if !std::mem::replace(&mut account.is_touched, true) {
                                 touched.push(draft);
                             }
                         }
-                        held.drafts = u64::try_from(accounts.len()).unwrap_or(u64::MAX);
+                        counts.drafts = u64::try_from(accounts.len()).unwrap_or(u64::MAX);
                     });
                     while let Some(entry) = rounds.first_entry() {
                         if frontier.less_equal(entry.key()) {

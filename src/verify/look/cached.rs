@@ -28,7 +28,7 @@ impl Verify<'_> {
         // The key of an event is deleted before its offset is committed. And what is past the end
         // is not under way: it is of a topic that is gone.
         let is_settled = |stored: &&Stored| {
-            stored.held.applied.is_none_or(|at| {
+            stored.row.applied.is_none_or(|at| {
                 settled.is_below(at.partition, at.offset)
                     || ends.get(&at.partition).is_none_or(|end| at.offset >= *end)
             })
@@ -83,7 +83,7 @@ fn cached_difference(stored: &Stored, how: &Disagreement) -> Difference {
             (Kind::CachedDiffers, format!("the cached {name} is not that of the row{older}"))
         }
     };
-    let row = stored.held.applied;
+    let row = stored.row.applied;
     Difference {
         kind,
         draft: stored.id.clone(),

@@ -1,4 +1,4 @@
-//! held: what a row holds, as it was read, and what that claims.
+//! stored: what a row holds, as it was read, and what that claims.
 
 use serde::{Deserialize, Serialize};
 
