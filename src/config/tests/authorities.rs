@@ -35,7 +35,7 @@ fn the_authorities_of_the_cache_are_read_once_and_only_for_tls() {
         assert!(message.contains("is for TLS, and cache.url asks for none"), "{message}");
         assert!(message.contains(name), "{message}");
     }
-    let broken = several.replacen("MIIBbDCC", "SENTINEL", 2).replacen("SENTINEL", "MIIBbDCC", 1);
+    let broken = several.replacen("MIIBbjCC", "SENTINEL", 2).replacen("SENTINEL", "MIIBbjCC", 1);
     for (pem, fault) in [
         ("", "has no certificate in PEM in it"),
         (&AUTHORITY.replace(" CERTIFICATE", " PRIVATE KEY"), "has no certificate in PEM in it"),
