@@ -46,6 +46,15 @@ impl Server {
     /// All three.
     pub const ALL: [Server; 3] = [Server::Database, Server::Cache, Server::DeadLetters];
 
+    /// Its place among them.
+    pub fn place(self) -> usize {
+        match self {
+            Server::Database => 0,
+            Server::Cache => 1,
+            Server::DeadLetters => 2,
+        }
+    }
+
     /// Its public name among the dependencies: in logs, errors and metrics, and on the page.
     pub fn name(self) -> &'static str {
         match self {
@@ -115,12 +124,7 @@ impl Figures {
 
     /// What the lanes to a server have done.
     pub fn lanes(&self, server: Server) -> &Lanes {
-        let [database, cache, dead_letters] = &self.lanes;
-        match server {
-            Server::Database => database,
-            Server::Cache => cache,
-            Server::DeadLetters => dead_letters,
-        }
+        &self.lanes[server.place()]
     }
 
     /// What the poll thread told last.

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::figures::histogram::float;
 use crate::figures::lanes::{LaneClock, Pause};
 use crate::figures::{Figures, Server};
-use crate::traces::{LaneSpans, Traced, Tracer, Work};
+use crate::traces::{LaneSpans, Traced, Tracer};
 
 pub(crate) mod servers;
 pub mod outage;
@@ -52,9 +52,16 @@ pub struct Lane<R, A> {
 }
 
 impl<R: Traced, A> Lane<R, A> {
-    /// Has the batches of this lane traced from now on, if there is something to trace with.
-    pub fn trace(&mut self, tracer: Option<&Tracer>, work: Work) -> Option<LaneSpans> {
-        let spans = tracer.map(|tracer| tracer.lane(work));
+    /// From now on, has its work on that server noted and its batches traced, as far as there is
+    /// something to do it with.
+    pub fn watch(
+        &mut self,
+        server: Server,
+        figures: Option<&Arc<Figures>>,
+        tracer: Option<&Tracer>,
+    ) -> Option<LaneSpans> {
+        self.jobs.watch(figures, server);
+        let spans = tracer.map(|tracer| tracer.lane(server));
         let begin: BeginSpan<R> = LaneSpans::begin::<R>;
         self.jobs.spans = spans.clone().map(|spans| (spans, begin));
         self.replies.spans.clone_from(&spans);
@@ -148,7 +155,7 @@ impl<R> Jobs<R> {
     }
 
     /// Notes from now on how long the lane is at work, and with how much.
-    pub fn watch(&mut self, figures: Option<&Arc<Figures>>, server: Server) {
+    fn watch(&mut self, figures: Option<&Arc<Figures>>, server: Server) {
         self.watched = figures.map(|figures| {
             let clock = figures.lanes(server).watch(&self.waiting);
             (Arc::clone(figures), server, clock)

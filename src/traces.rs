@@ -26,13 +26,13 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 
 use self::shape::Shapes;
 use crate::config::{Config, Sampling};
+use crate::figures::Server;
 
 pub mod delivery;
 pub mod links;
 pub mod shape;
 pub mod spans;
 
-pub use self::shape::Work;
 pub use self::spans::LaneSpans;
 
 /// How long the end of a run waits for the collector.
@@ -67,7 +67,7 @@ impl Traces {
         let (provider, delivery) = delivery::provider(endpoint, &config.traces);
         tracing::info!(endpoint = endpoint.url(), "spans go to a collector");
         let tracer = provider.tracer("contentflow");
-        let shapes = Work::ALL.map(|work| Shapes::of(work, config));
+        let shapes = Server::ALL.map(|server| Shapes::of(server, config));
         Some((Traces { provider, delivery }, Tracer(Arc::new(Inner { tracer, sampling, shapes }))))
     }
 

@@ -23,7 +23,7 @@ use super::{Job, Lane, Remote, dead_letter, postgres, redis, remote};
 use crate::config::Config;
 use crate::figures::Server;
 use crate::traces::spans::within;
-use crate::traces::{Tracer, Work};
+use crate::traces::{LaneSpans, Traced, Tracer};
 use crate::worker::MakeEffects;
 
 /// Makes the effects on the servers. A clone makes effects on the same ones.
@@ -80,8 +80,7 @@ impl Servers {
         let (effect, lanes) = remote(config.database.connections, waker);
         let retry = Retry { retries: config.run.retries, backoff: config.run.retry_backoff };
         for mut lane in lanes {
-            lane.jobs.watch(policy.figures.as_ref(), Server::Database);
-            let spans = lane.trace(self.tracer.as_ref(), Work::Write);
+            let spans = self.watch(&mut lane, Server::Database);
             let session = Session::new(config.database.clone(), self.draft_ids.sql());
             let rows_max = config.database.batch_rows;
             let serve = postgres::serve(lane, table(session), rows_max, retry, policy.clone());
@@ -108,9 +107,12 @@ impl Servers {
         effect
     }
 
+    fn watch<R: Traced, A>(&self, lane: &mut Lane<R, A>, server: Server) -> Option<LaneSpans> {
+        lane.watch(server, self.policy.figures.as_ref(), self.tracer.as_ref())
+    }
+
     fn serve_deletes(&self, mut lane: Lane<Settled, Invalidated>) {
-        lane.jobs.watch(self.policy.figures.as_ref(), Server::Cache);
-        let spans = lane.trace(self.tracer.as_ref(), Work::Invalidate);
+        let spans = self.watch(&mut lane, Server::Cache);
         let connection = Connection::new(self.config.cache.clone());
         let second = self.second_deletes.clone();
         let keys_max = self.config.cache.batch_keys;
@@ -123,8 +125,7 @@ impl Servers {
         mut lane: Lane<Rejected, Rejected>,
         producer: &Arc<DeadLetterProducer>,
     ) {
-        lane.jobs.watch(self.policy.figures.as_ref(), Server::DeadLetters);
-        let spans = lane.trace(self.tracer.as_ref(), Work::DeadLetter);
+        let spans = self.watch(&mut lane, Server::DeadLetters);
         let topic = Topic { config: Arc::clone(&self.config), producer: Arc::clone(producer) };
         self.runtime.spawn(within(spans, dead_letter::serve(lane, topic, self.policy.clone())));
     }

@@ -5,30 +5,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::trace::SpanKind;
 
 use crate::config::Config;
-
-/// What a lane does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Work {
-    /// Writes rows.
-    Write,
-    /// Deletes keys.
-    Invalidate,
-    /// Publishes dead letters.
-    DeadLetter,
-}
-
-impl Work {
-    /// In the order of their numbers.
-    pub const ALL: [Work; 3] = [Work::Write, Work::Invalidate, Work::DeadLetter];
-
-    pub(super) fn number(self) -> usize {
-        match self {
-            Work::Write => 0,
-            Work::Invalidate => 1,
-            Work::DeadLetter => 2,
-        }
-    }
-}
+use crate::figures::Server;
 
 /// What all spans of a kind have in common.
 #[derive(Clone, Debug)]
@@ -51,12 +28,12 @@ pub struct Shapes {
 }
 
 impl Shapes {
-    /// The spans for that work.
-    pub fn of(work: Work, config: &Config) -> Shapes {
-        match work {
-            Work::Write => Shapes { batch: process(config), call: Some(update(config)) },
-            Work::Invalidate => Shapes { batch: process(config), call: Some(delete(config)) },
-            Work::DeadLetter => Shapes { batch: send(config), call: None },
+    /// The spans of work on that server.
+    pub fn of(server: Server, config: &Config) -> Shapes {
+        match server {
+            Server::Database => Shapes { batch: process(config), call: Some(update(config)) },
+            Server::Cache => Shapes { batch: process(config), call: Some(delete(config)) },
+            Server::DeadLetters => Shapes { batch: send(config), call: None },
         }
     }
 }

@@ -12,8 +12,9 @@ use opentelemetry_sdk::trace::Span;
 
 use super::links::Origins;
 use super::shape::Shape;
-use super::{Traced, Tracer, Work};
+use super::{Traced, Tracer};
 use crate::config::Sampling;
+use crate::figures::Server;
 
 tokio::task_local! {
     /// Of the lane that the task serves.
@@ -24,7 +25,7 @@ tokio::task_local! {
 #[derive(Clone, Debug)]
 pub struct LaneSpans {
     tracer: Tracer,
-    work: Work,
+    server: Server,
     open: Arc<Mutex<HashMap<Ticket, Open>>>,
 }
 
@@ -36,9 +37,9 @@ struct Open {
 }
 
 impl Tracer {
-    /// The spans of a lane that does that work.
-    pub fn lane(&self, work: Work) -> LaneSpans {
-        LaneSpans { tracer: self.clone(), work, open: Arc::default() }
+    /// The spans of a lane that talks to that server.
+    pub fn lane(&self, server: Server) -> LaneSpans {
+        LaneSpans { tracer: self.clone(), server, open: Arc::default() }
     }
 
     fn begin(
@@ -61,7 +62,7 @@ impl LaneSpans {
         if !is_wanted(inner.sampling, &origins, fastrand::f64()) {
             return;
         }
-        let shapes = &inner.shapes[self.work.number()];
+        let shapes = &inner.shapes[self.server.place()];
         let mut extra = Vec::new();
         if origins.records != 1 {
             extra.push(count("messaging.batch.message_count", origins.records));
