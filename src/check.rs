@@ -16,6 +16,7 @@ use crate::{postgres, redis};
 
 mod table;
 
+pub(crate) use table::missing_columns;
 pub use table::{DraftTableError, draft_id_type, draft_ids};
 
 /// One line.

@@ -9,6 +9,8 @@
 
 use std::io::Write;
 
+use dataflows::validate;
+
 use crate::config::Config;
 use crate::lease::{self, Read};
 use crate::printable::{indented_json, one_line, table};
@@ -70,34 +72,27 @@ async fn cached(cache: Option<&mut CacheConnection>, key: &str) -> Option<String
 /// When the draft exists, `data` does not fit the table, or a server fails. After
 /// [`DraftError::NotInvalidated`] the draft exists.
 pub async fn create(config: &Config, id: &str, data: Option<&str>) -> Result<String, DraftError> {
+    validate::id("the id", id.into()).map_err(|fault| DraftError::BadId(fault.message))?;
     let rows = Rows::connect(&config.database).await?;
+    // Before the row is there: without the cache there would be one, and no way to try again.
+    let mut cache = crate::redis::connect(&config.cache).await?;
     let id = rows.insert(id, data).await?;
     let key = config.cache.key.key(&id);
-    let not_invalidated =
-        |reason: String| DraftError::NotInvalidated { id: id.clone(), key: key.clone(), reason };
-    let mut cache = crate::redis::connect(&config.cache)
-        .await
-        .map_err(|error| not_invalidated(error.to_string()))?;
-    let deleted = lease::invalidate(&mut cache, &key).await;
-    deleted.map_err(|error| not_invalidated(error.to_string()))?;
-    Ok(id)
+    match lease::invalidate(&mut cache, &key).await {
+        Ok(_) => Ok(id),
+        Err(error) => Err(DraftError::NotInvalidated { id, key, reason: error.to_string() }),
+    }
 }
 
-/// `draft get`: writes the draft to `out`, and where it came from to `notes`.
+/// `draft get`: writes the draft to `out`, and returns where it came from.
 ///
 /// # Errors
 ///
 /// Those of [`read`], and when the output cannot be written.
-pub async fn get(
-    config: &Config,
-    id: &str,
-    out: &mut dyn Write,
-    notes: &mut dyn Write,
-) -> Result<(), DraftError> {
+pub async fn get(config: &Config, id: &str, out: &mut dyn Write) -> Result<Source, DraftError> {
     let (draft, source) = read(config, id).await?;
-    writeln!(notes, "{}", source.describe())?;
     writeln!(out, "{}", indented_json(&draft))?;
-    Ok(())
+    Ok(source)
 }
 
 /// `draft put`: creates a draft and says so on `out`.

@@ -149,7 +149,7 @@ impl KafkaError {
                 "start the broker, or set kafka.brokers (or KAFKA_BROKERS) to the address it advertises"
             }
             KafkaError::Properties(_) => "check [kafka.properties]",
-            KafkaError::MissingTopic(_) => "create it, or set kafka.topic to the topic that is meant",
+            KafkaError::MissingTopic(_) => "create it, or set kafka.topic (for dead letters dead_letters.topic) to the one that is meant",
             KafkaError::NotCreated { .. } => "create it with the broker's own tools, or grant CREATE on it",
             KafkaError::Refused(_) => "grant what is missing, or look into the broker's log",
         }

@@ -18,6 +18,7 @@ use refinery::{Migration, Runner};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
+use crate::check::missing_columns;
 use crate::config::{Config, TableName};
 use crate::postgres;
 
@@ -163,6 +164,14 @@ async fn apply(config: &Config) -> Result<Applied, MigrateError> {
     let versions: Vec<i32> = noted.into_iter().map(|(version, _)| version).collect();
     if let Some(version) = newer(&versions) {
         return Ok(Applied { migrations: Vec::new(), newer: Some(version) });
+    }
+    // A name that was mistyped may be that of somebody else's table.
+    let missing = missing_columns(&client, &place.table).await?;
+    if !missing.is_empty() {
+        return Err(MigrateError::Refused {
+            what: format!("the table {} has no {}", place.table, missing.join(", no ")),
+            remedy: "nothing was changed; set database.table to the table of drafts, or add what it lacks".to_owned(),
+        });
     }
     let report = runner(&place)?.run_async(&mut client).await?;
     Ok(Applied { migrations: report.applied_migrations().clone(), newer: None })

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
@@ -49,6 +50,9 @@ impl Abort {
     }
 }
 
+/// How long behind a signal another one is taken for the same.
+const ECHO: Duration = Duration::from_millis(100);
+
 /// Sets `stop` on the first SIGTERM or SIGINT; ends the process at once on the second.
 pub(crate) fn stop_on_signals(runtime: &Runtime, stop: Arc<AtomicBool>) {
     runtime.spawn(async move {
@@ -61,16 +65,21 @@ pub(crate) fn stop_on_signals(runtime: &Runtime, stop: Arc<AtomicBool>) {
             );
             return;
         };
-        for again in [false, true] {
+        let mut signal = async || {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-            if again {
-                tracing::warn!(
-                    "second signal: stopping at once; what was in flight will be read again"
-                );
-                std::process::exit(1);
+        };
+        signal().await;
+        tracing::info!("stopping: finishing what is in flight");
+        stop.store(true, Ordering::Relaxed);
+        // Some send one signal twice: to the process, and to its group.
+        let _one_signal = tokio::time::timeout(ECHO, async {
+            loop {
+                signal().await
             }
-            tracing::info!("stopping: finishing what is in flight");
-            stop.store(true, Ordering::Relaxed);
-        }
+        })
+        .await;
+        signal().await;
+        tracing::warn!("second signal: stopping at once; what was in flight will be read again");
+        std::process::exit(1);
     });
 }

@@ -59,7 +59,7 @@ pub enum SourceError {
     Imbalance(#[from] dataflows::ledger::Imbalance),
     /// What was in flight did not come through in time.
     #[error(
-        "not drained within {0:?}: what was in flight will be read again; a larger run.drain_timeout_s gives it more time"
+        "not drained within {0:?}: what was in flight will be read again; a larger run.drain_timeout_s gives it more time, where no server was away"
     )]
     Drain(Duration),
     /// Kafka has not taken the last commit.

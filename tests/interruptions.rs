@@ -6,6 +6,7 @@ use std::time::Duration;
 use contentflow::generate::{Kind, Mix};
 use fastrand::Rng;
 
+use crate::world::private::signal;
 use crate::world::{World, event, eventually};
 
 /// A load of every kind of event, over so many drafts that no row forgets a job.
@@ -102,16 +103,36 @@ fn a_second_signal_ends_it_at_once() {
     let mut world = World::new("second-signal");
     let wire = world.wire_to_cache();
     world.drafts(["d1"]);
-    let running = world.start_run();
+    let mut running = world.start_run();
     eventually("it is running", || running.err().contains("assigned"));
     wire.hold();
     world.publish([event("d1", "job-1")]);
     eventually("the row is written", || world.row("d1").job().is_some());
     running.terminate();
     eventually("it drains", || running.err().contains("stopping"));
-    running.terminate();
+    eventually("a signal that is not the same one ends it", || {
+        running.terminate();
+        running.has_ended()
+    });
     assert_eq!(running.wait().code(), Some(1));
     assert!(world.committed().is_empty());
+}
+
+/// As `timeout` sends one: to its command, and to the group that it is in.
+#[test]
+fn one_signal_that_comes_twice_is_one() {
+    let mut world = World::new("signal-twice");
+    let wire = world.wire_to_cache();
+    world.drafts(["d1"]);
+    let running = world.start_run();
+    eventually("it is running", || running.err().contains("assigned"));
+    wire.hold();
+    world.publish([event("d1", "job-1")]);
+    eventually("the row is written", || world.row("d1").job().is_some());
+    signal(&[running.pid(), running.pid()], "TERM");
+    eventually("it drains", || running.err().contains("stopping"));
+    wire.open();
+    assert_eq!(running.wait().report().outcomes(), [1, 1, 0, 0, 0, 0]);
 }
 
 #[test]

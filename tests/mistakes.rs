@@ -112,6 +112,20 @@ fn a_table_that_is_not_there_or_not_complete_is_named() {
 }
 
 #[test]
+fn a_table_that_is_not_of_drafts_is_not_migrated() {
+    let mut world = World::new("not-drafts");
+    world.database.sql("CREATE TABLE users (id text PRIMARY KEY, updated_at timestamptz)");
+    world.set("database.table", "users");
+    let ended = world.call(&["migrate"]);
+    says(&ended, 1, "has no event_draft_id, no content_images", "set database.table");
+    let left = world.database.value(
+        "SELECT count(*)::text FROM pg_attribute WHERE attrelid = 'users'::regclass AND attnum > 0",
+    );
+    assert_eq!(left, "2", "nothing was changed");
+    assert!(world.call(&["migrate", "--status"]).success().contains("pending"));
+}
+
+#[test]
 fn a_table_that_another_build_has_migrated_is_left_alone() {
     let world = World::new("other-build");
     world
@@ -161,6 +175,9 @@ fn mistakes_of_the_other_commands_are_named_too() {
     let world = World::new("commands-mistakes");
     says(&world.call(&["draft", "get", "nobody"]), 1, "there is no draft \"nobody\"", "draft list");
     world.call(&["draft", "put", "d1"]).success();
+    for (id, what) in [("", "blank"), ("a\tb", "control"), (&"x".repeat(300), "255")] {
+        assert!(world.call(&["draft", "put", id]).failure(2).contains(what), "{id:?}");
+    }
     assert!(world.call(&["draft", "put", "d1"]).failure(1).contains("exists already"));
     assert!(
         world

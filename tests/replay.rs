@@ -29,6 +29,14 @@ fn replayed(ended: &Ended) -> Replayed {
     serde_json::from_str(ended.success()).unwrap()
 }
 
+/// What it reports that was stopped before the end.
+fn stopped(ended: &Ended) -> Replayed {
+    assert!(ended.failure(1).contains("stopped before the end"), "{}", ended.err);
+    let replayed: Replayed = serde_json::from_str(&ended.out).unwrap();
+    assert!(!replayed.complete, "{}", ended.out);
+    replayed
+}
+
 /// Replays to the end.
 fn replay(world: &World, flags: &[&str]) -> Replayed {
     let ended = world.call(&[&["replay", "--report", "json"], flags].concat());

@@ -124,6 +124,18 @@ pub async fn draft_id_type(
     })
 }
 
+/// What a table lacks that every table of drafts has, whoever made it. Nothing where there is none.
+pub(crate) async fn missing_columns(
+    client: &Client,
+    table: &TableName,
+) -> Result<Vec<&'static str>, tokio_postgres::Error> {
+    let Some(oid) = find(client, table).await? else { return Ok(Vec::new()) };
+    let columns = columns(client, oid).await?;
+    let own = ["event_draft_id", "content_images", "updated_at"];
+    let is_there = |name: &str| columns.iter().any(|column| column.name == name);
+    Ok(own.into_iter().filter(|name| !is_there(name)).collect())
+}
+
 fn id_type(column: &Column) -> Option<DraftIdType> {
     match column.base_type.as_str() {
         "text" => Some(DraftIdType::Text { max_chars: None }),

@@ -58,9 +58,8 @@ pub async fn run(
 ) -> Result<(), Failure> {
     match command {
         DraftCommand::Get(GetArgs { id }) => {
-            let mut notes = Vec::new();
-            drafts::get(config, id, out, &mut notes).await?;
-            Notice::Note(String::from_utf8_lossy(&notes).trim_end()).tell();
+            let source = drafts::get(config, id, out).await?;
+            Notice::Note(source.describe()).tell();
         }
         DraftCommand::Put(PutArgs { id, data }) => {
             drafts::put(config, id, data.as_deref(), out).await?

@@ -198,12 +198,12 @@ pub(super) fn execute(
                 out.flush()?;
                 Notice::Hint(REFUSED_HINT).tell();
             }
-            if !report.complete {
-                // The report first, and the way on below it.
-                out.flush()?;
-                Notice::Hint(&go_on(&report.next)).tell();
+            if report.complete {
+                return Ok(());
             }
-            Ok(())
+            // Nothing has failed, but whoever waits for the end must not take this for it.
+            out.flush()?;
+            Err(Failure::failed("stopped before the end").hint(go_on(&report.next)))
         }
         // The offsets are those of a topic that is gone.
         Err(ReplayError::Interrupted { source, next: _ }) if source.is_another_topic() => {

@@ -428,7 +428,13 @@ fn text_of(value: &Value) -> Option<String> {
 
 /// Host and port of each broker; librdkafka would only log a mistake and wait.
 fn check_brokers(brokers: &str) -> Result<(), String> {
+    const PROTOCOLS: [&str; 4] = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
     for broker in brokers.split(',').map(str::trim) {
+        if let Some((protocol, _)) = broker.split_once("://")
+            && !PROTOCOLS.iter().any(|known| known.eq_ignore_ascii_case(protocol))
+        {
+            return Err(format!("has the broker {broker:?}, which is not one: write host:port"));
+        }
         let address = broker.split_once("://").map_or(broker, |(_, address)| address);
         let (host, port) = match address.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, Some(port)),

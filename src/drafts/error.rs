@@ -2,6 +2,8 @@
 
 use std::io;
 
+use tokio_postgres::error::SqlState;
+
 use crate::postgres;
 
 /// A failure to read or to create a draft.
@@ -27,6 +29,12 @@ pub enum DraftError {
         /// The type of the column.
         column_type: String,
     },
+    /// The id is one that no event may have.
+    #[error("{0}")]
+    BadId(String),
+    /// No connection to the cache.
+    #[error(transparent)]
+    Cache(#[from] crate::redis::ConnectError),
     /// The table is not there, or not what it should be.
     #[error("the table {table} {fault}")]
     Table {
@@ -79,6 +87,7 @@ impl DraftError {
     pub fn is_outage(&self) -> bool {
         match self {
             DraftError::Connect(error) => error.is_outage(),
+            DraftError::Cache(error) => error.is_outage(),
             DraftError::Database { source, .. } => postgres::is_lost(source),
             DraftError::Silent { .. } => true,
             _ => false,
@@ -100,6 +109,12 @@ impl DraftError {
                 Some("delete the key when the cache is back".to_owned())
             }
             DraftError::Connect(error) => Some(error.remedy()),
+            DraftError::Cache(error) => Some(error.remedy()),
+            DraftError::Database { source, .. }
+                if source.code() == Some(&SqlState::NOT_NULL_VIOLATION) =>
+            {
+                Some("give the column a value with --data, as a JSON object".to_owned())
+            }
             outage if outage.is_outage() => Some("check the database".to_owned()),
             DraftError::Exists { id } => {
                 Some(format!("`contentflow draft get {id}` shows it; a new one needs another id"))
@@ -115,6 +130,7 @@ impl DraftError {
             ),
             DraftError::Silent { .. }
             | DraftError::InvalidId { .. }
+            | DraftError::BadId(_)
             | DraftError::Data(_)
             | DraftError::Output(_) => None,
         }

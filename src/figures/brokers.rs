@@ -136,8 +136,18 @@ fn leaderless(partitions: &BTreeMap<i32, &Partition>) -> Option<String> {
 }
 
 fn told_of(broker: &Broker) -> String {
-    let state = broker.state.to_lowercase().replace('_', " ");
-    format!("broker {} is {state}", broker.nodename)
+    // librdkafka's states: a connection that is being made stands for what it waits for.
+    let state = match broker.state.as_str() {
+        "INIT" | "DOWN" => "is not connected".to_owned(),
+        "TRY_CONNECT" | "CONNECT" => "cannot be reached".to_owned(),
+        "SSL_HANDSHAKE" => "does not finish the TLS handshake".to_owned(),
+        "APIVERSION_QUERY" => "is connected, and does not answer".to_owned(),
+        "AUTH_LEGACY" | "AUTH_HANDSHAKE" | "AUTH_REQ" | "REAUTH" => {
+            "does not finish the authentication".to_owned()
+        }
+        other => format!("is {}", other.to_lowercase().replace('_', " ")),
+    };
+    format!("broker {} {state}", broker.nodename)
 }
 
 fn micros(micros: i64) -> Duration {
@@ -170,12 +180,15 @@ mod tests {
     fn a_broker_counts_when_it_leads_a_partition_of_ours() {
         assert_eq!(told(&[]), None, "nothing is known");
         let away = told(&[broker(-1, "CONNECT", false)]);
-        assert_eq!(away.as_deref(), Some("no broker is connected: broker host:-1 is connect"));
+        assert_eq!(
+            away.as_deref(),
+            Some("no broker is connected: broker host:-1 cannot be reached")
+        );
         assert_eq!(told(&[broker(-1, "DOWN", false), broker(1, "UP", false)]), None);
         assert_eq!(told(&[broker(-1, "DOWN", false), broker(1, "UP", true)]), None);
         assert_eq!(told(&[broker(2, "DOWN", false), broker(1, "UP", true)]), None, "another's");
         let down = told(&[broker(2, "APIVERSION_QUERY", true), broker(1, "UP", true)]);
-        assert_eq!(down.as_deref(), Some("broker host:2 is apiversion query"));
+        assert_eq!(down.as_deref(), Some("broker host:2 is connected, and does not answer"));
     }
 
     #[test]

@@ -258,9 +258,12 @@ impl From<DraftError> for Failure {
     fn from(error: DraftError) -> Failure {
         match error {
             DraftError::Connect(error) => error.into(),
+            DraftError::Cache(error) => error.into(),
             DraftError::Output(error) => error.into(),
             _ if error.is_outage() => Failure::outage(&error).hinted(error.remedy()),
-            DraftError::InvalidId { .. } | DraftError::Data(_) => Failure::usage(&error),
+            DraftError::InvalidId { .. } | DraftError::BadId(_) | DraftError::Data(_) => {
+                Failure::usage(&error)
+            }
             _ => Failure::failed(&error).hinted(error.remedy()),
         }
     }
