@@ -386,8 +386,10 @@ impl Admin {
     pub fn group_members(&self, group: &str) -> Result<usize, KafkaError> {
         let groups = self.client.client().fetch_group_list(Some(group), METADATA_TIMEOUT);
         let groups = groups.map_err(|error| match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::OperationTimedOut) | None => self.unreachable(),
-            Some(code) => KafkaError::Refused(format!("the group {group}: {code}")),
+            Some(code) if !is_away(code) => {
+                KafkaError::Refused(format!("the group {group}: {code}"))
+            }
+            _ => self.unreachable(),
         })?;
         Ok(groups.groups().iter().map(|group| group.members().len()).sum())
     }
@@ -415,6 +417,11 @@ pub fn is_away(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::NotCoordinator
             | RDKafkaErrorCode::LeaderNotAvailable
             | RDKafkaErrorCode::NotLeaderForPartition
+            | RDKafkaErrorCode::FencedLeaderEpoch
+            | RDKafkaErrorCode::UnknownLeaderEpoch
+            | RDKafkaErrorCode::ReplicaNotAvailable
+            | RDKafkaErrorCode::OffsetNotAvailable
+            | RDKafkaErrorCode::KafkaStorageError
     )
 }
 

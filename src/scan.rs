@@ -12,6 +12,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config;
 use crate::kafka;
+use crate::source::is_missing_topic;
 
 mod client;
 
@@ -245,6 +246,14 @@ impl Reader {
                 {
                     return Err(ScanError::Corrupt { topic: topic.to_owned(), source }.into());
                 }
+                // The client says each of these once, and then nothing more.
+                Some(Err(source)) if is_missing_topic(&source) => {
+                    let missing = kafka::KafkaError::MissingTopic(topic.to_owned());
+                    return Err(ScanError::from(missing).into());
+                }
+                Some(Err(source)) if is_refusal(&source) => {
+                    return Err(unreadable(topic, source).into());
+                }
                 // The client goes on trying by itself: what does not pass ends in silence.
                 Some(Err(source)) if heard.elapsed() > SILENCE_MAX => {
                     return Err(unreadable(topic, source).into());
@@ -298,9 +307,54 @@ fn unreadable(topic: &str, source: ClientError) -> ScanError {
     ScanError::Unreadable { topic: topic.to_owned(), source }
 }
 
+/// Whether this user may not read, which does not pass by itself.
+fn is_refusal(error: &ClientError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::SaslAuthenticationFailed
+        )
+    )
+}
+
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
     use super::*;
+
+    /// A broker with a topic of one record, which refuses to give it out the first time: the client
+    /// says so once.
+    pub(crate) fn refuses_once(
+        config: &mut config::Kafka,
+    ) -> MockCluster<'static, DefaultProducerContext> {
+        let cluster = MockCluster::new(1).unwrap();
+        config.brokers = cluster.bootstrap_servers();
+        cluster.create_topic(&config.topic, 1, 1).unwrap();
+        let producer: BaseProducer = kafka::client_config(config).create().unwrap();
+        let record = BaseRecord::<[u8], [u8]>::to(&config.topic).partition(0).payload(b"{}");
+        assert!(producer.send(record).is_ok());
+        producer.flush(kafka::METADATA_TIMEOUT).unwrap();
+        let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+        cluster.request_errors(RDKafkaApiKey::Fetch, &[refusal]);
+        cluster
+    }
+
+    #[test]
+    fn a_right_that_is_missing_is_told_at_once_and_no_outage() {
+        let mut config = config::Config::default().kafka;
+        let _cluster = refuses_once(&mut config);
+        let reader = Reader::new(&config).unwrap();
+        let stretches = Stretches::from([(0, Stretch { from: 0, to: 1 })]);
+        let go_on = |_: &BorrowedMessage<'_>| Ok(ControlFlow::Continue(()));
+        let error = reader.walk::<ScanError>(&config.topic, &stretches, go_on).unwrap_err();
+        assert!(!error.is_outage(), "{error}");
+        assert!(error.remedy().contains("grant READ"), "{error}");
+    }
 
     #[test]
     fn a_topic_whose_brokers_are_away_needs_no_right() {

@@ -87,7 +87,8 @@ pub fn tune(
         let course = Course { sample: &sample, draft_ids, stop };
         let scanned = scan(config, &course)?;
         let ground = Ground { config, course, scratch: None, runtime };
-        return ground.sweep(plans, Sample { tally: scanned.1, rows: 0, rowless: 0 }, began);
+        let sample = Sample { tally: scanned.1, rows: 0, rowless: 0 };
+        return ground.sweep(plans, Settings::of(config), sample, began);
     }
     let draft_ids = runtime.block_on(draft_ids(&config.database)).map_err(RunError::from)?;
     let course = Course { sample: &sample, draft_ids, stop };
@@ -97,8 +98,8 @@ pub fn tune(
     let measured = ground.fill(&drafts).and_then(|rows| {
         let all = u64::try_from(drafts.len()).unwrap_or(u64::MAX);
         let sample = Sample { tally, rows, rowless: all.saturating_sub(rows) };
-        let plans = Plans { grid: ground.connectable(&plans.grid)?, ..plans.clone() };
-        ground.sweep(&plans, sample, began)
+        let (grid, baseline) = ground.connectable(&plans.grid)?;
+        ground.sweep(&Plans { grid, ..plans.clone() }, baseline, sample, began)
     });
     let copy = scratch.copy.clone();
     if let Err(error) = runtime.block_on(scratch.clear()) {
@@ -169,21 +170,31 @@ impl Ground<'_> {
         }
     }
 
-    /// What of a grid the database has connections for.
-    fn connectable(&self, grid: &Grid) -> Result<Grid, TuneError> {
-        let Some(scratch) = self.scratch else { return Ok(grid.clone()) };
+    /// What of a grid the database has connections for, and what to compare it with: what is
+    /// configured, or the point closest to that where there are too few for it.
+    fn connectable(&self, grid: &Grid) -> Result<(Grid, Settings), TuneError> {
+        let (mut grid, present) = (grid.clone(), Settings::of(self.config));
+        let Some(scratch) = self.scratch else { return Ok((grid, present)) };
         let free = self.runtime.block_on(scratch.free_connections())?;
-        let mut grid = grid.clone();
-        for (axis, value) in grid.fit(usize::try_from(free).unwrap_or(usize::MAX)) {
+        let most = usize::try_from(free).unwrap_or(usize::MAX);
+        for (axis, value) in grid.fit(most) {
             let (section, key) = axis.key();
             tracing::warn!(
                 "{section}.{key} = {value} is left out: it would take more connections than the {free} that the database has left"
             );
         }
-        match u64::try_from(grid.connections_max()).unwrap_or(u64::MAX) {
-            needed if needed > free => Err(TuneError::Connections { needed, free }),
-            _ => Ok(grid),
+        let needed = u64::try_from(grid.connections_max()).unwrap_or(u64::MAX);
+        if needed > free {
+            return Err(TuneError::Connections { needed, free });
         }
+        let baseline = grid.baseline(present, most);
+        if baseline != present {
+            let needed = present.connections();
+            tracing::warn!(
+                "what is configured is left out: it would take {needed} connections, and the database has {free} left"
+            );
+        }
+        Ok((grid, baseline))
     }
 
     /// One trial, from a fresh copy on.
@@ -220,15 +231,15 @@ impl Ground<'_> {
     fn sweep(
         &self,
         plans: &Plans,
+        baseline: Settings,
         sample: Sample,
         began: Instant,
     ) -> Result<TuneReport, TuneError> {
-        let present = Settings::of(self.config);
-        let mut search = Search::new(plans.grid.clone(), present, plans.exhaustive, plans.seed);
+        let mut search = Search::new(plans.grid.clone(), baseline, plans.exhaustive, plans.seed);
         let mut shares: BTreeMap<Settings, Vec<Shares>> = BTreeMap::new();
         let mut watch = Watch::new(plans);
         // A warm-up, of which nothing is noted.
-        if self.trial(plans.grid.nearest(present))?.is_none() {
+        if self.trial(plans.grid.nearest(baseline))?.is_none() {
             return Err(TuneError::Stopped);
         }
         watch.warmed_up()?;
@@ -252,7 +263,7 @@ impl Ground<'_> {
             tally: sample.tally,
             rows: sample.rows,
             rowless: sample.rowless,
-            present,
+            present: Settings::of(self.config),
             choice,
             measured: measured.collect(),
             trials: watch.trials(),

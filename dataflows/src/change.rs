@@ -253,13 +253,11 @@ impl Change {
         self.has_record().then(|| self.arena.record(widen(self.found().record)))
     }
 
-    /// Moves the event out of its chunk, into an arena of its own: one that waits would keep
-    /// hundreds of others in memory. Returns how many bytes that has.
+    /// Moves the event out of its arena, into one of its own: one that waits would keep hundreds of
+    /// others in memory, or thousands in a replay. Returns how many bytes that has.
     pub fn move_out(&mut self) -> usize {
-        let Some(record) = self.record() else {
-            // What a replay has kept of it is no part of a chunk.
-            return 0;
-        };
+        // Where the record's own bytes are not there, the arena has an empty one in its place.
+        let record = self.arena.record(widen(self.found().record));
         let (chunk, mut texts) = (Chunk::of(record), String::new());
         let job = append(&mut texts, self.job_id());
         let draft = append(&mut texts, self.draft_id());

@@ -90,16 +90,19 @@ where
         (Some(compaction), Some(flow)) => compact(deduped.fresh, compaction, flow),
         _ => latest(deduped.fresh),
     };
-    let written = effect(operators::WRITE, groups, by_draft, effects.write);
-    let written = match flow {
-        Some(flow) => flow.watch(written),
-        None => written,
+    let duplicates = match &flow {
+        Some(flow) => flow.pass_by(deduped.duplicates),
+        None => deduped.duplicates,
     };
-    let written = part(written);
-    let settled = remember(written.settled, &memory).concat(deduped.duplicates);
+    let written = part(effect(operators::WRITE, groups, by_draft, effects.write));
+    let settled = remember(written.settled, &memory).concat(duplicates);
     let invalidated = effect(operators::INVALIDATE, settled, by_key, effects.invalidate);
     let rejects = accepted.rejects.concat(written.refused);
     let dead = effect(operators::DEAD_LETTER, rejects, by_arrival, effects.dead_letter);
+    let (invalidated, dead) = match flow {
+        Some(flow) => flow.watch(invalidated, dead),
+        None => (invalidated, dead),
+    };
 
     let tallies = [
         accepted.skipped,

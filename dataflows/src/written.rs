@@ -22,14 +22,6 @@ pub struct Written {
     pub set_aside_bytes: u64,
 }
 
-impl Written {
-    /// How many events have their answer here.
-    pub fn events(&self) -> usize {
-        let settled: usize = self.settled.iter().map(|settled| settled.outcomes.len()).sum();
-        settled + self.refused.len()
-    }
-}
-
 /// What came of the writes, each to where it goes next.
 pub struct Parts<'scope> {
     /// On to the cache.

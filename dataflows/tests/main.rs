@@ -17,6 +17,7 @@
 //! - `run`: one run of the graph, to its end or to a crash
 //! - `properties`: graph and model agree on random input
 //! - `redelivery`: crashes, redelivery and replays change no row
+//! - `flow`: how far a replay writes ahead of its other effects
 //! - `stories`: the rules told by examples
 
 #![expect(
@@ -32,4 +33,5 @@ mod turns;
 mod run;
 mod properties;
 mod redelivery;
+mod flow;
 mod stories;

@@ -128,10 +128,27 @@ impl From<io::Error> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dead_letters::DlqError;
 
     #[test]
     fn a_closed_pipe_ends_quietly() {
         let failure = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
         assert_eq!((failure.exit_code, failure.lines.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_transaction_that_the_brokers_do_not_answer_is_an_outage() {
+        use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+        let exit_code = |code| {
+            let (what, remedy) = ("cannot begin to replay", "check the brokers");
+            Failure::from(DlqError::Transaction { what, source: KafkaError::Flush(code), remedy })
+                .exit_code
+        };
+        for away in [Code::OperationTimedOut, Code::AllBrokersDown, Code::CoordinatorNotAvailable] {
+            assert_eq!(exit_code(away), OUTAGE, "{away}");
+        }
+        for stays in [Code::TransactionalIdAuthorizationFailed, Code::Fenced] {
+            assert_eq!(exit_code(stays), FAILED, "{stays}");
+        }
     }
 }

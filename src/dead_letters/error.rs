@@ -41,6 +41,18 @@ pub enum DlqError {
 }
 
 impl DlqError {
+    /// True if it may pass by itself.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            DlqError::Scan(error) => error.is_outage(),
+            DlqError::Kafka(error) => error.is_outage(),
+            DlqError::Transaction { source, .. } => {
+                source.rdkafka_error_code().is_some_and(kafka::is_away)
+            }
+            DlqError::NotThere { .. } | DlqError::Output(_) => false,
+        }
+    }
+
     /// What to do about it.
     pub fn remedy(&self) -> Option<String> {
         match self {

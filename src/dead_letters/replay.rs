@@ -190,7 +190,7 @@ impl Run<'_> {
         letter: &Letter,
         message: &BorrowedMessage<'_>,
     ) -> Result<Result<Outgoing, String>, DlqError> {
-        let partitions = match self.partitions_of(&letter.origin.topic) {
+        let partitions = match self.partitions_of(&letter.origin.topic)? {
             Ok(partitions) => partitions,
             Err(why) => return Ok(Err(why)),
         };
@@ -209,13 +209,17 @@ impl Run<'_> {
         Ok(Ok(Outgoing::new(letter.clone(), message, partition)))
     }
 
-    fn partitions_of(&mut self, topic: &str) -> Result<usize, String> {
+    fn partitions_of(&mut self, topic: &str) -> Result<Result<usize, String>, DlqError> {
         if let Some(known) = self.partitions.get(topic) {
-            return known.clone();
+            return Ok(known.clone());
         }
-        let found = self.reader.partitions(topic).map_err(|error| error.to_string());
+        let found = match self.reader.partitions(topic) {
+            // Nothing is wrong with the letter.
+            Err(error) if error.is_outage() => return Err(error.into()),
+            found => found.map_err(|error| error.to_string()),
+        };
         self.partitions.insert(topic.to_owned(), found.clone());
-        found
+        Ok(found)
     }
 
     /// Publishes a batch in one transaction. If a record of it is refused, each gets a transaction
@@ -265,6 +269,8 @@ fn name(letter: &Letter) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::mocking::MockCluster;
+
     use super::*;
 
     /// What becomes of the letter of a record that came with so many replays, and has been replayed
@@ -305,6 +311,20 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn brokers_that_do_not_answer_are_no_fault_of_a_letter() {
+        let cluster = MockCluster::new(1).unwrap();
+        let mut config = Config::default();
+        config.kafka.brokers = cluster.bootstrap_servers();
+        let outbox = Outbox::claim(&config).unwrap();
+        config.kafka.brokers = "127.0.0.1:1".to_owned();
+        let (reader, mut out) = (Reader::new(&config.kafka).unwrap(), Vec::new());
+        let (partitions, sum) = (HashMap::new(), Replayed::default());
+        let mut run = Run { outbox, reader, partitions, sum, out: &mut out };
+        assert!(run.partitions_of("t").unwrap_err().is_outage());
+        assert!(run.partitions.is_empty(), "it is asked again");
     }
 
     #[test]

@@ -272,7 +272,7 @@ impl<'a> Reading<'a> {
                 return Ok(());
             };
             // Of the first only: a look at the clock takes as long as much of the rest.
-            if !patience.is_zero() && matches!(polled, Ok(_) | Err(KafkaError::PartitionEOF(_))) {
+            if !patience.is_zero() && polled.is_ok() {
                 self.heard = Instant::now();
             }
             patience = Duration::ZERO;
@@ -294,7 +294,10 @@ impl<'a> Reading<'a> {
                 // Not to the end: behind it there may be a transaction that is open still, and will
                 // be there for the next replay.
                 Err(KafkaError::PartitionEOF(partition)) => {
-                    self.check_early_end(partition)?;
+                    if !self.is_over(partition)? {
+                        return self.take_up_anew();
+                    }
+                    self.heard = Instant::now();
                     self.reached_end(partition)?;
                 }
                 Err(error) if is_out_of_range(&error) => self.out_of_range()?,
@@ -321,26 +324,46 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    /// Where a partition is over before its planned end, there are no more records in it, or it is
-    /// another one by now.
-    fn check_early_end(&self, partition: i32) -> Result<(), SourceError> {
-        let Some(stretch) = self.open.get(&partition) else { return Ok(()) };
+    /// Whether a partition that has come to its end is over. Before its planned end, either there
+    /// are no more records in it, or it is another one by now, or nobody tells.
+    fn is_over(&self, partition: i32) -> Result<bool, SourceError> {
+        let Some(stretch) = self.open.get(&partition) else { return Ok(true) };
         if self.next[&partition] < stretch.to {
-            let topic = &self.config.kafka.topic;
-            let (_, end) = self.reader.fetch_watermarks(topic, partition, METADATA_TIMEOUT)?;
+            let Some((_, end)) = self.watermarks(partition)? else { return Ok(false) };
             check_end(partition, *stretch, end)?;
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Where a partition begins and ends; `None` while the brokers are away.
+    fn watermarks(&self, partition: i32) -> Result<Option<(i64, i64)>, SourceError> {
+        let topic = &self.config.kafka.topic;
+        match self.reader.fetch_watermarks(topic, partition, METADATA_TIMEOUT) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if is_missing_topic(&error) => {
+                self.reader.context().note_deleted();
+                self.reader.context().check_topic()?;
+                Ok(None)
+            }
+            Err(error) if error.rdkafka_error_code().is_some_and(kafka::is_away) => {
+                tracing::warn!(partition, %error, "kafka: where the partition ends is not known");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Has the client begin once more, after a while, where it stands still. What it had to say of
+    /// a partition it says again then.
+    fn take_up_anew(&self) -> Result<(), SourceError> {
+        std::thread::sleep(AGAIN);
+        self.assign()
     }
 
     fn check_silence(&self) -> Result<(), SourceError> {
         match self.silence_max {
             Some(silence) if self.heard.elapsed() > silence => {
-                let message = format!(
-                    "kafka is out: neither a record nor the end of a partition for {} s; check the brokers",
-                    silence.as_secs()
-                );
-                Err(SourceError::CalledOff(Cause::Outage(message)))
+                Err(SourceError::CalledOff(silent_for(silence)))
             }
             _ => Ok(()),
         }
@@ -361,9 +384,10 @@ impl<'a> Reading<'a> {
     fn out_of_range(&mut self) -> Result<(), SourceError> {
         let mut has_moved = false;
         for (partition, stretch) in &self.open {
-            let (next, topic) = (self.next[partition], &self.config.kafka.topic);
-            let (low, end) = self.reader.fetch_watermarks(topic, *partition, METADATA_TIMEOUT)?;
+            // Nobody tells of the others either.
+            let Some((low, end)) = self.watermarks(*partition)? else { break };
             check_end(*partition, *stretch, end)?;
+            let next = self.next[partition];
             if next >= low {
                 continue;
             }
@@ -380,9 +404,9 @@ impl<'a> Reading<'a> {
             has_moved = true;
         }
         if !has_moved {
-            // The broker knows better by now. The client cannot take a partition up anew that it is
-            // about to let go.
-            std::thread::sleep(AGAIN);
+            // The broker knows better by now, or is away. The client cannot take a partition up
+            // anew that it is about to let go.
+            return self.take_up_anew();
         }
         self.assign()
     }
@@ -402,6 +426,14 @@ fn is_to_wait(ingest: &Ingest) -> bool {
     ingest.is_full() || ingest.chunks_queued() >= CHUNKS_QUEUED_MAX
 }
 
+/// The brokers are taken to be out.
+pub(super) fn silent_for(silence: Duration) -> Cause {
+    Cause::Outage(format!(
+        "kafka is out: neither a record nor the end of a partition for {} s; check the brokers",
+        silence.as_secs()
+    ))
+}
+
 /// What comes behind an earlier end some day is another record than what was planned to be read.
 fn check_end(partition: i32, stretch: Stretch, end: i64) -> Result<(), SourceError> {
     if end < stretch.to {
@@ -409,3 +441,7 @@ fn check_end(partition: i32, stretch: Stretch, end: i64) -> Result<(), SourceErr
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "reader/tests.rs"]
+mod tests;

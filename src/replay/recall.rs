@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use dataflows::accept::sort;
@@ -20,10 +20,13 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 
-use super::reader::{Context, Reader, reader_beside};
-use crate::config::Config;
-use crate::shutdown::Abort;
-use crate::source::{headers_of, is_missing_topic, is_out_of_range, record_of};
+use super::reader::{Context, Reader, reader_beside, silent_for};
+use crate::config::{Config, OnOutage};
+use crate::scan::SILENCE_MAX;
+use crate::shutdown::{Abort, Cause};
+use crate::source::{
+    SourceError, headers_of, is_corrupt, is_missing_topic, is_out_of_range, judge, record_of,
+};
 
 /// How long a poll waits for a record; often enough to hear of an abort.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -79,8 +82,12 @@ impl Recall {
         let (sender, requests) = unbounded();
         let (config, abort, context) = (Arc::clone(config), Arc::clone(abort), Arc::clone(context));
         std::thread::spawn(move || {
-            if let Err(what) = serve(&config, draft_ids, &context, &abort, &requests) {
-                abort.failure(what);
+            let silence_max = (config.run.on_outage == OnOutage::Exit).then_some(SILENCE_MAX);
+            let source = Source { config: &config, context: &context, abort: &abort, silence_max };
+            match serve(source, draft_ids, &requests) {
+                Ok(()) => {}
+                Err(Cause::Outage(what)) => abort.outage(what),
+                Err(Cause::Failure(what)) => abort.failure(what),
             }
         });
         Recall(sender)
@@ -111,23 +118,39 @@ impl Recall {
     }
 }
 
+/// Where the records are read.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    config: &'a Config,
+    context: &'a Context,
+    abort: &'a Abort,
+    /// How long the brokers may be silent before they are taken to be out.
+    silence_max: Option<Duration>,
+}
+
+impl Source<'_> {
+    /// Whether nobody waits for a record any more.
+    fn is_over(&self) -> bool {
+        self.abort.is_raised() || self.context.is_topic_gone()
+    }
+}
+
 fn serve(
-    config: &Config,
+    source: Source<'_>,
     draft_ids: DraftIdType,
-    context: &Context,
-    abort: &Abort,
     requests: &Receiver<Request>,
-) -> Result<(), String> {
+) -> Result<(), Cause> {
+    let Source { config, context, .. } = source;
     let mut consumer = None;
     for Request { events, answer } in requests {
         let consumer = match &mut consumer {
             Some(consumer) => consumer,
-            none => none.insert(reader_beside(config, context).map_err(|error| error.to_string())?),
+            none => none.insert(reader_beside(config, context).map_err(failed)?),
         };
         let mut places: Vec<Place> = events.iter().map(Known::place).collect();
         places.sort_unstable();
-        let chunk = read(consumer, &config.kafka.topic, &places, abort)?;
-        if abort.is_raised() || context.is_topic_gone() {
+        let chunk = read(consumer, source, &places)?;
+        if source.is_over() {
             return Ok(());
         }
         let changes = sort(chunk, draft_ids).changes;
@@ -142,6 +165,10 @@ fn serve(
     Ok(())
 }
 
+fn failed(error: impl std::fmt::Display) -> Cause {
+    Cause::Failure(format!("a record cannot be read again: {error}"))
+}
+
 /// Whether each of the events is among those that were read again.
 fn are_there(events: &[Known], changes: &[Change]) -> bool {
     let found: BTreeSet<Known> = changes.iter().map(Known::of).collect();
@@ -149,8 +176,8 @@ fn are_there(events: &[Known], changes: &[Change]) -> bool {
 }
 
 /// Reads the records at these places, which are sorted.
-fn read(consumer: &Reader, topic: &str, places: &[Place], abort: &Abort) -> Result<Chunk, String> {
-    let failed = |error: KafkaError| format!("a record cannot be read again: {error}");
+fn read(consumer: &Reader, source: Source<'_>, places: &[Place]) -> Result<Chunk, Cause> {
+    let topic = &source.config.kafka.topic;
     let mut chunk = Chunk::default();
     let mut reading: Option<Place> = None;
     for &(partition, offset) in places {
@@ -161,12 +188,14 @@ fn read(consumer: &Reader, topic: &str, places: &[Place], abort: &Abort) -> Resu
             from.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(failed)?;
             consumer.assign(&from).map_err(failed)?;
         }
+        let mut heard = Instant::now();
         loop {
             let found = match consumer.poll(PATIENCE) {
-                _ if abort.is_raised() || consumer.context().is_topic_gone() => {
-                    return Ok(chunk);
+                _ if source.is_over() => return Ok(chunk),
+                Some(Ok(message)) if message.offset() < offset => {
+                    heard = Instant::now();
+                    continue;
                 }
-                Some(Ok(message)) if message.offset() < offset => continue,
                 Some(Ok(message)) => {
                     if message.offset() == offset {
                         chunk.push_named(record_of(&message), headers_of(&message));
@@ -176,24 +205,26 @@ fn read(consumer: &Reader, topic: &str, places: &[Place], abort: &Abort) -> Resu
                 Some(Err(KafkaError::PartitionEOF(_))) => false,
                 Some(Err(error)) if is_out_of_range(&error) => false,
                 Some(Err(error)) if is_missing_topic(&error) => {
-                    consumer.context().note_deleted();
+                    source.context.note_deleted();
                     return Ok(chunk);
                 }
-                Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
-                    return Err(failed(error));
+                Some(Err(error)) if is_corrupt(&error) => return Err(failed(error)),
+                unheard => {
+                    // The client goes on trying by itself, unless it may not read at all.
+                    unheard.and_then(Result::err).map_or(Ok(()), |error| refused(error, source))?;
+                    match source.silence_max {
+                        Some(silence) if heard.elapsed() > silence => {
+                            return Err(silent_for(silence));
+                        }
+                        _ => continue,
+                    }
                 }
-                // The client goes on trying by itself.
-                Some(Err(error)) => {
-                    tracing::warn!(%error, "kafka");
-                    continue;
-                }
-                None => continue,
             };
             if !found {
-                return Err(format!(
+                return Err(Cause::Failure(format!(
                     "the record at offset {offset} of partition {partition} is needed once more, but it is gone from the topic; \
                      replay again, with what there is now"
-                ));
+                )));
             }
             break;
         }
@@ -202,3 +233,15 @@ fn read(consumer: &Reader, topic: &str, places: &[Place], abort: &Abort) -> Resu
     consumer.unassign().map_err(failed)?;
     Ok(chunk)
 }
+
+/// What does not pass by itself.
+fn refused(error: KafkaError, source: Source<'_>) -> Result<(), Cause> {
+    judge(error, source.config).map_err(|error| match error {
+        SourceError::CalledOff(cause) => cause,
+        other => failed(other),
+    })
+}
+
+#[cfg(test)]
+#[path = "recall/tests.rs"]
+mod tests;

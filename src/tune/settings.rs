@@ -86,6 +86,11 @@ impl Settings {
         self
     }
 
+    /// The connections of all workers.
+    pub fn connections(&self) -> usize {
+        self.get(Axis::Workers).saturating_mul(self.get(Axis::Connections))
+    }
+
     /// The configuration with these settings.
     pub fn apply(&self, config: &Config) -> Config {
         let [workers, connections, batch_rows, epoch_records, linger_ms] = self.values;
@@ -183,6 +188,12 @@ impl Grid {
             left_out.extend(self.values[axis.place()].pop().map(|value| (axis, value)));
         }
         left_out
+    }
+
+    /// What points are compared with: what is configured, or the closest of them where that needs
+    /// more connections.
+    pub fn baseline(&self, present: Settings, connections: usize) -> Settings {
+        if present.connections() > connections { self.nearest(present) } else { present }
     }
 
     /// Every point.
@@ -289,6 +300,17 @@ mod tests {
         assert_eq!(fitted(23), (vec![by_4], 12));
         assert_eq!(fitted(5), (vec![by_4, by_2, (Axis::Workers, 6)], 4));
         assert_eq!(fitted(0).1, 1);
+    }
+
+    #[test]
+    fn what_is_configured_is_compared_with_unless_it_needs_more_connections_than_there_are() {
+        let present = present().with(Axis::Connections, 8).with(Axis::BatchRows, 7_000);
+        let mut grid = Grid::new([vec![1, 2], vec![], vec![900], vec![], vec![]], present, 2, 0);
+        assert_eq!(grid.baseline(present, 16), present, "it need not be a point of the grid");
+        grid.fit(15);
+        let baseline = grid.baseline(present, 15);
+        assert!(grid.points().contains(&baseline), "{baseline}");
+        assert_eq!(baseline.connections(), 8);
     }
 
     #[test]

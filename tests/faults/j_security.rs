@@ -262,6 +262,9 @@ fn j6_the_least_rights_on_kafka_are_enough_for_a_whole_load() {
     assert_eq!(report.read, load.events());
     assert!(report.rejected > 0, "{report:?}");
     world.assert_done(&load);
+    // To look at dead letters takes one more, and no broker is out without it.
+    let refused = world.call(&["dlq", "list"]);
+    assert!(refused.failure(1).contains("grant READ on it"), "{}", refused.err);
 
     // And they are the least: without one of them nothing is read, and it says what is refused.
     world.publish([record("{").on(0)]);

@@ -1,5 +1,7 @@
 //! What a tune says when it cannot begin.
 
+use serde_json::{Value, json};
+
 use super::{scratch_tables, slow_rows, tune};
 use crate::world::{Ended, World, event, record};
 
@@ -144,16 +146,28 @@ fn what_the_database_has_no_connections_for_is_left_out() {
         .database
         .sql("GRANT ALL ON event_drafts TO frugal; GRANT CREATE ON SCHEMA public TO frugal");
     connect_as(&mut world, "frugal");
+    // What is configured, which is measured otherwise whatever is to be tried, is too much as well.
+    world.set("run.workers", 2);
+    world.set("database.connections", 8);
     let tune = |workers, connections| {
         let lists = ["--workers", workers, "--connections", connections];
-        let few = ["tune", "--exhaustive", "--budget", "40", "--events", "2000"];
+        let few =
+            ["tune", "--exhaustive", "--budget", "40", "--events", "2000", "--report", "json"];
         let sizes = ["--batch-rows", "300", "--epoch-records", "500"];
         world.call(&[&few[..], &lists, &sizes].concat())
     };
     let ended = tune("1,2", "1,8");
-    ended.success();
+    let report: Value = serde_json::from_str(ended.success()).unwrap();
     assert!(ended.err.contains("database.connections = 8 is left out"), "{}", ended.err);
     assert!(!ended.err.contains("run.workers = 2 is left out"), "{}", ended.err);
+    assert!(
+        ended.err.contains("what is configured is left out: it would take 16"),
+        "{}",
+        ended.err
+    );
+    assert_eq!((&report["present"]["connections"], &report["gain"]), (&json!(8), &Value::Null));
+    let measured = report["measured"].as_array().unwrap();
+    assert!(measured.iter().all(|it| it["connections"] == 1), "{measured:?}");
     let ended = tune("2", "8");
     let text = ended.failure(1);
     assert!(text.contains("the settings need 16 connections, and the database has "), "{text}");

@@ -34,6 +34,14 @@ fn change_of(
     sorted.changes.pop().expect("the event is well-formed")
 }
 
+/// What the stages see of an event.
+fn told(change: &Change) -> impl PartialEq + std::fmt::Debug + use<> {
+    let ids = [change.job_id(), change.draft_id()].map(str::to_owned);
+    let hashes = [change.job_hash(), change.draft_hash()];
+    let kept = [change.has_images(), change.has_record()];
+    (ids, hashes, kept, change.images(), change.position(), change.replayed())
+}
+
 #[test]
 fn an_event_that_is_moved_out_of_its_chunk_is_the_same_and_lets_go_of_it() {
     let headers: [(&str, &[u8]); 2] = [("eventType", b"ContentCreated"), (REPLAYS, b"1")];
@@ -58,16 +66,36 @@ fn an_event_that_is_moved_out_of_its_chunk_is_the_same_and_lets_go_of_it() {
             headers,
         )
     };
-    let told = |change: &Change| {
-        let ids = [change.job_id(), change.draft_id()].map(str::to_owned);
-        let hashes = [change.job_hash(), change.draft_hash()];
-        (ids, hashes, change.images(), change.position(), change.replayed())
-    };
     assert_eq!(told(&after), told(&before));
     assert_eq!(record(&after), record(&before));
     assert!(bytes > record(&after).5.unwrap().len());
     drop(before);
     assert!(chunk.upgrade().is_none(), "nothing keeps the chunk");
+}
+
+/// A batch of a replay has thousands of events, and one of them may be held for hours.
+#[test]
+fn an_event_of_a_replay_that_is_moved_out_is_the_same_and_lets_go_of_its_batch() {
+    let at = |offset| Position { timestamp_ms: 5, offset, partition: 3 };
+    let images = change((3, 2), 5, "newest", "draft").images();
+    let mut husks = Husks::with_capacity(2, 0);
+    husks.begin("draft", hash("draft"), at(2), &images);
+    husks.push(at(1), "older", true);
+    husks.push(at(2), "newest", false);
+    let before: Vec<Change> = husks.finish().collect();
+    assert_eq!(before[1].images(), images);
+    let batch = Arc::downgrade(&before[0].arena);
+    let mut after = before.clone();
+    for (after, before) in after.iter_mut().zip(&before) {
+        let bytes = after.move_out();
+        assert!(bytes >= "draftolder".len(), "{bytes}");
+        assert_eq!(told(after), told(before));
+        let refused = after.clone().refuse(Fault::new(Reason::UnknownDraft, "no"), 1);
+        let (offset, value) = (refused.record().offset(), refused.record().value());
+        assert_eq!((offset, value), (before.position().offset, None));
+    }
+    drop(before);
+    assert!(batch.upgrade().is_none(), "nothing keeps the batch");
 }
 
 #[test]

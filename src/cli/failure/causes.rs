@@ -249,6 +249,7 @@ impl From<DlqError> for Failure {
             DlqError::Kafka(error) => error.into(),
             DlqError::Output(error) => error.into(),
             DlqError::Scan(error) => error.into(),
+            _ if error.is_outage() => Failure::outage(&error).hinted(error.remedy()),
             _ => Failure::failed(&error).hinted(error.remedy()),
         }
     }
