@@ -146,9 +146,8 @@ impl State {
         self.committer.is_even() && !self.left_uncommitted
     }
 
-    /// Ends the work of this member: it commits nothing more but what it hands over, and asks for
-    /// nothing more. Partitions can still come in while it leaves the group, but the group answers
-    /// it no questions any more.
+    /// Ends the work of this member: it commits nothing more, and asks for nothing more. Partitions
+    /// can still come in while it leaves the group, but the group answers it no questions any more.
     pub fn leave(&mut self) {
         self.committer.close();
         self.is_leaving = true;

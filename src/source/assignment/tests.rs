@@ -84,6 +84,8 @@ impl Client for Fake {
     }
 
     fn commit(&self, _: &Offsets) -> KafkaResult<()> {
+        // As long as a session of one that is frozen.
+        self.sleep(Duration::from_secs(45));
         Ok(())
     }
 
@@ -234,6 +236,53 @@ async fn without_partitions_a_member_has_caught_up_when_the_group_has() {
     client.leaders.borrow_mut().extend([(0, (0, 5)), (1, (0, 7)), (2, (0, 0))]);
     client.sleep(ASK_GROUP);
     assert!(state.caught_up(&client));
+}
+
+/// Lets go of partitions; with each step the commit thread does what a test says.
+fn hand_over(client: &Fake, state: &mut State, going: Vec<i32>, commit_thread: impl Fn()) {
+    let mut going = state.hand_over(client, going);
+    while let Some(patience) = going.turn(state, client) {
+        commit_thread();
+        client.sleep(patience);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_hangs_keeps_a_revocation_no_longer_than_is_granted() {
+    let client = whole();
+    let (mut state, commits) = client.state(OnOutage::Wait);
+    state.assigned(&client, &all_of_them()).unwrap();
+    state.committer.note(vec![(0, 6), (1, 8)]);
+    let began = Instant::now();
+    hand_over(&client, &mut state, vec![0], || ());
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    assert_eq!(commits.requests.try_iter().collect::<Vec<_>>(), [[(0, 6), (1, 8)].into()]);
+    assert!(!state.is_committed(), "nobody has taken it");
+    commits.answers.send(Ok(())).unwrap();
+    assert!(!state.committer.is_under_way());
+    assert_eq!(state.committer.committed(), &[(1, 8)].into(), "of what is still ours");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_handed_over_is_committed_before_and_sent_again_if_that_fails() {
+    let client = whole();
+    let (mut state, commits) = client.state(OnOutage::Wait);
+    state.assigned(&client, &all_of_them()).unwrap();
+    state.committer.note(vec![(0, 6)]);
+    let (began, sent) = (Instant::now(), Cell::new(0));
+    hand_over(&client, &mut state, vec![0], || {
+        if commits.requests.try_recv().is_ok() {
+            sent.set(sent.get() + 1);
+            let code = RDKafkaErrorCode::CoordinatorNotAvailable;
+            let is_there = began.elapsed() >= Duration::from_secs(2);
+            let answer = if is_there { Ok(()) } else { Err(KafkaError::ConsumerCommit(code)) };
+            commits.answers.send(answer).unwrap();
+        }
+    });
+    assert_eq!(state.committer.answers(), (sent.get(), sent.get() - 1));
+    assert!((2..20).contains(&sent.get()), "{} times", sent.get());
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(state.is_committed());
 }
 
 /// All leaders are there.
