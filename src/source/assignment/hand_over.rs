@@ -37,7 +37,9 @@ impl HandOver {
                     return wait;
                 }
             }
-            if !state.ingest.is_drained() && self.since.elapsed() <= state.drain {
+            // A stop grants no more because partitions go meanwhile.
+            let is_over = state.grace.is_over() || self.since.elapsed() > state.grace.granted();
+            if !state.ingest.is_drained() && !is_over {
                 return wait;
             }
         }

@@ -2,17 +2,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 
 use dataflows::record::RawRecord;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use timely::scheduling::activate::{Activations, SyncActivator};
 
+use super::standstill::AGAIN;
 use super::*;
 use crate::commit::Commits;
 use crate::ingest::Entrance;
 use crate::progress::progress;
 use crate::shutdown::Cause;
+use crate::source::{Source, SourceError, Turn, Until};
 
 /// Virtual time, and servers that answer when a test lets them.
 struct Fake {
@@ -124,6 +127,10 @@ impl Client for Fake {
             self.stop.store(true, Ordering::Relaxed);
         }
     }
+}
+
+fn record(partition: i32, offset: i64) -> RawRecord<'static> {
+    RawRecord { partition, offset, ..RawRecord::default() }
 }
 
 fn all_of_them() -> Vec<i32> {
@@ -285,6 +292,29 @@ async fn what_is_handed_over_is_committed_before_and_sent_again_if_that_fails() 
     assert!(state.is_committed());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stop_has_one_time_for_all_that_is_left_to_do() {
+    let client = whole();
+    let (mut state, _commits) = client.state(OnOutage::Wait);
+    let granted = state.grace.granted();
+    state.assigned(&client, &all_of_them()).unwrap();
+    // No worker ever finishes it.
+    state.ingest.push(record(0, 5), std::iter::empty::<(&str, _)>());
+    let mut source = Source::new(&Until { stop: Arc::clone(&client.stop), caught_up: false });
+    client.stop.store(true, Ordering::Relaxed);
+    let began = Instant::now();
+    for part in [granted / 2, granted / 4] {
+        assert!(matches!(source.turn(&mut state, &client), Ok(Turn::Tend(_))));
+        client.sleep(part);
+    }
+    hand_over(&client, &mut state, vec![1], || ());
+    let ended = source.turn(&mut state, &client);
+    assert!(matches!(ended, Err(SourceError::Drain(time)) if time == granted), "{ended:?}");
+    let took = began.elapsed();
+    assert!((granted..granted + Duration::from_secs(1)).contains(&took), "{took:?}");
+    assert!(state.grace.left().is_zero(), "the second deletes have none of their own");
+}
+
 /// All leaders are there.
 fn whole() -> Fake {
     let client = Fake::new();
@@ -338,12 +368,11 @@ async fn what_retention_has_deleted_and_the_client_still_has_is_not_lost() {
     state.assigned(&client, &all_of_them()).unwrap();
     state.resume(&client).unwrap();
     client.leaders.borrow_mut().insert(1, (9, 9));
-    let record = |offset| RawRecord { partition: 1, offset, ..RawRecord::default() };
-    state.ingest.push(record(7), std::iter::empty::<(&str, _)>());
+    state.ingest.push(record(1, 7), std::iter::empty::<(&str, _)>());
     client.sleep(AGAIN);
     state.tend(&client).unwrap();
     assert!(!state.abort.is_raised(), "8 may be among what was fetched");
-    state.ingest.push(record(8), std::iter::empty::<(&str, _)>());
+    state.ingest.push(record(1, 8), std::iter::empty::<(&str, _)>());
     state.ingest.none_waits();
     state.tend(&client).unwrap();
     assert!(!state.abort.is_raised() && client.taken_up.take().is_empty(), "and it was");
@@ -360,8 +389,7 @@ async fn a_partition_that_has_become_shorter_is_begun_anew_once() {
     assert_eq!(client.taken_up.take()[0].1, [(1, 0)].into());
 
     for offset in 0..3 {
-        let record = RawRecord { partition: 1, offset, ..RawRecord::default() };
-        state.ingest.push(record, std::iter::empty::<(&str, _)>());
+        state.ingest.push(record(1, offset), std::iter::empty::<(&str, _)>());
     }
     assert_eq!(state.next_offsets()[&1], 3, "and not where it was before");
 }
@@ -390,8 +418,7 @@ async fn a_partition_that_comes_back_is_read_from_where_the_group_stands() {
     state.assigned(&client, &all_of_them()).unwrap();
     for partition in 0..3 {
         for offset in 5..9 {
-            let record = RawRecord { partition, offset, ..RawRecord::default() };
-            state.ingest.push(record, std::iter::empty::<(&str, _)>());
+            state.ingest.push(record(partition, offset), std::iter::empty::<(&str, _)>());
         }
     }
     assert!(state.caught_up(&client));

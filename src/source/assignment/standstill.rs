@@ -1,0 +1,168 @@
+//! Partitions that stand still: the client has given them up, because their next record is not
+//! there, or is taken to have done so.
+
+use std::time::Duration;
+
+use rdkafka::error::KafkaResult;
+use tokio::time::Instant;
+
+use super::{EARLIEST, Owned, START, State, There, what_there_is};
+use crate::commit::Offsets;
+use crate::config::OnDataLoss;
+use crate::source::client::Client;
+
+/// How long partitions that stand still are left alone between two looks at them.
+pub(super) const AGAIN: Duration = Duration::from_secs(10);
+
+impl State {
+    /// Goes on with partitions whose next record was not there: the client has given them up. Where
+    /// it has gone, with what there is, if that is not a reason to stop. What has been read of them
+    /// is in flight all the same.
+    ///
+    /// # Errors
+    ///
+    /// The client's error when it cannot go on from there.
+    pub fn out_of_range(&mut self, client: &impl Client) -> KafkaResult<()> {
+        let since = Instant::now();
+        let (mut all, mut moved) = (self.next_offsets(), Offsets::new());
+        for (partition, next) in all.clone() {
+            // Where the leader does not answer, the client says once more if nothing is there.
+            let Some(there) = self.what_there_is(client, partition, next, since) else { continue };
+            let start = self.check(partition, next, there);
+            if next > there.end {
+                // The topic was made again: what is in flight has offsets of the old one.
+                self.ingest.forget_range(partition);
+                self.committer.forget(partition);
+            }
+            if start != next {
+                self.partitions.entry(partition).and_modify(|owned| owned.start = start);
+                all.insert(partition, start);
+                moved.insert(partition, start);
+            }
+        }
+        if moved.is_empty() {
+            // As far as anybody knows, there is something again. The client does not say which
+            // partition it has given up.
+            match self.stood_still {
+                Some(at) if at.elapsed() < AGAIN => {
+                    self.take_up_at = Some(at + AGAIN);
+                    return Ok(());
+                }
+                _ => self.stood_still = Some(Instant::now()),
+            }
+            tracing::warn!("a partition stands still, and nothing of it has gone: reading on");
+            moved.clone_from(&all);
+        }
+        if self.abort.is_raised() {
+            return Ok(());
+        }
+        client.take_up_anew(&all, &moved)
+    }
+
+    /// What there is of a partition, unless its leader does not answer or the others have taken too
+    /// long.
+    fn what_there_is(
+        &self,
+        client: &impl Client,
+        partition: i32,
+        offset: i64,
+        since: Instant,
+    ) -> Option<There> {
+        self.ingest.turn();
+        let is_time = since.elapsed() < START && !self.is_to_end();
+        is_time.then(|| what_there_is(client, partition, offset).ok()).flatten()
+    }
+
+    /// Goes on fetching after a pause. The client's word of a partition that it has given up may be
+    /// gone with what it had fetched before, so some time later, once all is taken in that it has,
+    /// it is looked whether retention has overtaken one.
+    ///
+    /// # Errors
+    ///
+    /// The client's.
+    pub fn resume(&mut self, client: &impl Client) -> KafkaResult<()> {
+        self.look_at.get_or_insert_with(|| Instant::now() + AGAIN);
+        client.resume(&self.owned())
+    }
+
+    /// Does what is due by now for partitions that may stand still.
+    ///
+    /// # Errors
+    ///
+    /// The client's.
+    pub fn tend(&mut self, client: &impl Client) -> KafkaResult<()> {
+        let is_due = |at: &mut Instant| *at <= Instant::now();
+        let is_to_take_up = self.take_up_at.take_if(is_due).is_some();
+        // What the client still has may have gone from the topic, and is not lost.
+        let is_to_look = !self.ingest.more_waits() && self.look_at.take_if(is_due).is_some();
+        if is_to_take_up || (is_to_look && self.is_overtaken(client)) {
+            return self.out_of_range(client);
+        }
+        Ok(())
+    }
+
+    fn is_overtaken(&self, client: &impl Client) -> bool {
+        let since = Instant::now();
+        let known = self.next_offsets().into_iter().filter(|(_, next)| *next != EARLIEST);
+        // One leader that does not answer has kept everybody waiting long enough.
+        let mut told = known.map_while(|(partition, next)| {
+            self.what_there_is(client, partition, next, since).map(|there| next < there.low)
+        });
+        told.any(|is_overtaken| is_overtaken)
+    }
+
+    /// Reads all partitions from their beginning: the topic was deleted and made again. What is in
+    /// flight has offsets of the old one.
+    ///
+    /// # Errors
+    ///
+    /// The client's error when the broker does not say what there is.
+    pub fn made_again(&mut self, client: &impl Client) -> KafkaResult<()> {
+        let (mut starts, mut corrected) = (Offsets::new(), Vec::new());
+        for (partition, owned) in &mut self.partitions {
+            let (low, high) = client.watermarks(*partition)?;
+            *owned = Owned { start: low, target: Some(high), reached_end: false };
+            starts.insert(*partition, low);
+            if self.ingest.ranges().contains_key(partition) {
+                // A commit that was under way may have left an offset of the old topic behind.
+                corrected.push((*partition, low));
+            }
+            self.ingest.forget_range(*partition);
+            self.committer.forget(*partition);
+        }
+        tracing::warn!("the topic was deleted and made again; reading it from its beginning");
+        self.committer.note(corrected);
+        client.take_up_anew(&starts, &starts)
+    }
+
+    /// The offset to go on from, unless the records there are gone.
+    pub(super) fn check(
+        &self,
+        partition: i32,
+        offset: i64,
+        There { low, high: _, end }: There,
+    ) -> i64 {
+        let (lost, remedy) = if offset == EARLIEST {
+            return offset;
+        } else if offset < low {
+            (low - offset, "were deleted by retention before they were read")
+        } else if offset > end {
+            (
+                offset - end,
+                "are missing: the offset to go on from lies past the end of the partition",
+            )
+        } else {
+            return offset;
+        };
+        let what = format!("partition {partition}: {lost} records {remedy}");
+        match self.on_data_loss {
+            OnDataLoss::Stop => self.abort.failure(format!(
+                "{what}; run.on_data_loss = \"continue\" goes on from the earliest offset, {low}"
+            )),
+            OnDataLoss::Continue => {
+                tracing::error!(partition, lost, "{what}; going on from the earliest offset")
+            }
+        }
+        low
+    }
+}
