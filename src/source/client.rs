@@ -9,8 +9,8 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
-use rdkafka::{Offset, TopicPartitionList};
 
 use super::aside;
 use super::assignment::{EARLIEST, State};
@@ -224,12 +224,7 @@ impl Client for KafkaClient {
     fn committed(&self, partitions: &[i32]) -> KafkaResult<Vec<(i32, Option<i64>)>> {
         let asked = names(&self.context().config.topic, partitions);
         let answer = self.committed_offsets(asked, ANSWER)?;
-        let offset = |offset| match offset {
-            Offset::Offset(offset) => Some(offset),
-            _ => None,
-        };
-        let elements = answer.elements();
-        Ok(elements.iter().map(|it| (it.partition(), offset(it.offset()))).collect())
+        told(&answer)
     }
 
     fn watermarks(&self, partition: i32) -> KafkaResult<(i64, i64)> {
@@ -314,6 +309,19 @@ fn numbers(partitions: &TopicPartitionList) -> Vec<i32> {
     partitions.elements().iter().map(|element| element.partition()).collect()
 }
 
+/// What the coordinator says of each partition. Not to have been told is not to have none.
+fn told(answer: &TopicPartitionList) -> KafkaResult<Vec<(i32, Option<i64>)>> {
+    let told = |element: &TopicPartitionListElem<'_>| {
+        element.error()?;
+        let offset = match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        };
+        Ok((element.partition(), offset))
+    };
+    answer.elements().iter().map(told).collect()
+}
+
 fn names(topic: &str, partitions: &[i32]) -> TopicPartitionList {
     let mut names = TopicPartitionList::new();
     for partition in partitions {
@@ -331,4 +339,25 @@ fn list(
         list.add_partition_offset(topic, partition, Offset::from_raw(offset))?;
     }
     Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::source::consumer::consumer_config;
+
+    #[test]
+    fn a_partition_of_which_the_coordinator_says_nothing_is_not_one_without_an_offset() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("t", 1, 1).unwrap();
+        let kafka = Kafka { brokers: cluster.bootstrap_servers(), ..Config::default().kafka };
+        let client: BaseConsumer = consumer_config(&kafka).create().unwrap();
+        let ask = |partition| client.committed_offsets(names("t", &[partition]), ANSWER).unwrap();
+        assert_eq!(told(&ask(0)), Ok(vec![(0, None)]));
+        let unknown = RDKafkaErrorCode::UnknownTopicOrPartition;
+        assert_eq!(told(&ask(7)), Err(KafkaError::OffsetFetch(unknown)));
+    }
 }
