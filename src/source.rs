@@ -276,10 +276,7 @@ fn read(client: &KafkaClient, config: &Config, mut patience: Duration) -> Result
         let message = next(client, config, patience)?;
         let ingest = &mut client.context().state().ingest;
         asked.into_iter().for_each(|asked| ingest.idle(asked.elapsed()));
-        let Some(message) = message else {
-            ingest.none_waits();
-            break;
-        };
+        let Some(message) = message else { break };
         take_in(ingest, &message);
         if ingest.epoch_is_full() {
             break;
@@ -289,26 +286,26 @@ fn read(client: &KafkaClient, config: &Config, mut patience: Duration) -> Result
     Ok(())
 }
 
-/// The next record, if one comes within the patience, unless it does not count any more. The client
-/// calls back meanwhile, so the state must not be held.
+/// The next record, if one comes within the patience, unless it does not count any more. Notes if
+/// none waits. The client calls back meanwhile, so the state must not be held.
 fn next<'a>(
     client: &'a KafkaClient,
     config: &Config,
     patience: Duration,
 ) -> Result<Option<BorrowedMessage<'a>>, SourceError> {
+    let context = client.context();
+    context.has_called_back.store(false, Ordering::Relaxed);
     let polled = client.poll(patience);
-    if client.context().begins_anew(client) {
+    if context.begins_anew(client) {
         return Ok(None);
     }
     match polled {
         Some(Ok(message)) => return Ok(Some(message)),
-        None => {}
-        Some(Err(KafkaError::PartitionEOF(partition))) => {
-            client.context().state().reached_end(partition)
-        }
-        Some(Err(error)) if is_out_of_range(&error) => {
-            client.context().state().out_of_range(client)?
-        }
+        // A callback may have taken a record's turn.
+        None if context.has_called_back.load(Ordering::Relaxed) => {}
+        None => context.state().ingest.none_waits(),
+        Some(Err(KafkaError::PartitionEOF(partition))) => context.state().reached_end(partition),
+        Some(Err(error)) if is_out_of_range(&error) => context.state().given_up(),
         Some(Err(error)) => judge(error, config)?,
     }
     Ok(None)

@@ -54,7 +54,7 @@ pub struct State {
     partitions: BTreeMap<i32, Owned>,
     /// When to take up all partitions anew, because one stands still once more.
     take_up_at: Option<Instant>,
-    /// When to look whether retention has overtaken a partition.
+    /// When to look whether the next record of each partition is there.
     look_at: Option<Instant>,
     /// When all partitions were taken up anew, because one stood still of which nothing had gone.
     stood_still: Option<Instant>,
@@ -241,6 +241,7 @@ impl State {
             // pause outlives the assignment.
             client.resume(partitions)?;
         }
+        self.look_soon();
         tracing::info!(partitions = %describe(partitions), "assigned");
         Ok(Some(starts.into_iter().map(|(partition, owned)| (partition, owned.start)).collect()))
     }

@@ -102,6 +102,9 @@ pub struct Context {
     config: Kafka,
     state: Mutex<State>,
     made_again: AtomicBool,
+    /// Whether the client has called back since this was set to false. A poll that does so may end
+    /// with that, whatever waits behind it.
+    pub(super) has_called_back: AtomicBool,
     /// Whether a broker has gone since this was asked last.
     has_lost_a_broker: AtomicBool,
     /// Whether somebody has asked for the client's own debug lines.
@@ -118,8 +121,9 @@ impl Context {
     pub fn new(config: Kafka, state: State) -> Context {
         let debug = kafka::is_debugged(&config);
         let state = Mutex::new(state);
-        let (made_again, has_lost_a_broker) = Default::default();
-        Context { config, state, made_again, has_lost_a_broker, debug, figures: None }
+        let (made_again, has_called_back, has_lost_a_broker) = Default::default();
+        let figures = None;
+        Context { config, state, made_again, has_called_back, has_lost_a_broker, debug, figures }
     }
 
     /// The same, with what the client tells of the brokers noted.
@@ -137,6 +141,10 @@ impl Context {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn calls_back(&self) {
+        self.has_called_back.store(true, Ordering::Relaxed);
+    }
+
     /// Whether the topic has been made again. Then what is ours of it is read from its beginning,
     /// and what was just polled does not count: it is of the old topic, or from the middle of the
     /// new one.
@@ -148,6 +156,10 @@ impl Context {
         if state.owned().is_empty() {
             // It waits for the partitions: offsets of the old topic may still be committed.
             return false;
+        }
+        if client.is_lost() {
+            // They are about to go; what comes then is told where it begins.
+            return true;
         }
         match state.made_again(client) {
             Ok(()) => self.made_again.store(false, Ordering::Relaxed),
@@ -258,6 +270,7 @@ impl Client for KafkaClient {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.calls_back();
         if kafka::made_again(message) == Some(&self.config.topic) {
             self.made_again.store(true, Ordering::Relaxed);
         }
@@ -265,6 +278,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.calls_back();
         if error.rdkafka_error_code().is_some_and(kafka::is_away) {
             self.has_lost_a_broker.store(true, Ordering::Relaxed);
         }
@@ -276,6 +290,7 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
+        self.calls_back();
         if let Some(figures) = &self.figures {
             figures.brokers.note(&statistics, &self.config.topic);
         }
@@ -289,6 +304,7 @@ impl ConsumerContext for Context {
         event: RDKafkaRespErr,
         partitions: &mut TopicPartitionList,
     ) {
+        self.calls_back();
         let done = match event {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 self.assigned(client, &numbers(partitions))

@@ -98,6 +98,7 @@ impl State {
             }
             self.partitions.remove(partition);
         }
+        self.look_soon();
         if had_some && self.partitions.is_empty() {
             // In the middle of a rebalance: what we get next is not known yet, and so not read.
             self.is_assigned = false;

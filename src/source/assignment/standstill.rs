@@ -14,20 +14,35 @@ use crate::source::client::Client;
 /// How long partitions that stand still are left alone between two looks at them.
 pub(super) const AGAIN: Duration = Duration::from_secs(10);
 
+/// How long nothing is done about partitions that are being taken away.
+pub(super) const SHORTLY: Duration = Duration::from_secs(1);
+
 impl State {
-    /// Goes on with partitions whose next record was not there: the client has given them up. Where
-    /// it has gone, with what there is, if that is not a reason to stop. What has been read of them
-    /// is in flight all the same.
+    /// Notes that the client has given a partition up, because its next record is not there. Which
+    /// one, it does not say.
+    pub fn given_up(&mut self) {
+        let now = Instant::now();
+        self.take_up_at = Some(self.take_up_at.map_or(now, |at| at.min(now)));
+    }
+
+    /// Goes on with partitions whose next record was not there. Where it has gone, with what there
+    /// is, if that is not a reason to stop. What has been read of them is in flight all the same.
     ///
     /// # Errors
     ///
     /// The client's error when it cannot go on from there.
-    pub fn out_of_range(&mut self, client: &impl Client) -> KafkaResult<()> {
+    pub(super) fn take_up(&mut self, client: &impl Client) -> KafkaResult<()> {
         let since = Instant::now();
         let (mut all, mut moved) = (self.next_offsets(), Offsets::new());
+        if all.is_empty() {
+            return Ok(());
+        }
         for (partition, next) in all.clone() {
-            // Where the leader does not answer, the client says once more if nothing is there.
-            let Some(there) = self.what_there_is(client, partition, next, since) else { continue };
+            let Some(there) = self.what_there_is(client, partition, next, since) else {
+                // If others have moved, it may be the one that was given up, and is left so.
+                self.look_soon();
+                continue;
+            };
             let start = self.check(partition, next, there);
             if next > there.end {
                 // The topic was made again: what is in flight has offsets of the old one.
@@ -41,8 +56,7 @@ impl State {
             }
         }
         if moved.is_empty() {
-            // As far as anybody knows, there is something again. The client does not say which
-            // partition it has given up.
+            // As far as anybody knows, there is something again.
             match self.stood_still {
                 Some(at) if at.elapsed() < AGAIN => {
                     self.take_up_at = Some(at + AGAIN);
@@ -53,7 +67,7 @@ impl State {
             tracing::warn!("a partition stands still, and nothing of it has gone: reading on");
             moved.clone_from(&all);
         }
-        if self.abort.is_raised() {
+        if self.abort.is_raised() || self.is_put_off(client) {
             return Ok(());
         }
         client.take_up_anew(&all, &moved)
@@ -75,14 +89,20 @@ impl State {
 
     /// Goes on fetching after a pause. The client's word of a partition that it has given up may be
     /// gone with what it had fetched before, so some time later, once all is taken in that it has,
-    /// it is looked whether retention has overtaken one.
+    /// it is looked whether the next record of one is there. The client pauses by itself, too, when
+    /// partitions come and go.
     ///
     /// # Errors
     ///
     /// The client's.
     pub fn resume(&mut self, client: &impl Client) -> KafkaResult<()> {
-        self.look_at.get_or_insert_with(|| Instant::now() + AGAIN);
+        self.look_soon();
         client.resume(&self.owned())
+    }
+
+    /// Has it looked some time later whether a partition stands still.
+    pub(super) fn look_soon(&mut self) {
+        self.look_at.get_or_insert_with(|| Instant::now() + AGAIN);
     }
 
     /// Does what is due by now for partitions that may stand still.
@@ -91,24 +111,41 @@ impl State {
     ///
     /// The client's.
     pub fn tend(&mut self, client: &impl Client) -> KafkaResult<()> {
-        let is_due = |at: &mut Instant| *at <= Instant::now();
-        let is_to_take_up = self.take_up_at.take_if(is_due).is_some();
-        // What the client still has may have gone from the topic, and is not lost.
-        let is_to_look = !self.ingest.more_waits() && self.look_at.take_if(is_due).is_some();
-        if is_to_take_up || (is_to_look && self.is_overtaken(client)) {
-            return self.out_of_range(client);
+        let more_waits = self.ingest.more_waits();
+        // What the client still has may have gone from the topic, and is not lost. But a partition
+        // that was given up does not wait for as long as there is something of others.
+        let patience = if more_waits { AGAIN } else { Duration::ZERO };
+        let is_due = |at: &mut Instant, patience| *at + patience <= Instant::now();
+        let is_to_take_up = self.take_up_at.take_if(|at| is_due(at, patience)).is_some();
+        let is_to_look =
+            !more_waits && self.look_at.take_if(|at| is_due(at, Duration::ZERO)).is_some();
+        if (is_to_take_up || (is_to_look && self.is_one_out_of_range(client)))
+            && !self.is_put_off(client)
+        {
+            return self.take_up(client);
         }
         Ok(())
     }
 
-    fn is_overtaken(&self, client: &impl Client) -> bool {
+    /// Puts off what is to be done about partitions while they are being taken away: some are
+    /// another's already, and the client would take it for our consent.
+    fn is_put_off(&mut self, client: &impl Client) -> bool {
+        let is_lost = client.is_lost();
+        if is_lost {
+            self.take_up_at = Some(Instant::now() + SHORTLY);
+        }
+        is_lost
+    }
+
+    fn is_one_out_of_range(&self, client: &impl Client) -> bool {
         let since = Instant::now();
         let known = self.next_offsets().into_iter().filter(|(_, next)| *next != EARLIEST);
         // One leader that does not answer has kept everybody waiting long enough.
         let mut told = known.map_while(|(partition, next)| {
-            self.what_there_is(client, partition, next, since).map(|there| next < there.low)
+            let there = self.what_there_is(client, partition, next, since)?;
+            Some(next < there.low || next > there.end)
         });
-        told.any(|is_overtaken| is_overtaken)
+        told.any(|is_out_of_range| is_out_of_range)
     }
 
     /// Reads all partitions from their beginning: the topic was deleted and made again. What is in
@@ -118,17 +155,23 @@ impl State {
     ///
     /// The client's error when the broker does not say what there is.
     pub fn made_again(&mut self, client: &impl Client) -> KafkaResult<()> {
+        // All of them first: whoever is asked once more is to find everything as it was.
+        let ask = |partition: &i32| {
+            self.ingest.turn();
+            Ok((*partition, client.watermarks(*partition)?))
+        };
+        let there: Vec<_> = self.partitions.keys().map(ask).collect::<KafkaResult<_>>()?;
         let (mut starts, mut corrected) = (Offsets::new(), Vec::new());
-        for (partition, owned) in &mut self.partitions {
-            let (low, high) = client.watermarks(*partition)?;
-            *owned = Owned { start: low, target: Some(high), reached_end: false };
-            starts.insert(*partition, low);
-            if self.ingest.ranges().contains_key(partition) {
+        for (partition, (low, high)) in there {
+            let owned = Owned { start: low, target: Some(high), reached_end: false };
+            self.partitions.insert(partition, owned);
+            starts.insert(partition, low);
+            if self.ingest.ranges().contains_key(&partition) {
                 // A commit that was under way may have left an offset of the old topic behind.
-                corrected.push((*partition, low));
+                corrected.push((partition, low));
             }
-            self.ingest.forget_range(*partition);
-            self.committer.forget(*partition);
+            self.ingest.forget_range(partition);
+            self.committer.forget(partition);
         }
         tracing::warn!("the topic was deleted and made again; reading it from its beginning");
         self.committer.note(corrected);
