@@ -392,3 +392,6 @@ pub(crate) fn judge(error: KafkaError, config: &Config) -> Result<(), SourceErro
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

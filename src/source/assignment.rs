@@ -58,6 +58,8 @@ pub struct State {
     look_at: Option<Instant>,
     /// When all partitions were taken up anew, because one stood still of which nothing had gone.
     stood_still: Option<Instant>,
+    /// What the client has said of a partition that was cut.
+    truncated: Option<String>,
     /// Where each partition of the topic ended when the group was asked first, and when it was
     /// asked last.
     ends: Offsets,
@@ -120,6 +122,7 @@ impl State {
             take_up_at: None,
             look_at: None,
             stood_still: None,
+            truncated: None,
             ends: Offsets::new(),
             asked_group: None,
             is_assigned,

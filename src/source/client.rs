@@ -22,6 +22,9 @@ use crate::kafka;
 /// The deadline of one question to the broker in a rebalance.
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
 
+/// What librdkafka says of a partition that has become shorter than it was read.
+const TRUNCATION: &str = "log truncation detected";
+
 /// What is asked of the client, besides polling it.
 pub trait Client {
     /// Stops fetching from partitions.
@@ -281,6 +284,10 @@ impl ClientContext for Context {
         self.calls_back();
         if error.rdkafka_error_code().is_some_and(kafka::is_away) {
             self.has_lost_a_broker.store(true, Ordering::Relaxed);
+        }
+        // The code is that of an offset out of range, which follows.
+        if reason.contains(TRUNCATION) {
+            self.state().truncated(reason);
         }
         // The end of a partition is news for the poll loop, and no error.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {

@@ -25,6 +25,12 @@ impl State {
         self.take_up_at = Some(self.take_up_at.map_or(now, |at| at.min(now)));
     }
 
+    /// Notes that a partition was cut where it had been read already, as the client says: a broker
+    /// that had less of it leads it now. What has come in its place since hides that.
+    pub fn truncated(&mut self, reason: &str) {
+        self.truncated = Some(reason.to_owned());
+    }
+
     /// Goes on with partitions whose next record was not there. Where it has gone, with what there
     /// is, if that is not a reason to stop. What has been read of them is in flight all the same.
     ///
@@ -34,6 +40,7 @@ impl State {
     pub(super) fn take_up(&mut self, client: &impl Client) -> KafkaResult<()> {
         let since = Instant::now();
         let (mut all, mut moved) = (self.next_offsets(), Offsets::new());
+        let truncated = self.truncated.take();
         if all.is_empty() {
             return Ok(());
         }
@@ -57,14 +64,19 @@ impl State {
         }
         if moved.is_empty() {
             // As far as anybody knows, there is something again.
-            match self.stood_still {
-                Some(at) if at.elapsed() < AGAIN => {
-                    self.take_up_at = Some(at + AGAIN);
-                    return Ok(());
-                }
-                _ => self.stood_still = Some(Instant::now()),
+            let lately = self.stood_still.filter(|at| at.elapsed() < AGAIN);
+            if let Some(reason) = truncated {
+                let what = format!(
+                    "records that had been read are not in the topic any more, and those in their place are not read: {reason}"
+                );
+                self.tell_loss(&what, "behind them");
+            } else if let Some(at) = lately {
+                self.take_up_at = Some(at + AGAIN);
+                return Ok(());
+            } else {
+                self.stood_still = Some(Instant::now());
+                tracing::warn!("a partition stands still, and nothing of it has gone: reading on");
             }
-            tracing::warn!("a partition stands still, and nothing of it has gone: reading on");
             moved.clone_from(&all);
         }
         if self.abort.is_raised() || self.is_put_off(client) {
@@ -173,6 +185,7 @@ impl State {
             self.ingest.forget_range(partition);
             self.committer.forget(partition);
         }
+        self.truncated = None;
         tracing::warn!("the topic was deleted and made again; reading it from its beginning");
         self.committer.note(corrected);
         client.take_up_anew(&starts, &starts)
@@ -197,15 +210,18 @@ impl State {
         } else {
             return offset;
         };
-        let what = format!("partition {partition}: {lost} records {remedy}");
-        match self.on_data_loss {
-            OnDataLoss::Stop => self.abort.failure(format!(
-                "{what}; run.on_data_loss = \"continue\" goes on from the earliest offset, {low}"
-            )),
-            OnDataLoss::Continue => {
-                tracing::error!(partition, lost, "{what}; going on from the earliest offset")
-            }
-        }
+        let from = format!("from the earliest offset, {low}");
+        self.tell_loss(&format!("partition {partition}: {lost} records {remedy}"), &from);
         low
+    }
+
+    /// Says what is lost, and ends the run for it, unless it is to go on.
+    fn tell_loss(&self, what: &str, from: &str) {
+        match self.on_data_loss {
+            OnDataLoss::Stop => self
+                .abort
+                .failure(format!("{what}; run.on_data_loss = \"continue\" goes on {from}")),
+            OnDataLoss::Continue => tracing::error!("{what}; going on {from}"),
+        }
     }
 }

@@ -516,3 +516,23 @@ async fn of_a_topic_made_again_all_is_corrected_though_a_leader_answers_later() 
     state.committer.tend(true);
     assert_eq!(commits.requests.try_iter().collect::<Vec<_>>(), [[(0, 0)].into()]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_cut_where_it_was_read_is_told_as_a_loss_though_its_next_record_is_there() {
+    for policy in [OnDataLoss::Stop, OnDataLoss::Continue] {
+        let client = whole();
+        let (mut state, _commits) = client.state(OnOutage::Wait);
+        state.on_data_loss = policy;
+        state.assigned(&client, &all_of_them()).unwrap();
+        state.truncated("Partition log truncation detected at offset 7");
+        state.given_up();
+        state.tend(&client).unwrap();
+        let all: Offsets = [(0, 5), (1, 7), (2, 0)].into();
+        if policy == OnDataLoss::Continue {
+            assert_eq!(client.taken_up.take(), [(all.clone(), all)]);
+        } else {
+            let Some(Cause::Failure(message)) = state.abort.cause() else { panic!("it goes on") };
+            assert!(message.contains("at offset 7; run.on_data_loss = "), "{message}");
+        }
+    }
+}
