@@ -35,6 +35,8 @@ pub struct Committer {
     /// Whether the last commit has failed.
     has_failed: bool,
     requests: Option<Sender<Offsets>>,
+    /// The other end of the requests, to take one back.
+    taken_back: Receiver<Offsets>,
     answers: Receiver<KafkaResult<()>>,
     answered: (u64, u64),
 }
@@ -101,6 +103,7 @@ impl Committer {
             last: Instant::now(),
             has_failed: false,
             requests: Some(requests_in),
+            taken_back: requests.clone(),
             answers,
             answered: (0, 0),
         };
@@ -124,6 +127,13 @@ impl Committer {
         self.committed.remove(&partition);
         if let Some(sent) = &mut self.in_flight {
             sent.remove(&partition);
+        }
+    }
+
+    /// Takes back what the commit thread has not begun to send, so that it is not sent later.
+    pub fn take_back(&mut self) {
+        if self.taken_back.try_recv().is_ok() {
+            self.in_flight = None;
         }
     }
 

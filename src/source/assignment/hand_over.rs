@@ -58,6 +58,7 @@ impl HandOver {
                 return wait;
             }
         }
+        state.committer.take_back();
         if is_to_finish {
             tracing::info!(partitions = %describe(&self.going), "revoked");
         }

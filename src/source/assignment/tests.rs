@@ -262,14 +262,28 @@ async fn a_coordinator_that_hangs_keeps_a_revocation_no_longer_than_is_granted()
     let (mut state, commits) = client.state(OnOutage::Wait);
     state.assigned(&client, &all_of_them()).unwrap();
     state.committer.note(vec![(0, 6), (1, 8)]);
-    let began = Instant::now();
-    hand_over(&client, &mut state, vec![0], || ());
+    let (began, sent) = (Instant::now(), RefCell::default());
+    hand_over(&client, &mut state, vec![0], || {
+        let sent: &mut Vec<Offsets> = &mut sent.borrow_mut();
+        sent.extend(commits.requests.try_iter());
+    });
     assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
-    assert_eq!(commits.requests.try_iter().collect::<Vec<_>>(), [[(0, 6), (1, 8)].into()]);
+    assert_eq!(sent.take(), [[(0, 6), (1, 8)].into()]);
     assert!(!state.is_committed(), "nobody has taken it");
     commits.answers.send(Ok(())).unwrap();
     assert!(!state.committer.is_under_way());
     assert_eq!(state.committer.committed(), &[(1, 8)].into(), "of what is still ours");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_commit_thread_has_not_taken_up_in_time_is_not_sent_for_the_next_owner() {
+    let client = whole();
+    let (mut state, commits) = client.state(OnOutage::Wait);
+    state.assigned(&client, &all_of_them()).unwrap();
+    state.committer.note(vec![(0, 6), (1, 8)]);
+    hand_over(&client, &mut state, vec![0], || ());
+    state.committer.tend(true);
+    assert_eq!(commits.requests.try_iter().collect::<Vec<_>>(), [[(1, 8)].into()]);
 }
 
 #[tokio::test(start_paused = true)]
