@@ -32,7 +32,11 @@ pub struct Committer {
     committed: Offsets,
     in_flight: Option<Offsets>,
     last: Instant,
+    /// Whether the last commit has failed.
+    has_failed: bool,
     requests: Option<Sender<Offsets>>,
+    /// The other end of the requests, to take one back.
+    taken_back: Receiver<Offsets>,
     answers: Receiver<KafkaResult<()>>,
     answered: (u64, u64),
 }
@@ -97,7 +101,9 @@ impl Committer {
             committed: Offsets::new(),
             in_flight: None,
             last: Instant::now(),
+            has_failed: false,
             requests: Some(requests_in),
+            taken_back: requests.clone(),
             answers,
             answered: (0, 0),
         };
@@ -124,6 +130,13 @@ impl Committer {
         }
     }
 
+    /// Takes back what the commit thread has not begun to send, so that it is not sent later.
+    pub fn take_back(&mut self) {
+        if self.taken_back.try_recv().is_ok() {
+            self.in_flight = None;
+        }
+    }
+
     /// What the group has acknowledged, by partition.
     pub fn committed(&self) -> &Offsets {
         &self.committed
@@ -134,23 +147,19 @@ impl Committer {
         self.answered
     }
 
-    fn count<T>(&mut self, answer: &KafkaResult<T>) {
-        self.answered.0 += 1;
-        self.answered.1 += u64::from(answer.is_err());
-    }
-
     /// Whether everything durable has been committed.
     pub fn is_even(&self) -> bool {
         self.in_flight.is_none() && self.durable == self.committed
     }
 
     /// Takes in answers, and sends what is durable if the last commit is answered and long enough
-    /// ago.
+    /// ago. `at_once` does not wait for that, unless the last one has failed: the next would be
+    /// likely to do so too.
     pub fn tend(&mut self, at_once: bool) {
         if self.is_under_way() || self.durable == self.committed {
             return;
         }
-        if at_once || self.last.elapsed() >= INTERVAL {
+        if (at_once && !self.has_failed) || self.last.elapsed() >= INTERVAL {
             let offsets = self.durable.clone();
             if self.requests.as_ref().is_some_and(|requests| requests.send(offsets).is_ok()) {
                 self.in_flight = Some(self.durable.clone());
@@ -163,34 +172,14 @@ impl Committer {
     pub fn is_under_way(&mut self) -> bool {
         if let Ok(answer) = self.answers.try_recv() {
             let sent = self.in_flight.take();
-            self.count(&answer);
+            self.answered.0 += 1;
+            self.answered.1 += u64::from(answer.is_err());
+            self.has_failed = answer.is_err();
             match answer {
                 Ok(()) => self.committed.extend(sent.unwrap_or_default()),
                 Err(error) => tracing::warn!(%error, "offsets not committed, they are sent again"),
             }
         }
         self.in_flight.is_some()
-    }
-
-    /// Commits what is durable of some partitions and waits for the answer, because they are about
-    /// to be another's.
-    pub fn commit_now(&mut self, client: &impl Client, partitions: &[i32]) {
-        let offsets: Offsets = partitions
-            .iter()
-            .filter_map(|partition| Some((*partition, *self.durable.get(partition)?)))
-            .filter(|(partition, offset)| self.committed.get(partition) != Some(offset))
-            .collect();
-        if offsets.is_empty() {
-            return;
-        }
-        let answer = client.commit(&offsets);
-        self.count(&answer);
-        match answer {
-            Ok(()) => self.committed.extend(offsets),
-            // The next owner starts lower and finds duplicates.
-            Err(error) => {
-                tracing::warn!(%error, "offsets not committed before handing partitions over")
-            }
-        }
     }
 }

@@ -158,7 +158,7 @@ pub fn replay(
     }
     let read = read(&mut reading, &mut ingest, &plan, &held);
     let next = reading.durable().clone();
-    servers.finish();
+    servers.finish(reading.grace_left());
     read.map_err(|source| ReplayError::Interrupted { source, next: next.clone() })?;
 
     let rows = rows.load(Ordering::Relaxed);

@@ -142,6 +142,7 @@ pub fn run(
     state.leave();
     let (read, totals) = (state.ingest.read(), state.ingest.totals());
     let outcomes = totals.records();
+    let mut grace = state.grace.clone();
     let report = Report::new(
         read,
         totals,
@@ -155,7 +156,7 @@ pub fn run(
     // process.
     commit_thread.finish(LAST_WORD);
     drop(consumer);
-    servers.finish();
+    servers.finish(grace.left());
     traces.into_iter().for_each(Traces::finish);
     polled?;
     if !report.adds_up() {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
+use tokio::time::Instant;
 
 /// Why a run could not go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,45 @@ impl Abort {
     /// The first cause.
     pub fn cause(&self) -> Option<Cause> {
         self.cause.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+/// The time that a stop grants: one for all that is left to do, counted from when its signal was
+/// seen first.
+#[derive(Clone, Debug)]
+pub struct Grace {
+    stop: Arc<AtomicBool>,
+    granted: Duration,
+    since: Option<Instant>,
+}
+
+impl Grace {
+    /// So long, from when `stop` is set.
+    pub fn new(stop: Arc<AtomicBool>, granted: Duration) -> Grace {
+        Grace { stop, granted, since: None }
+    }
+
+    /// All of it.
+    pub fn granted(&self) -> Duration {
+        self.granted
+    }
+
+    /// Whether the signal has come.
+    pub fn has_begun(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// What is left of it. Where no signal has come, nobody waits for the end but for its own sake.
+    pub fn left(&mut self) -> Duration {
+        if !self.has_begun() {
+            return self.granted;
+        }
+        self.granted.saturating_sub(self.since.get_or_insert_with(Instant::now).elapsed())
+    }
+
+    /// Whether nothing is left of it.
+    pub fn is_over(&mut self) -> bool {
+        self.left().is_zero()
     }
 }
 

@@ -127,9 +127,8 @@ pub enum Turn {
 #[derive(Debug)]
 enum Stage {
     Reading,
-    /// Reading has ended; what was read is being finished. How long that may take counts from the
-    /// signal to stop: where none has come, nobody waits for the end but for its own sake.
-    Draining(Option<Instant>),
+    /// Reading has ended; what was read is being finished.
+    Draining,
     /// All that was read is durable.
     Committing(Instant),
 }
@@ -139,7 +138,6 @@ enum Stage {
 pub struct Source {
     stop: Arc<AtomicBool>,
     stop_when_caught_up: bool,
-    drain_timeout: Duration,
     stage: Stage,
     full_since: Option<Instant>,
     is_paused: bool,
@@ -147,11 +145,10 @@ pub struct Source {
 
 impl Source {
     /// A loop that has not begun.
-    pub fn new(until: &Until, drain_timeout: Duration) -> Source {
+    pub fn new(until: &Until) -> Source {
         Source {
             stop: Arc::clone(&until.stop),
             stop_when_caught_up: until.caught_up,
-            drain_timeout,
             stage: Stage::Reading,
             full_since: None,
             is_paused: false,
@@ -167,6 +164,8 @@ impl Source {
         if let Some(cause) = state.abort.cause() {
             return Err(SourceError::CalledOff(cause));
         }
+        // Asked in each turn, because it counts from when the signal was seen first.
+        let is_over = state.grace.is_over();
         state.tend(client)?;
         state.ingest.close_if_due();
         let offsets = state.ingest.collect()?;
@@ -176,22 +175,16 @@ impl Source {
             Stage::Reading if self.is_to_end(state, client) => {
                 state.end_reading();
                 client.pause(&state.owned())?;
-                self.stage = Stage::Draining(None);
+                self.stage = Stage::Draining;
                 Ok(Turn::Tend(Duration::ZERO))
             }
             Stage::Reading => self.read(state, client),
-            Stage::Draining(_) if state.ingest.is_drained() => {
+            Stage::Draining if state.ingest.is_drained() => {
                 self.stage = Stage::Committing(Instant::now());
                 Ok(Turn::Tend(Duration::ZERO))
             }
-            Stage::Draining(ref mut since) => {
-                if self.stop.load(Ordering::Relaxed)
-                    && since.get_or_insert_with(Instant::now).elapsed() > self.drain_timeout
-                {
-                    return Err(SourceError::Drain(self.drain_timeout));
-                }
-                Ok(Turn::Tend(Duration::from_millis(5)))
-            }
+            Stage::Draining if is_over => Err(SourceError::Drain(state.grace.granted())),
+            Stage::Draining => Ok(Turn::Tend(Duration::from_millis(5))),
             Stage::Committing(since)
                 if state.committer.is_even() || since.elapsed() > LAST_COMMIT =>
             {
@@ -240,7 +233,7 @@ pub fn poll(
     on_progress: &mut dyn FnMut(&State),
 ) -> Result<(), SourceError> {
     let context = Arc::clone(client.context());
-    let mut source = Source::new(until, config.run.drain_timeout);
+    let mut source = Source::new(until);
     loop {
         let turn = {
             let mut state = context.state();
@@ -283,10 +276,7 @@ fn read(client: &KafkaClient, config: &Config, mut patience: Duration) -> Result
         let message = next(client, config, patience)?;
         let ingest = &mut client.context().state().ingest;
         asked.into_iter().for_each(|asked| ingest.idle(asked.elapsed()));
-        let Some(message) = message else {
-            ingest.none_waits();
-            break;
-        };
+        let Some(message) = message else { break };
         take_in(ingest, &message);
         if ingest.epoch_is_full() {
             break;
@@ -296,26 +286,26 @@ fn read(client: &KafkaClient, config: &Config, mut patience: Duration) -> Result
     Ok(())
 }
 
-/// The next record, if one comes within the patience, unless it does not count any more. The client
-/// calls back meanwhile, so the state must not be held.
+/// The next record, if one comes within the patience, unless it does not count any more. Notes if
+/// none waits. The client calls back meanwhile, so the state must not be held.
 fn next<'a>(
     client: &'a KafkaClient,
     config: &Config,
     patience: Duration,
 ) -> Result<Option<BorrowedMessage<'a>>, SourceError> {
+    let context = client.context();
+    context.has_called_back.store(false, Ordering::Relaxed);
     let polled = client.poll(patience);
-    if client.context().begins_anew(client) {
+    if context.begins_anew(client) {
         return Ok(None);
     }
     match polled {
         Some(Ok(message)) => return Ok(Some(message)),
-        None => {}
-        Some(Err(KafkaError::PartitionEOF(partition))) => {
-            client.context().state().reached_end(partition)
-        }
-        Some(Err(error)) if is_out_of_range(&error) => {
-            client.context().state().out_of_range(client)?
-        }
+        // A callback may have taken a record's turn.
+        None if context.has_called_back.load(Ordering::Relaxed) => {}
+        None => context.state().ingest.none_waits(),
+        Some(Err(KafkaError::PartitionEOF(partition))) => context.state().reached_end(partition),
+        Some(Err(error)) if is_out_of_range(&error) => context.state().given_up(),
         Some(Err(error)) => judge(error, config)?,
     }
     Ok(None)
@@ -402,3 +392,6 @@ pub(crate) fn judge(error: KafkaError, config: &Config) -> Result<(), SourceErro
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

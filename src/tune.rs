@@ -222,7 +222,7 @@ impl Ground<'_> {
         let servers = Servers::new(&config, self.course.draft_ids, policy, self.runtime);
         let trial = trial::run(&config, &self.course, servers.clone(), &figures, &abort);
         if trial.is_ok() {
-            servers.finish();
+            servers.finish(config.run.drain_timeout);
         }
         Ok(trial?)
     }

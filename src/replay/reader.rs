@@ -19,7 +19,7 @@ use crate::config::{Config, OnDataLoss};
 use crate::ingest::Ingest;
 use crate::kafka::{self, METADATA_TIMEOUT};
 use crate::scan::Stretch;
-use crate::shutdown::{Abort, Cause};
+use crate::shutdown::{Abort, Cause, Grace};
 use crate::source::consumer::consumer_config;
 use crate::source::{SourceError, is_corrupt, is_missing_topic, is_out_of_range, judge, take_in};
 
@@ -150,7 +150,7 @@ pub struct Reading<'a> {
     /// How long the brokers may be silent before they are taken to be out, and since when they are.
     silence_max: Option<Duration>,
     heard: Instant,
-    stop: Arc<AtomicBool>,
+    grace: Grace,
     abort: Arc<Abort>,
 }
 
@@ -175,7 +175,7 @@ impl<'a> Reading<'a> {
             open,
             silence_max: None,
             heard: Instant::now(),
-            stop,
+            grace: Grace::new(stop, config.run.drain_timeout),
             abort,
         }
     }
@@ -206,6 +206,11 @@ impl<'a> Reading<'a> {
         self.plan.iter().map(read).sum()
     }
 
+    /// What is left of the time that a stop grants.
+    pub fn grace_left(&mut self) -> Duration {
+        self.grace.left()
+    }
+
     /// Reads to the end, or until it is to stop, and leaves everything that was read durable.
     ///
     /// # Errors
@@ -218,8 +223,7 @@ impl<'a> Reading<'a> {
     ) -> Result<(), SourceError> {
         self.assign()?;
         self.heard = Instant::now();
-        let mut stopped_at = None;
-        while !self.open.is_empty() && stopped_at.is_none() {
+        while !self.open.is_empty() && !self.grace.has_begun() {
             self.turn(ingest)?;
             on_progress(self, ingest);
             if is_to_wait(ingest) {
@@ -230,18 +234,12 @@ impl<'a> Reading<'a> {
                 self.poll(ingest)?;
                 self.check_silence()?;
             }
-            stopped_at = self.stop.load(Ordering::Relaxed).then(Instant::now);
         }
         self.reader.unassign()?;
         ingest.end();
         while !ingest.is_drained() {
-            if self.stop.load(Ordering::Relaxed) {
-                stopped_at.get_or_insert_with(Instant::now);
-            }
-            // Without a signal nobody waits for the end of the process: what is away is waited for.
-            let drain = self.config.run.drain_timeout;
-            if stopped_at.is_some_and(|since| since.elapsed() > drain) {
-                return Err(SourceError::Drain(drain));
+            if self.grace.is_over() {
+                return Err(SourceError::Drain(self.grace.granted()));
             }
             ingest.wait(WAIT);
             self.turn(ingest)?;

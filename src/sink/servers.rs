@@ -2,6 +2,7 @@
 //! session, its figures and its spans.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataflows::effect::{Effect, Waker};
 use dataflows::graph::Invalidated;
@@ -25,6 +26,9 @@ use crate::figures::Server;
 use crate::traces::spans::within;
 use crate::traces::{LaneSpans, Traced, Tracer};
 use crate::worker::MakeEffects;
+
+/// What is granted for what has been put off, at least.
+const LEAST: Duration = Duration::from_secs(1);
 
 /// Makes the effects on the servers. A clone makes effects on the same ones.
 #[derive(Clone)]
@@ -63,10 +67,11 @@ impl Servers {
         Servers { tracer, ..self }
     }
 
-    /// Does what has been put off, when no lane has work any more.
-    pub(crate) fn finish(self) {
+    /// Does what has been put off, when no lane has work any more. However little of the time that
+    /// a stop grants is left, it has a second: a cache that answers does much within that.
+    pub(crate) fn finish(self, left: Duration) {
         if let Some(second_deletes) = self.second_deletes {
-            self.runtime.block_on(second_deletes.finish(self.config.run.drain_timeout));
+            self.runtime.block_on(second_deletes.finish(left.max(LEAST)));
         }
     }
 

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use dataflows::planted::{Bug, is_planted};
@@ -23,14 +23,11 @@ use crate::figures::polled::PartitionProgress;
 use crate::ingest::Ingest;
 use crate::kafka;
 use crate::retry::Backoff;
-use crate::shutdown::Abort;
+use crate::shutdown::{Abort, Grace};
 
 /// How long a rebalance asks the leaders for offsets, while nothing is read: longer than one that
 /// has gone takes to be replaced.
 const START: Duration = Duration::from_secs(15);
-
-/// How long partitions that stand still are left alone between two looks at them.
-const AGAIN: Duration = Duration::from_secs(10);
 
 /// The start of a partition about which neither the group nor its leader has answered: librdkafka's
 /// code for the earliest offset.
@@ -50,17 +47,19 @@ pub struct State {
     pub committer: Committer,
     /// Ends the run.
     pub abort: Arc<Abort>,
-    stop: Arc<AtomicBool>,
+    /// What a stop grants.
+    pub grace: Grace,
     on_outage: OnOutage,
     on_data_loss: OnDataLoss,
-    drain: Duration,
     partitions: BTreeMap<i32, Owned>,
     /// When to take up all partitions anew, because one stands still once more.
     take_up_at: Option<Instant>,
-    /// When to look whether retention has overtaken a partition.
+    /// When to look whether the next record of each partition is there.
     look_at: Option<Instant>,
     /// When all partitions were taken up anew, because one stood still of which nothing had gone.
     stood_still: Option<Instant>,
+    /// What the client has said of a partition that was cut.
+    truncated: Option<String>,
     /// Where each partition of the topic ended when the group was asked first, and when it was
     /// asked last.
     ends: Offsets,
@@ -110,21 +109,20 @@ impl State {
         run: &Run,
     ) -> State {
         let (on_outage, on_data_loss) = (run.on_outage, run.on_data_loss);
-        let drain = run.drain_timeout;
         let partitions = BTreeMap::new();
         let (is_assigned, is_leaving) = (false, false);
         State {
             ingest,
             committer,
             abort,
-            stop,
+            grace: Grace::new(stop, run.drain_timeout),
             on_outage,
             on_data_loss,
-            drain,
             partitions,
             take_up_at: None,
             look_at: None,
             stood_still: None,
+            truncated: None,
             ends: Offsets::new(),
             asked_group: None,
             is_assigned,
@@ -146,9 +144,8 @@ impl State {
         self.committer.is_even() && !self.left_uncommitted
     }
 
-    /// Ends the work of this member: it commits nothing more but what it hands over, and asks for
-    /// nothing more. Partitions can still come in while it leaves the group, but the group answers
-    /// it no questions any more.
+    /// Ends the work of this member: it commits nothing more, and asks for nothing more. Partitions
+    /// can still come in while it leaves the group, but the group answers it no questions any more.
     pub fn leave(&mut self) {
         self.committer.close();
         self.is_leaving = true;
@@ -247,6 +244,7 @@ impl State {
             // pause outlives the assignment.
             client.resume(partitions)?;
         }
+        self.look_soon();
         tracing::info!(partitions = %describe(partitions), "assigned");
         Ok(Some(starts.into_iter().map(|(partition, owned)| (partition, owned.start)).collect()))
     }
@@ -325,127 +323,7 @@ impl State {
 
     /// Whether nothing is worth waiting for any more.
     fn is_to_end(&self) -> bool {
-        self.stop.load(Ordering::Relaxed) || self.abort.is_raised()
-    }
-
-    /// Goes on with partitions whose next record was not there: the client has given them up. Where
-    /// it has gone, with what there is, if that is not a reason to stop. What has been read of them
-    /// is in flight all the same.
-    ///
-    /// # Errors
-    ///
-    /// The client's error when it cannot go on from there.
-    pub fn out_of_range(&mut self, client: &impl Client) -> KafkaResult<()> {
-        let since = Instant::now();
-        let (mut all, mut moved) = (self.next_offsets(), Offsets::new());
-        for (partition, next) in all.clone() {
-            // Where the leader does not answer, the client says once more if nothing is there.
-            let Some(there) = self.what_there_is(client, partition, next, since) else { continue };
-            let start = self.check(partition, next, there);
-            if next > there.end {
-                // The topic was made again: what is in flight has offsets of the old one.
-                self.ingest.forget_range(partition);
-                self.committer.forget(partition);
-            }
-            if start != next {
-                self.partitions.entry(partition).and_modify(|owned| owned.start = start);
-                all.insert(partition, start);
-                moved.insert(partition, start);
-            }
-        }
-        if moved.is_empty() {
-            // As far as anybody knows, there is something again. The client does not say which
-            // partition it has given up.
-            match self.stood_still {
-                Some(at) if at.elapsed() < AGAIN => {
-                    self.take_up_at = Some(at + AGAIN);
-                    return Ok(());
-                }
-                _ => self.stood_still = Some(Instant::now()),
-            }
-            tracing::warn!("a partition stands still, and nothing of it has gone: reading on");
-            moved.clone_from(&all);
-        }
-        if self.abort.is_raised() {
-            return Ok(());
-        }
-        client.take_up_anew(&all, &moved)
-    }
-
-    /// What there is of a partition, unless its leader does not answer or the others have taken too
-    /// long.
-    fn what_there_is(
-        &self,
-        client: &impl Client,
-        partition: i32,
-        offset: i64,
-        since: Instant,
-    ) -> Option<There> {
-        self.ingest.turn();
-        let is_time = since.elapsed() < START && !self.is_to_end();
-        is_time.then(|| what_there_is(client, partition, offset).ok()).flatten()
-    }
-
-    /// Goes on fetching after a pause. The client's word of a partition that it has given up may be
-    /// gone with what it had fetched before, so some time later, once all is taken in that it has,
-    /// it is looked whether retention has overtaken one.
-    ///
-    /// # Errors
-    ///
-    /// The client's.
-    pub fn resume(&mut self, client: &impl Client) -> KafkaResult<()> {
-        self.look_at.get_or_insert_with(|| Instant::now() + AGAIN);
-        client.resume(&self.owned())
-    }
-
-    /// Does what is due by now for partitions that may stand still.
-    ///
-    /// # Errors
-    ///
-    /// The client's.
-    pub fn tend(&mut self, client: &impl Client) -> KafkaResult<()> {
-        let is_due = |at: &mut Instant| *at <= Instant::now();
-        let is_to_take_up = self.take_up_at.take_if(is_due).is_some();
-        // What the client still has may have gone from the topic, and is not lost.
-        let is_to_look = !self.ingest.more_waits() && self.look_at.take_if(is_due).is_some();
-        if is_to_take_up || (is_to_look && self.is_overtaken(client)) {
-            return self.out_of_range(client);
-        }
-        Ok(())
-    }
-
-    fn is_overtaken(&self, client: &impl Client) -> bool {
-        let since = Instant::now();
-        let known = self.next_offsets().into_iter().filter(|(_, next)| *next != EARLIEST);
-        // One leader that does not answer has kept everybody waiting long enough.
-        let mut told = known.map_while(|(partition, next)| {
-            self.what_there_is(client, partition, next, since).map(|there| next < there.low)
-        });
-        told.any(|is_overtaken| is_overtaken)
-    }
-
-    /// Reads all partitions from their beginning: the topic was deleted and made again. What is in
-    /// flight has offsets of the old one.
-    ///
-    /// # Errors
-    ///
-    /// The client's error when the broker does not say what there is.
-    pub fn made_again(&mut self, client: &impl Client) -> KafkaResult<()> {
-        let (mut starts, mut corrected) = (Offsets::new(), Vec::new());
-        for (partition, owned) in &mut self.partitions {
-            let (low, high) = client.watermarks(*partition)?;
-            *owned = Owned { start: low, target: Some(high), reached_end: false };
-            starts.insert(*partition, low);
-            if self.ingest.ranges().contains_key(partition) {
-                // A commit that was under way may have left an offset of the old topic behind.
-                corrected.push((*partition, low));
-            }
-            self.ingest.forget_range(*partition);
-            self.committer.forget(*partition);
-        }
-        tracing::warn!("the topic was deleted and made again; reading it from its beginning");
-        self.committer.note(corrected);
-        client.take_up_anew(&starts, &starts)
+        self.grace.has_begun() || self.abort.is_raised()
     }
 
     /// The offset behind what has been read, by partition.
@@ -477,32 +355,6 @@ impl State {
     pub fn owned(&self) -> Vec<i32> {
         self.partitions.keys().copied().collect()
     }
-
-    /// The offset to go on from, unless the records there are gone.
-    fn check(&self, partition: i32, offset: i64, There { low, high: _, end }: There) -> i64 {
-        let (lost, remedy) = if offset == EARLIEST {
-            return offset;
-        } else if offset < low {
-            (low - offset, "were deleted by retention before they were read")
-        } else if offset > end {
-            (
-                offset - end,
-                "are missing: the offset to go on from lies past the end of the partition",
-            )
-        } else {
-            return offset;
-        };
-        let what = format!("partition {partition}: {lost} records {remedy}");
-        match self.on_data_loss {
-            OnDataLoss::Stop => self.abort.failure(format!(
-                "{what}; run.on_data_loss = \"continue\" goes on from the earliest offset, {low}"
-            )),
-            OnDataLoss::Continue => {
-                tracing::error!(partition, lost, "{what}; going on from the earliest offset")
-            }
-        }
-        low
-    }
 }
 
 fn is_outage(error: &KafkaError) -> bool {
@@ -514,6 +366,7 @@ fn describe(partitions: &[i32]) -> String {
 }
 
 mod hand_over;
+mod standstill;
 #[cfg(test)]
 mod tests;
 

@@ -9,8 +9,8 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
-use rdkafka::{Offset, TopicPartitionList};
 
 use super::aside;
 use super::assignment::{EARLIEST, State};
@@ -21,6 +21,9 @@ use crate::kafka;
 
 /// The deadline of one question to the broker in a rebalance.
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
+
+/// What librdkafka says of a partition that has become shorter than it was read.
+const TRUNCATION: &str = "log truncation detected";
 
 /// What is asked of the client, besides polling it.
 pub trait Client {
@@ -102,6 +105,9 @@ pub struct Context {
     config: Kafka,
     state: Mutex<State>,
     made_again: AtomicBool,
+    /// Whether the client has called back since this was set to false. A poll that does so may end
+    /// with that, whatever waits behind it.
+    pub(super) has_called_back: AtomicBool,
     /// Whether a broker has gone since this was asked last.
     has_lost_a_broker: AtomicBool,
     /// Whether somebody has asked for the client's own debug lines.
@@ -118,8 +124,9 @@ impl Context {
     pub fn new(config: Kafka, state: State) -> Context {
         let debug = kafka::is_debugged(&config);
         let state = Mutex::new(state);
-        let (made_again, has_lost_a_broker) = Default::default();
-        Context { config, state, made_again, has_lost_a_broker, debug, figures: None }
+        let (made_again, has_called_back, has_lost_a_broker) = Default::default();
+        let figures = None;
+        Context { config, state, made_again, has_called_back, has_lost_a_broker, debug, figures }
     }
 
     /// The same, with what the client tells of the brokers noted.
@@ -137,6 +144,10 @@ impl Context {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn calls_back(&self) {
+        self.has_called_back.store(true, Ordering::Relaxed);
+    }
+
     /// Whether the topic has been made again. Then what is ours of it is read from its beginning,
     /// and what was just polled does not count: it is of the old topic, or from the middle of the
     /// new one.
@@ -148,6 +159,10 @@ impl Context {
         if state.owned().is_empty() {
             // It waits for the partitions: offsets of the old topic may still be committed.
             return false;
+        }
+        if client.is_lost() {
+            // They are about to go; what comes then is told where it begins.
+            return true;
         }
         match state.made_again(client) {
             Ok(()) => self.made_again.store(false, Ordering::Relaxed),
@@ -224,12 +239,7 @@ impl Client for KafkaClient {
     fn committed(&self, partitions: &[i32]) -> KafkaResult<Vec<(i32, Option<i64>)>> {
         let asked = names(&self.context().config.topic, partitions);
         let answer = self.committed_offsets(asked, ANSWER)?;
-        let offset = |offset| match offset {
-            Offset::Offset(offset) => Some(offset),
-            _ => None,
-        };
-        let elements = answer.elements();
-        Ok(elements.iter().map(|it| (it.partition(), offset(it.offset()))).collect())
+        told(&answer)
     }
 
     fn watermarks(&self, partition: i32) -> KafkaResult<(i64, i64)> {
@@ -263,6 +273,7 @@ impl Client for KafkaClient {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.calls_back();
         if kafka::made_again(message) == Some(&self.config.topic) {
             self.made_again.store(true, Ordering::Relaxed);
         }
@@ -270,8 +281,13 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.calls_back();
         if error.rdkafka_error_code().is_some_and(kafka::is_away) {
             self.has_lost_a_broker.store(true, Ordering::Relaxed);
+        }
+        // The code is that of an offset out of range, which follows.
+        if reason.contains(TRUNCATION) {
+            self.state().truncated(reason);
         }
         // The end of a partition is news for the poll loop, and no error.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
@@ -281,6 +297,7 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
+        self.calls_back();
         if let Some(figures) = &self.figures {
             figures.brokers.note(&statistics, &self.config.topic);
         }
@@ -294,6 +311,7 @@ impl ConsumerContext for Context {
         event: RDKafkaRespErr,
         partitions: &mut TopicPartitionList,
     ) {
+        self.calls_back();
         let done = match event {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 self.assigned(client, &numbers(partitions))
@@ -314,6 +332,19 @@ fn numbers(partitions: &TopicPartitionList) -> Vec<i32> {
     partitions.elements().iter().map(|element| element.partition()).collect()
 }
 
+/// What the coordinator says of each partition. Not to have been told is not to have none.
+fn told(answer: &TopicPartitionList) -> KafkaResult<Vec<(i32, Option<i64>)>> {
+    let told = |element: &TopicPartitionListElem<'_>| {
+        element.error()?;
+        let offset = match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        };
+        Ok((element.partition(), offset))
+    };
+    answer.elements().iter().map(told).collect()
+}
+
 fn names(topic: &str, partitions: &[i32]) -> TopicPartitionList {
     let mut names = TopicPartitionList::new();
     for partition in partitions {
@@ -331,4 +362,25 @@ fn list(
         list.add_partition_offset(topic, partition, Offset::from_raw(offset))?;
     }
     Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::source::consumer::consumer_config;
+
+    #[test]
+    fn a_partition_of_which_the_coordinator_says_nothing_is_not_one_without_an_offset() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("t", 1, 1).unwrap();
+        let kafka = Kafka { brokers: cluster.bootstrap_servers(), ..Config::default().kafka };
+        let client: BaseConsumer = consumer_config(&kafka).create().unwrap();
+        let ask = |partition| client.committed_offsets(names("t", &[partition]), ANSWER).unwrap();
+        assert_eq!(told(&ask(0)), Ok(vec![(0, None)]));
+        let unknown = RDKafkaErrorCode::UnknownTopicOrPartition;
+        assert_eq!(told(&ask(7)), Err(KafkaError::OffsetFetch(unknown)));
+    }
 }

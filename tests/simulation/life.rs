@@ -159,7 +159,6 @@ impl Life {
         let probe = build(&mut worker, next, rules, &servers, &progress, |it| activator = Some(it));
         let entrance = Entrance { queue, activator: activator.unwrap() };
         let run = settings(limits);
-        let drain = run.drain_timeout;
         let ingest = Ingest::new(vec![entrance], run.clone(), Arc::clone(&progress), watch);
         let (committer, commits) = Committer::new();
         let stop = Arc::new(AtomicBool::new(false));
@@ -173,7 +172,7 @@ impl Life {
             is_lost: Cell::new(false),
             paused: RefCell::default(),
         };
-        let source = Source::new(&until, drain);
+        let source = Source::new(&until);
         Life {
             worker,
             probe,

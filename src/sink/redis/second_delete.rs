@@ -80,8 +80,8 @@ impl SecondDeletes {
     }
 
     /// Does all that is pending at once. Gives up when the cache has answered nothing for as long as
-    /// an answer may take, and in any case after `drain`, which is all that a stop is granted.
-    pub async fn finish(self, drain: Duration) {
+    /// an answer may take, and in any case after `left`, for a stop has an end.
+    pub async fn finish(self, left: Duration) {
         let (done, is_done) = oneshot::channel();
         let finished = async {
             if self.requests.send(Request::Finish(done)).await.is_ok() {
@@ -96,8 +96,8 @@ impl SecondDeletes {
                 let (keys, within) = (self.pending.load(Ordering::Relaxed), self.patience);
                 tracing::warn!(keys, ?within, "second deletes given up: no answer from the cache, and we are leaving");
             }
-            () = tokio::time::sleep(drain) => {
-                let (keys, within) = (self.pending.load(Ordering::Relaxed), drain);
+            () = tokio::time::sleep(left) => {
+                let (keys, within) = (self.pending.load(Ordering::Relaxed), left);
                 tracing::warn!(keys, ?within, "second deletes given up: not finished in time, and we are leaving");
             }
         }

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::{State, describe};
 use crate::source::client::Client;
 
-/// How long a revocation waits for a commit that is under way.
+/// How long a revocation waits for the commits that it sends, and for one that is under way. The
+/// client library joins the group again only when the last of them is answered.
 const UNDER_WAY: Duration = Duration::from_secs(5);
 
 /// Letting go of partitions.
@@ -26,6 +27,7 @@ impl HandOver {
     /// `None` when it is done.
     pub fn turn(&mut self, state: &mut State, client: &impl Client) -> Option<Duration> {
         let wait = Some(Duration::from_millis(10));
+        self.is_lost |= client.is_lost();
         let is_to_finish = !self.is_lost && !state.abort.is_raised();
         if is_to_finish {
             match state.ingest.collect() {
@@ -35,21 +37,29 @@ impl HandOver {
                     return wait;
                 }
             }
-            if !state.ingest.is_drained() && self.since.elapsed() <= state.drain {
+            // A stop grants no more because partitions go meanwhile.
+            let is_over = state.grace.is_over() || self.since.elapsed() > state.grace.granted();
+            if !state.ingest.is_drained() && !is_over {
                 return wait;
             }
         }
         // What is under way must not be sent after the partitions have changed hands: as a member
-        // of the next generation we would be believed.
+        // of the next generation we would be believed. The commit thread sends, because a
+        // coordinator that hangs would keep this one for longer than it may stay away.
         let finished = *self.finished.get_or_insert_with(Instant::now);
-        if state.committer.is_under_way()
-            && finished.elapsed() < UNDER_WAY
-            && !state.abort.is_raised()
-        {
-            return wait;
+        if finished.elapsed() < UNDER_WAY && !state.abort.is_raised() {
+            let is_to_wait = if is_to_finish {
+                state.committer.tend(true);
+                !state.committer.is_even()
+            } else {
+                state.committer.is_under_way()
+            };
+            if is_to_wait {
+                return wait;
+            }
         }
+        state.committer.take_back();
         if is_to_finish {
-            state.committer.commit_now(client, &self.going);
             tracing::info!(partitions = %describe(&self.going), "revoked");
         }
         state.let_go(&self.going);
@@ -89,6 +99,7 @@ impl State {
             }
             self.partitions.remove(partition);
         }
+        self.look_soon();
         if had_some && self.partitions.is_empty() {
             // In the middle of a rebalance: what we get next is not known yet, and so not read.
             self.is_assigned = false;

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 
 use dataflows::record::RawRecord;
@@ -13,6 +14,7 @@ use crate::commit::Commits;
 use crate::ingest::Entrance;
 use crate::progress::progress;
 use crate::shutdown::Cause;
+use crate::source::{Source, SourceError, Turn, Until};
 
 /// Virtual time, and servers that answer when a test lets them.
 struct Fake {
@@ -29,6 +31,7 @@ struct Fake {
     began: Instant,
     asked: Cell<usize>,
     stop: Arc<AtomicBool>,
+    is_lost: Cell<bool>,
 }
 
 const COMMITTED: [(i32, Option<i64>); 3] = [(0, Some(5)), (1, Some(7)), (2, None)];
@@ -48,6 +51,7 @@ impl Fake {
             began: Instant::now(),
             asked: Cell::new(0),
             stop: Arc::default(),
+            is_lost: Cell::default(),
         }
     }
 
@@ -84,6 +88,8 @@ impl Client for Fake {
     }
 
     fn commit(&self, _: &Offsets) -> KafkaResult<()> {
+        // As long as a session of one that is frozen.
+        self.sleep(Duration::from_secs(45));
         Ok(())
     }
 
@@ -112,7 +118,7 @@ impl Client for Fake {
     }
 
     fn is_lost(&self) -> bool {
-        false
+        self.is_lost.get()
     }
 
     fn sleep(&self, time: Duration) {
@@ -122,6 +128,10 @@ impl Client for Fake {
             self.stop.store(true, Ordering::Relaxed);
         }
     }
+}
+
+fn record(partition: i32, offset: i64) -> RawRecord<'static> {
+    RawRecord { partition, offset, ..RawRecord::default() }
 }
 
 fn all_of_them() -> Vec<i32> {
@@ -181,24 +191,6 @@ async fn with_on_outage_exit_a_coordinator_that_is_away_ends_the_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_partition_that_was_given_up_is_read_on_also_while_no_leader_says_what_there_is() {
-    let client = Fake::new();
-    let (mut state, _commits) = client.state(OnOutage::Wait);
-    state.on_data_loss = OnDataLoss::Continue;
-    state.assigned(&client, &all_of_them()).unwrap();
-
-    state.out_of_range(&client).unwrap();
-    let all: Offsets = [(0, 5), (1, 7), (2, EARLIEST)].into();
-    assert_eq!(client.taken_up.take(), [(all.clone(), all)]);
-
-    // Its leader is there again, and the record has gone: the client says so once more.
-    client.leaders.borrow_mut().extend([(1, (8, 9)), (2, (3, 9))]);
-    state.out_of_range(&client).unwrap();
-    let all = [(0, 5), (1, 8), (2, EARLIEST)].into();
-    assert_eq!(client.taken_up.take(), [(all, [(1, 8)].into())]);
-}
-
-#[tokio::test(start_paused = true)]
 async fn between_two_assignments_nothing_is_caught_up_with() {
     let client = Fake::new();
     let (mut state, _commits) = client.state(OnOutage::Wait);
@@ -236,85 +228,95 @@ async fn without_partitions_a_member_has_caught_up_when_the_group_has() {
     assert!(state.caught_up(&client));
 }
 
+/// Lets go of partitions; with each step the commit thread does what a test says.
+fn hand_over(client: &Fake, state: &mut State, going: Vec<i32>, commit_thread: impl Fn()) {
+    let mut going = state.hand_over(client, going);
+    while let Some(patience) = going.turn(state, client) {
+        commit_thread();
+        client.sleep(patience);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_hangs_keeps_a_revocation_no_longer_than_is_granted() {
+    let client = whole();
+    let (mut state, commits) = client.state(OnOutage::Wait);
+    state.assigned(&client, &all_of_them()).unwrap();
+    state.committer.note(vec![(0, 6), (1, 8)]);
+    let (began, sent) = (Instant::now(), RefCell::default());
+    hand_over(&client, &mut state, vec![0], || {
+        let sent: &mut Vec<Offsets> = &mut sent.borrow_mut();
+        sent.extend(commits.requests.try_iter());
+    });
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    assert_eq!(sent.take(), [[(0, 6), (1, 8)].into()]);
+    assert!(!state.is_committed(), "nobody has taken it");
+    commits.answers.send(Ok(())).unwrap();
+    assert!(!state.committer.is_under_way());
+    assert_eq!(state.committer.committed(), &[(1, 8)].into(), "of what is still ours");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_commit_thread_has_not_taken_up_in_time_is_not_sent_for_the_next_owner() {
+    let client = whole();
+    let (mut state, commits) = client.state(OnOutage::Wait);
+    state.assigned(&client, &all_of_them()).unwrap();
+    state.committer.note(vec![(0, 6), (1, 8)]);
+    hand_over(&client, &mut state, vec![0], || ());
+    state.committer.tend(true);
+    assert_eq!(commits.requests.try_iter().collect::<Vec<_>>(), [[(1, 8)].into()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_handed_over_is_committed_before_and_sent_again_if_that_fails() {
+    let client = whole();
+    let (mut state, commits) = client.state(OnOutage::Wait);
+    state.assigned(&client, &all_of_them()).unwrap();
+    state.committer.note(vec![(0, 6)]);
+    let (began, sent) = (Instant::now(), Cell::new(0));
+    hand_over(&client, &mut state, vec![0], || {
+        if commits.requests.try_recv().is_ok() {
+            sent.set(sent.get() + 1);
+            let code = RDKafkaErrorCode::CoordinatorNotAvailable;
+            let is_there = began.elapsed() >= Duration::from_secs(2);
+            let answer = if is_there { Ok(()) } else { Err(KafkaError::ConsumerCommit(code)) };
+            commits.answers.send(answer).unwrap();
+        }
+    });
+    assert_eq!(state.committer.answers(), (sent.get(), sent.get() - 1));
+    assert!((2..20).contains(&sent.get()), "{} times", sent.get());
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(state.is_committed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_has_one_time_for_all_that_is_left_to_do() {
+    let client = whole();
+    let (mut state, _commits) = client.state(OnOutage::Wait);
+    let granted = state.grace.granted();
+    state.assigned(&client, &all_of_them()).unwrap();
+    // No worker ever finishes it.
+    state.ingest.push(record(0, 5), std::iter::empty::<(&str, _)>());
+    let mut source = Source::new(&Until { stop: Arc::clone(&client.stop), caught_up: false });
+    client.stop.store(true, Ordering::Relaxed);
+    let began = Instant::now();
+    for part in [granted / 2, granted / 4] {
+        assert!(matches!(source.turn(&mut state, &client), Ok(Turn::Tend(_))));
+        client.sleep(part);
+    }
+    hand_over(&client, &mut state, vec![1], || ());
+    let ended = source.turn(&mut state, &client);
+    assert!(matches!(ended, Err(SourceError::Drain(time)) if time == granted), "{ended:?}");
+    let took = began.elapsed();
+    assert!((granted..granted + Duration::from_secs(1)).contains(&took), "{took:?}");
+    assert!(state.grace.left().is_zero(), "the second deletes have none of their own");
+}
+
 /// All leaders are there.
 fn whole() -> Fake {
     let client = Fake::new();
     client.leaders.borrow_mut().extend([(1, (0, 9)), (2, (0, 9))]);
     client
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_partition_that_stands_still_though_its_next_record_is_there_is_taken_up_anew() {
-    let client = whole();
-    let (mut state, _commits) = client.state(OnOutage::Wait);
-    state.assigned(&client, &all_of_them()).unwrap();
-
-    state.out_of_range(&client).unwrap();
-    let all: Offsets = [(0, 5), (1, 7), (2, 0)].into();
-    let anew = [(all.clone(), all)];
-    assert_eq!(client.taken_up.take(), anew, "nobody says which one it is");
-    state.out_of_range(&client).unwrap();
-    state.tend(&client).unwrap();
-    assert!(client.taken_up.take().is_empty(), "not again and again");
-    client.sleep(AGAIN);
-    state.tend(&client).unwrap();
-    assert_eq!(client.taken_up.take(), anew);
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_retention_deletes_around_a_pause_is_noticed_and_told_once() {
-    let client = whole();
-    let (mut state, _commits) = client.state(OnOutage::Wait);
-    state.on_data_loss = OnDataLoss::Continue;
-    state.assigned(&client, &all_of_them()).unwrap();
-    let mut pause_and_wait = || {
-        state.resume(&client).unwrap();
-        state.tend(&client).unwrap();
-        client.sleep(AGAIN);
-        state.tend(&client).unwrap();
-        client.taken_up.take()
-    };
-
-    assert!(pause_and_wait().is_empty(), "nothing has gone");
-    client.leaders.borrow_mut().insert(1, (8, 9));
-    let all = [(0, 5), (1, 8), (2, 0)].into();
-    assert_eq!(pause_and_wait(), [(all, [(1, 8)].into())]);
-    assert!(pause_and_wait().is_empty(), "it is read from there, though no record has come yet");
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_retention_has_deleted_and_the_client_still_has_is_not_lost() {
-    let client = whole();
-    let (mut state, _commits) = client.state(OnOutage::Wait);
-    state.assigned(&client, &all_of_them()).unwrap();
-    state.resume(&client).unwrap();
-    client.leaders.borrow_mut().insert(1, (9, 9));
-    let record = |offset| RawRecord { partition: 1, offset, ..RawRecord::default() };
-    state.ingest.push(record(7), std::iter::empty::<(&str, _)>());
-    client.sleep(AGAIN);
-    state.tend(&client).unwrap();
-    assert!(!state.abort.is_raised(), "8 may be among what was fetched");
-    state.ingest.push(record(8), std::iter::empty::<(&str, _)>());
-    state.ingest.none_waits();
-    state.tend(&client).unwrap();
-    assert!(!state.abort.is_raised() && client.taken_up.take().is_empty(), "and it was");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_partition_that_has_become_shorter_is_begun_anew_once() {
-    let client = whole();
-    let (mut state, _commits) = client.state(OnOutage::Wait);
-    state.on_data_loss = OnDataLoss::Continue;
-    state.assigned(&client, &all_of_them()).unwrap();
-    client.leaders.borrow_mut().insert(1, (0, 3));
-    state.out_of_range(&client).unwrap();
-    assert_eq!(client.taken_up.take()[0].1, [(1, 0)].into());
-
-    for offset in 0..3 {
-        let record = RawRecord { partition: 1, offset, ..RawRecord::default() };
-        state.ingest.push(record, std::iter::empty::<(&str, _)>());
-    }
-    assert_eq!(state.next_offsets()[&1], 3, "and not where it was before");
 }
 
 #[tokio::test(start_paused = true)]
@@ -328,7 +330,7 @@ async fn an_offset_behind_an_open_transaction_is_past_no_end() {
         if !is_lost {
             assert_eq!(starts, Some(vec![(0, 5), (1, 7), (2, 0)]));
             assert_eq!(state.backlog(), 4 + 9);
-            state.out_of_range(&client).unwrap();
+            state.take_up(&client).unwrap();
             assert!(!state.abort.is_raised(), "another one was meant");
         }
     }
@@ -341,8 +343,7 @@ async fn a_partition_that_comes_back_is_read_from_where_the_group_stands() {
     state.assigned(&client, &all_of_them()).unwrap();
     for partition in 0..3 {
         for offset in 5..9 {
-            let record = RawRecord { partition, offset, ..RawRecord::default() };
-            state.ingest.push(record, std::iter::empty::<(&str, _)>());
+            state.ingest.push(record(partition, offset), std::iter::empty::<(&str, _)>());
         }
     }
     assert!(state.caught_up(&client));
@@ -351,3 +352,5 @@ async fn a_partition_that_comes_back_is_read_from_where_the_group_stands() {
     assert!(!state.caught_up(&client), "what was read and not committed is to be read again");
     assert_eq!(state.next_offsets()[&0], 5);
 }
+
+mod standstill;
