@@ -23,17 +23,19 @@ use dataflows::written::Written;
 use smallvec::{SmallVec, smallvec};
 use tokio::time::Instant;
 
+use self::attempt::NotWritten;
 use self::book::Book;
 use self::failure::{Failure, Refusal};
 use self::guesses::Guesses;
 use self::parts::{Part, Parts, Pending, part};
-use self::table::{Path, Table, Verdict, write};
-use super::outage::{Outage, OutagePolicy};
+use self::table::{Path, Table, Verdict};
+use super::outage::OutagePolicy;
 use super::{Job, Lane};
 use crate::figures::Server;
 use crate::figures::lanes::Again;
 use crate::retry::Backoff;
 
+mod attempt;
 mod book;
 mod guesses;
 mod parts;
@@ -59,16 +61,6 @@ pub struct Retry {
     pub retries: u32,
     /// The first wait before a retry.
     pub backoff: Duration,
-}
-
-/// Why a part was not written.
-enum NotWritten {
-    /// The database refuses something in it.
-    Refused(Refusal),
-    /// Other transactions are in the way, also after the retries.
-    Contended,
-    /// Another transaction keeps a row of it locked.
-    Locked,
 }
 
 /// Serves a write lane until its worker has no more and everything is answered. A statement has so
@@ -308,22 +300,6 @@ impl<T: Table> Writer<T> {
         }
     }
 
-    /// Which of these groups' rows are locked.
-    async fn locked(
-        &mut self,
-        groups: impl Iterator<Item = &Group>,
-    ) -> Result<Vec<usize>, Failure> {
-        // Noted as a question that the database has not answered yet.
-        let _asked = Outage::none(Server::Database, &self.policy);
-        let drafts: Vec<&str> = groups.map(Group::draft_id).collect();
-        let locked = self.table.locked(&drafts).await;
-        if matches!(locked, Err(Failure::Out(_))) {
-            self.table.disconnect();
-        }
-        self.meets_locks = locked.as_ref().is_ok_and(|locked| !locked.is_empty());
-        locked
-    }
-
     /// Whether a group that the database refuses has to be read again: because the next event gets
     /// its turn, or for its dead letter.
     fn lacks(&self, Pending { group, .. }: &Pending) -> bool {
@@ -342,46 +318,6 @@ impl<T: Table> Writer<T> {
             }
         }
         complete
-    }
-
-    /// Writes a part, holding through outages and retrying a few times when other transactions are
-    /// in the way.
-    async fn attempt(&mut self, path: Path, groups: &[&Group]) -> Result<Vec<Verdict>, NotWritten> {
-        let mut outage = Outage::none(Server::Database, &self.policy);
-        let mut contention = Backoff::new(self.retry.backoff);
-        loop {
-            let written = write(&mut self.table, path, groups).await;
-            // Whatever the server says, it is back: also where an earlier statement of ours still
-            // holds the rows.
-            if !matches!(written, Err(Failure::Out(_))) {
-                outage.over();
-            }
-            match written {
-                Ok(verdicts) => return Ok(verdicts),
-                Err(Failure::Refused(refusal)) => return Err(NotWritten::Refused(refusal)),
-                // If the statement took effect after all, the guard finds it there; if not, it is
-                // done now.
-                Err(Failure::Contended(error)) if contention.tries() < self.retry.retries => {
-                    tracing::debug!(%error, rows = groups.len(), "contention, trying again");
-                    outage.pause(contention.next_wait(), Again::Contention).await;
-                }
-                Err(Failure::Contended(_)) => return Err(NotWritten::Contended),
-                Err(Failure::Locked(_)) => return Err(NotWritten::Locked),
-                // The same: an outcome that is unknown is found out by doing it again.
-                Err(Failure::Out(error))
-                    if is_planted(Bug::LostAnswerIsRefusal)
-                        || (is_planted(Bug::OutageIsRefusal) && outage.tries() >= 3) =>
-                {
-                    let fault = Fault::new(Reason::DatabaseRefused, error.to_string());
-                    return Err(NotWritten::Refused(fault.into()));
-                }
-                Err(Failure::Out(error)) => {
-                    self.met_outage = true;
-                    self.table.disconnect();
-                    outage.hold(&error, error.is_lost_connection()).await;
-                }
-            }
-        }
     }
 
     /// Enters the verdicts into the book; what is left undecided is returned, to be judged.
