@@ -79,7 +79,6 @@ pub async fn serve(
         policy,
         book,
         held: BTreeMap::new(),
-        incomplete: Vec::new(),
         guesses: Guesses::default(),
         meets_locks: false,
         met_outage: false,
@@ -129,9 +128,6 @@ struct Writer<T> {
     book: Book,
     /// By draft, what is tried again when its time comes, while other drafts go on.
     held: BTreeMap<String, (Instant, Pending)>,
-    /// Groups of a replay that have to be read again, and the fault of those that are to be
-    /// rejected then.
-    incomplete: Vec<(Pending, Option<Fault>)>,
     guesses: Guesses,
     /// Whether some rows were locked when that was last asked. Then it is asked before the next
     /// batch is written, not after a wait in vain.
@@ -251,7 +247,7 @@ impl<T: Table> Writer<T> {
         parts: &mut Parts,
     ) {
         match tried {
-            Ok(verdicts) => parts.push(self.conclude(path, groups, verdicts)),
+            Ok(verdicts) => self.conclude(path, groups, verdicts, parts).await,
             Err(NotWritten::Refused(Refusal { fault, .. })) if is_planted(Bug::BatchIsRejected) => {
                 groups.into_iter().for_each(|pending| self.reject(pending, &fault));
             }
@@ -264,15 +260,11 @@ impl<T: Table> Writer<T> {
                 parts.cut(Part { path, groups }, |draft| refusal.quotes(draft));
             }
             Err(_) if groups.len() > 1 => parts.halve(Part { path, groups }),
-            Err(NotWritten::Refused(_)) if groups.iter().any(|it| self.lacks(it)) => {
-                self.incomplete.extend(groups.into_iter().map(|pending| (pending, None)));
-            }
             Err(NotWritten::Refused(Refusal { fault, culprit, .. })) => {
-                let rest = groups
-                    .into_iter()
-                    .filter_map(|pending| self.refuse(pending, &fault, culprit))
-                    .collect();
-                parts.push(Part { path: Path::Judged, groups: rest });
+                for pending in groups {
+                    let culprit = culprit.unwrap_or_else(|| pending.group.newest());
+                    self.refuse(pending, culprit, fault.clone(), parts).await;
+                }
             }
             // A row that another transaction keeps locked is held, that row alone: no valid event
             // is given up for it.
@@ -280,7 +272,6 @@ impl<T: Table> Writer<T> {
                 groups.into_iter().for_each(|pending| self.try_later(pending))
             }
         }
-        parts.push(Part { path: Path::Judged, groups: self.complete().await });
         self.book.flush();
     }
 
@@ -300,62 +291,53 @@ impl<T: Table> Writer<T> {
         }
     }
 
-    /// Whether a group that the database refuses has to be read again: because the next event gets
-    /// its turn, or for its dead letter.
-    fn lacks(&self, Pending { group, .. }: &Pending) -> bool {
-        let is_compacted = group.events.iter().any(|event| !event.has_record());
-        is_compacted && (group.events.len() > 1 || self.table.wants_records())
-    }
-
-    /// Reads again what is incomplete. Returns what is to be judged then.
-    async fn complete(&mut self) -> Vec<Pending> {
-        let mut complete = Vec::new();
-        for (mut pending, fault) in std::mem::take(&mut self.incomplete) {
-            self.table.recall(&mut pending.group.events).await;
-            match fault {
-                Some(fault) => self.reject(pending, &fault),
-                None => complete.push(pending),
-            }
-        }
-        complete
-    }
-
-    /// Enters the verdicts into the book; what is left undecided is returned, to be judged.
-    fn conclude(&mut self, path: Path, groups: Vec<Pending>, verdicts: Vec<Verdict>) -> Part {
-        let mut undecided = Vec::new();
+    /// Enters the verdicts into the book; what is to be judged next goes to the `parts`.
+    async fn conclude(
+        &mut self,
+        path: Path,
+        groups: Vec<Pending>,
+        verdicts: Vec<Verdict>,
+        parts: &mut Parts,
+    ) {
+        let mut again = Vec::new();
         let count = groups.len();
-        for (pending, verdict) in groups.into_iter().zip(verdicts) {
+        for (mut pending, verdict) in groups.into_iter().zip(verdicts) {
             match verdict {
                 Verdict::Settled(outcomes) => {
                     self.book.settle(pending.group, &pending.tickets, outcomes)
                 }
-                Verdict::Undecided if path != Path::Judged => undecided.push(pending),
-                Verdict::Incomplete => self.incomplete.push((pending, None)),
-                Verdict::Undecided if pending.comparisons_lost >= COMPARISONS_LOST_MAX => {
-                    let fault = Fault::new(Reason::DatabaseRefused, UNCHANGED);
-                    self.give_up(pending, fault);
+                Verdict::Undecided(_) if path != Path::Judged => again.push(pending),
+                Verdict::Incomplete(event) => {
+                    self.table.recall(&mut pending.group.events[event..=event]).await;
+                    again.push(pending);
                 }
-                Verdict::Undecided => {
+                // The next one is judged with the same count: nothing says that the row, which has
+                // had its time, is written with that one.
+                Verdict::Undecided(suspect) if pending.comparisons_lost >= COMPARISONS_LOST_MAX => {
+                    let fault = Fault::new(Reason::DatabaseRefused, UNCHANGED);
+                    self.refuse(pending, suspect, fault, parts).await;
+                }
+                Verdict::Undecided(_) => {
                     self.try_later(Pending {
                         comparisons_lost: pending.comparisons_lost + 1,
                         ..pending
                     });
                 }
-                Verdict::NoSuchRow => self.look_again(pending),
+                Verdict::NoSuchRow => self.look_again(pending).await,
             }
         }
-        self.note_guesses(path, count - undecided.len(), count);
-        Part { path: Path::Judged, groups: undecided }
+        self.note_guesses(path, count - again.len(), count);
+        parts.push(Part { path: Path::Judged, groups: again });
     }
 
     /// Holds the events of a draft that has no row yet, but for those that have had their tries.
-    fn look_again(&mut self, pending: Pending) {
+    async fn look_again(&mut self, pending: Pending) {
         // The first try and then the retries.
         let (tried, rest) = pending.part(self.retry.retries);
         if let Some(tried) = tried {
             let tries = tried.attempts_max();
             let message = format!("no row has this eventDraftId, after {tries} tries");
-            self.give_up(tried, Fault::new(Reason::UnknownDraft, message));
+            self.give_up(tried, &Fault::new(Reason::UnknownDraft, message)).await;
         }
         if let Some(mut rest) = rest {
             // As long as the eldest has to wait: what joins it may come too often for waits of its
@@ -375,26 +357,33 @@ impl<T: Table> Writer<T> {
         }
     }
 
-    /// Takes the culprit out of a group that stands alone; what is left of the group gets its turn.
-    fn refuse(
+    /// Takes the culprit out of a group that stands alone, once it has the record that its dead
+    /// letter needs; what is left of the group gets its turn.
+    async fn refuse(
         &mut self,
         mut pending: Pending,
-        fault: &Fault,
-        culprit: Option<usize>,
-    ) -> Option<Pending> {
-        let culprit = culprit.unwrap_or_else(|| pending.group.newest());
+        culprit: usize,
+        fault: Fault,
+        parts: &mut Parts,
+    ) {
+        let event = &mut pending.group.events[culprit..=culprit];
+        if self.table.wants_records() && !event[0].has_record() {
+            self.table.recall(event).await;
+        }
         let (change, ticket, attempts) = pending.take(culprit);
-        self.book.refuse(ticket, change.refuse(fault.clone(), attempts));
-        (!pending.group.events.is_empty()).then_some(pending)
+        self.book.refuse(ticket, change.refuse(fault, attempts));
+        if !pending.group.events.is_empty() {
+            parts.push(Part { path: Path::Judged, groups: vec![pending] });
+        }
     }
 
     /// Rejects all events of a group, once it has the records that its dead letters need.
-    fn give_up(&mut self, pending: Pending, fault: Fault) {
-        if self.table.wants_records() && self.lacks(&pending) {
-            self.incomplete.push((pending, Some(fault)));
-        } else {
-            self.reject(pending, &fault);
+    async fn give_up(&mut self, mut pending: Pending, fault: &Fault) {
+        let events = &mut pending.group.events;
+        if self.table.wants_records() && events.iter().any(|event| !event.has_record()) {
+            self.table.recall(events).await;
         }
+        self.reject(pending, fault);
     }
 
     /// Rejects all events of a group.
