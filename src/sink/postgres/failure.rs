@@ -97,10 +97,7 @@ impl Failure {
         if is_contention(code) {
             return Failure::Contended(error.into());
         }
-        if is_forbidden_row(&error) {
-            return Failure::Refused(Refusal::of(&error));
-        }
-        if is_held(code) {
+        if !is_forbidden_row(&error) && !is_raised(&error) && is_held(code) {
             return Failure::Out(error.into());
         }
         Failure::Refused(Refusal::of(&error))
@@ -122,6 +119,17 @@ fn is_forbidden_row(error: &tokio_postgres::Error) -> bool {
     error.is_some_and(|error| {
         *error.code() == SqlState::INSUFFICIENT_PRIVILEGE
             && error.routine() == Some("ExecWithCheckOptions")
+    })
+}
+
+/// Whether a trigger has raised it, which may give it any code: that is about its row. A code that
+/// says of a server or a session that it cannot is believed all the same.
+fn is_raised(error: &tokio_postgres::Error) -> bool {
+    let error = error.as_db_error();
+    error.is_some_and(|error| {
+        let is_believed = ["08", "25", "53", "57", "58", "HV"];
+        error.routine() == Some("exec_stmt_raise")
+            && !is_believed.iter().any(|class| error.code().code().starts_with(class))
     })
 }
 
