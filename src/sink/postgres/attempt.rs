@@ -17,7 +17,7 @@ use crate::sink::outage::Outage;
 pub(super) enum NotWritten {
     /// The database refuses something in it.
     Refused(Refusal),
-    /// Other transactions are in the way, also after the retries.
+    /// Other transactions are in the way, also after the retries, or it takes too long.
     Contended,
     /// Another transaction keeps a row of it locked.
     Locked,
@@ -50,6 +50,11 @@ impl<T: Table> Writer<T> {
                     outage.pause(contention.next_wait(), Again::Contention).await;
                 }
                 Err(Failure::Contended(_)) => return Err(NotWritten::Contended),
+                // The same statement would take as long again: a smaller one may not, or a later.
+                Err(Failure::Cancelled(error)) => {
+                    tracing::debug!(%error, rows = groups.len(), "cancelled");
+                    return Err(NotWritten::Contended);
+                }
                 Err(Failure::Locked(_)) => return Err(NotWritten::Locked),
                 // The same: an outcome that is unknown is found out by doing it again.
                 Err(Failure::Out(error))

@@ -15,6 +15,9 @@ pub enum Failure {
     Refused(Refusal),
     /// Others were in the way; the server rolled back and the same rows may succeed.
     Contended(DatabaseError),
+    /// The statement took too long, or somebody cancelled it; the server rolled back. Fewer rows
+    /// may succeed, or the same ones later.
+    Cancelled(DatabaseError),
     /// Another transaction keeps a row locked for longer than the lock timeout.
     Locked(DatabaseError),
     /// The server is away, or cannot write at all. Nothing is known about the rows, also not
@@ -94,6 +97,9 @@ impl Failure {
         if *code == SqlState::LOCK_NOT_AVAILABLE {
             return Failure::Locked(error.into());
         }
+        if *code == SqlState::QUERY_CANCELED {
+            return Failure::Cancelled(error.into());
+        }
         if is_contention(code) {
             return Failure::Contended(error.into());
         }
@@ -157,10 +163,9 @@ fn is_held(code: &SqlState) -> bool {
     }
 }
 
-/// Deadlock, serialization failure, statement timeout or a statement cancelled by hand.
+/// Deadlock or serialization failure.
 fn is_contention(code: &SqlState) -> bool {
-    [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE, SqlState::QUERY_CANCELED]
-        .contains(code)
+    [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE].contains(code)
 }
 
 #[cfg(test)]

@@ -34,6 +34,8 @@ enum Answer {
     Refused,
     /// Not a word, and nothing is written.
     Ignored,
+    /// It takes longer than a statement may take.
+    Slow,
 }
 
 /// What a statement takes: longer than the first wait before a retry.
@@ -62,6 +64,9 @@ impl Rows {
             self.0.says.as_ref().map_or(Answer::Good, |says| says(draft, *job))
         };
         let answers: Vec<Answer> = statement.iter().map(says).collect();
+        if answers.contains(&Answer::Slow) {
+            return Err(Failure::Cancelled(DatabaseError::NoAnswer(STATEMENT)));
+        }
         if answers.contains(&Answer::Refused) {
             return Err(Failure::Refused(Fault::new(Reason::DatabaseRefused, "no").into()));
         }
@@ -210,4 +215,22 @@ async fn e16_an_event_that_is_not_written_time_and_again_does_not_cost_those_bes
     let (settled, refused) = outcomes(&Rows::new(ignores_b), 10, events).await;
     assert_eq!(settled, [("a".to_owned(), Applied)]);
     assert_eq!(refused, ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn e6_a_statement_that_is_too_slow_is_cut_and_not_repeated_as_it_is() {
+    const ROWS: usize = 64;
+    let slow = AtomicUsize::new(0);
+    let says = move |draft: &str, _: Option<&str>| {
+        let is_slow = draft == "d00" && slow.fetch_add(1, Ordering::Relaxed) < 9;
+        if is_slow { Answer::Slow } else { Answer::Good }
+    };
+    let drafts: Vec<String> = (0..ROWS).map(|number| format!("d{number:02}")).collect();
+    let of: Vec<_> = drafts.iter().map(|draft| (1, draft.as_str(), draft.as_str())).collect();
+    let table = Rows::new(says);
+    let (settled, refused) = outcomes(&table, ROWS, events(&of)).await;
+    assert_eq!((settled.len(), refused.len()), (ROWS, 0), "slowness is no fault of the row");
+    let statements = table.0.statements.lock().unwrap();
+    let halves = [64, 32, 16, 8, 4, 2, 1, 1, 2, 4, 8, 16, 32];
+    assert_eq!(*statements, [&halves[..], &[1; 3]].concat());
 }
