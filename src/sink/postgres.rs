@@ -75,6 +75,7 @@ pub async fn serve(
     let book = Book::new(lane.replies);
     let mut writer = Writer {
         table,
+        rows_max,
         retry,
         policy,
         book,
@@ -123,6 +124,8 @@ async fn sleep_until(due: Option<Instant>) {
 
 struct Writer<T> {
     table: T,
+    /// The rows of a statement, at most.
+    rows_max: usize,
     retry: Retry,
     policy: OutagePolicy,
     book: Book,
@@ -224,10 +227,15 @@ impl<T: Table> Writer<T> {
     async fn retry_due(&mut self) {
         let now = Instant::now();
         let due = self.held.extract_if(.., |_draft, (at, _)| *at <= now);
-        let mut groups: Vec<Pending> = due.map(|(_draft, (_, pending))| pending).collect();
+        let mut due: Vec<Pending> = due.map(|(_draft, (_, pending))| pending).collect();
         // In the order of every batch: rows that are locked in another one can deadlock with them.
-        groups.sort_by(|a, b| a.group.draft_id().cmp(b.group.draft_id()));
-        self.settle(Parts::of(Part { path: Path::Judged, groups })).await;
+        due.sort_by(|a, b| a.group.draft_id().cmp(b.group.draft_id()));
+        // As many may be due at once as are held at all.
+        while !due.is_empty() {
+            let rest = due.split_off(self.rows_max.min(due.len()));
+            let groups = std::mem::replace(&mut due, rest);
+            self.settle(Parts::of(Part { path: Path::Judged, groups })).await;
+        }
     }
 
     /// Writes parts, cutting around what the database refuses.

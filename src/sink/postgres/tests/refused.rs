@@ -234,3 +234,16 @@ async fn e6_a_statement_that_is_too_slow_is_cut_and_not_repeated_as_it_is() {
     let halves = [64, 32, 16, 8, 4, 2, 1, 1, 2, 4, 8, 16, 32];
     assert_eq!(*statements, [&halves[..], &[1; 3]].concat());
 }
+
+#[tokio::test(start_paused = true)]
+async fn e10_what_is_due_again_is_written_with_no_more_rows_than_a_statement_may_have() {
+    let drafts: Vec<String> = (0..20).map(|number| format!("d{number}")).collect();
+    let of: Vec<_> = drafts.iter().map(|draft| (1, draft.as_str(), draft.as_str())).collect();
+    let kept = Kept { is_locked: AtomicBool::new(true), ..Kept::default() };
+    let table = Rows(Arc::new(kept));
+    let (settled, refused) = outcomes(&table, 3, events(&of)).await;
+    assert_eq!((settled.len(), refused.len()), (20, 0));
+    let statements = table.0.statements.lock().unwrap();
+    assert_eq!(statements.iter().sum::<usize>(), 20, "{statements:?}");
+    assert_eq!(statements.iter().max(), Some(&3), "{statements:?}");
+}
