@@ -11,6 +11,7 @@
 //! What the database refuses is cut until the offending rows stand alone. Rows that others keep
 //! locked are asked for and held, alone; what the database cannot do now is retried.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
@@ -380,8 +381,9 @@ impl<T: Table> Writer<T> {
         }
         let (change, ticket, attempts) = pending.take(culprit);
         self.book.refuse(ticket, change.refuse(fault, attempts));
-        if !pending.group.events.is_empty() {
-            parts.push(Part { path: Path::Judged, groups: vec![pending] });
+        // A part for each piece: no statement may name a draft twice.
+        for piece in pending.divide().into_iter().rev() {
+            parts.push(Part { path: Path::Judged, groups: vec![piece] });
         }
     }
 
@@ -409,7 +411,13 @@ impl<T: Table> Writer<T> {
             self.book.set_aside(&mut pending.group.events, &pending.tickets);
             pending.is_set_aside = true;
         }
-        let due = Instant::now() + pending.backoff.next_wait();
-        self.held.insert(pending.group.draft_id().to_owned(), (due, pending));
+        match self.held.entry(pending.group.draft_id().to_owned()) {
+            Entry::Vacant(entry) => {
+                let due = Instant::now() + pending.backoff.next_wait();
+                entry.insert((due, pending));
+            }
+            // Another piece of the same group is.
+            Entry::Occupied(mut entry) => entry.get_mut().1.append(pending),
+        }
     }
 }

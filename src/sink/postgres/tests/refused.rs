@@ -247,3 +247,60 @@ async fn e10_what_is_due_again_is_written_with_no_more_rows_than_a_statement_may
     assert_eq!(statements.iter().sum::<usize>(), 20, "{statements:?}");
     assert_eq!(statements.iter().max(), Some(&3), "{statements:?}");
 }
+
+/// So many events of one draft, of which the oldest alone is written.
+async fn all_but_the_oldest_are_refused(count: i64) -> (usize, usize) {
+    let says = |_: &str, job: Option<&str>| match job {
+        Some("job-0") => Answer::Good,
+        _ => Answer::Refused,
+    };
+    let jobs: Vec<String> = (0..count).map(|number| format!("job-{number}")).collect();
+    let of: Vec<_> = (0..).zip(&jobs).map(|(time, job)| (time, job.as_str(), "d")).collect();
+    let table = Rows::new(says);
+    let (settled, refused) = outcomes(&table, 10, events(&of)).await;
+    assert_eq!(settled, [("job-0".to_owned(), Applied)]);
+    assert_eq!(refused.len(), jobs.len() - 1);
+    let statements = table.0.statements.lock().unwrap().len();
+    (table.0.judged.load(Ordering::Relaxed), statements)
+}
+
+#[tokio::test(start_paused = true)]
+async fn e16_what_thousands_of_refused_events_of_one_draft_take_grows_with_their_number() {
+    let (few, few_statements) = all_but_the_oldest_are_refused(1_000).await;
+    let (many, many_statements) = all_but_the_oldest_are_refused(4_000).await;
+    println!("judged: {few} for 1,000 events, {many} for 4,000");
+    assert!(many <= 5 * few, "{few} events were judged of 1,000, and {many} of 4,000");
+    assert!(few_statements <= 1_001 && many_statements <= 4_001, "each refusal, and the last one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_group_of_which_one_is_refused_ends_as_a_small_one_does() {
+    // In pieces, the later delivery of job-7 is far from the first, and the newest of all but one.
+    let mut of: Vec<(i64, String)> = (0..400).map(|time| (time, format!("job-{time}"))).collect();
+    of.extend([(900, "job-7".to_owned()), (950, "bad".to_owned())]);
+    let of: Vec<_> = of.iter().map(|(time, job)| (*time, job.as_str(), "d")).collect();
+    let says = |_: &str, job: Option<&str>| match job {
+        Some("bad") => Answer::Refused,
+        _ => Answer::Good,
+    };
+    let table = Rows::new(says);
+    let (settled, refused) = outcomes(&table, 10, events(&of)).await;
+    assert_eq!(refused, ["bad"]);
+    let of = |outcome| settled.iter().filter(|(_, it)| *it == outcome).count();
+    assert!(settled.contains(&("job-399".to_owned(), Applied)));
+    assert_eq!([Applied, Outcome::Superseded, Duplicate].map(of), [1, 399, 1]);
+    let rows = table.0.rows.lock().unwrap();
+    assert_eq!(rows["d"].applied.unwrap().timestamp_ms, 399);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pieces_of_a_group_that_are_held_are_held_together_and_none_is_forgotten() {
+    let jobs: Vec<String> = (0..400).map(|number| format!("job-{number}")).collect();
+    let of: Vec<_> = (0..).zip(&jobs).map(|(time, job)| (time, job.as_str(), "d")).collect();
+    let says = |_: &str, job: Option<&str>| match job {
+        Some("job-399") => Answer::Refused,
+        _ => Answer::Ignored,
+    };
+    let (settled, refused) = outcomes(&Rows::new(says), 10, events(&of)).await;
+    assert_eq!((settled.len(), refused.len()), (0, 400));
+}
