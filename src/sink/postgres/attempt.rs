@@ -67,7 +67,7 @@ impl<T: Table> Writer<T> {
                 Err(Failure::Out(error)) => {
                     self.met_outage = true;
                     self.table.disconnect();
-                    outage.hold(&error, error.is_lost_connection()).await;
+                    outage.hold(&error, error.loss()).await;
                 }
             }
         }

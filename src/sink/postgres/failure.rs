@@ -7,6 +7,7 @@ use dataflows::reject::{Fault, Reason};
 use tokio_postgres::error::{Severity, SqlState};
 
 use crate::postgres;
+use crate::sink::outage::Loss;
 
 /// A failed statement, by what follows from it.
 #[derive(Debug)]
@@ -77,15 +78,17 @@ pub enum DatabaseError {
 }
 
 impl DatabaseError {
-    /// Whether a connection that was there is gone, which says nothing about the server: it may have
-    /// closed one that was idle, or somebody on the way has. What ends a session is fatal to it.
-    pub fn is_lost_connection(&self) -> bool {
+    /// Whether a connection is gone that was there. What ends a session is fatal to it.
+    pub fn loss(&self) -> Option<Loss> {
         match self {
-            DatabaseError::NoAnswer(_) => true,
-            DatabaseError::Postgres(error) => error.as_db_error().is_none_or(|answer| {
-                matches!(answer.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
-            }),
-            DatabaseError::Connect(_) => false,
+            DatabaseError::NoAnswer(_) => Some(Loss::Unanswered),
+            DatabaseError::Postgres(error) => {
+                let is_fatal = error.as_db_error().is_none_or(|answer| {
+                    matches!(answer.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
+                });
+                is_fatal.then_some(Loss::Closed)
+            }
+            DatabaseError::Connect(_) => None,
         }
     }
 }
