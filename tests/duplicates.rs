@@ -57,6 +57,35 @@ fn an_older_event_is_superseded_and_its_job_remembered() {
     assert_eq!((world.row("d1"), world.cached("d1")), (row, None));
 }
 
+/// Half past two of the night in which the clocks go forward.
+#[test]
+fn a_superseded_event_leaves_a_time_without_a_zone_as_it_is_also_one_that_the_zone_does_not_have() {
+    const NEVER: &str = "2026-03-29 02:30:00";
+    let world = World::new("no-such-time");
+    let name = &world.database.name;
+    world.database.server.sql(&format!("ALTER DATABASE {name} SET timezone = 'Europe/Berlin'"));
+    world.database.sql("ALTER TABLE event_drafts ALTER updated_at TYPE timestamp");
+    world.drafts(["d1"]);
+    let updated_at = || world.database.value("SELECT updated_at::text FROM event_drafts");
+    let is_now = "SELECT count(*) FROM event_drafts
+                  WHERE localtimestamp AT TIME ZONE 'Europe/Berlin' - updated_at AT TIME ZONE 'Europe/Berlin'
+                        BETWEEN '0' AND '1 minute'";
+    world.publish([event("d1", "new").at(2_000).on(0)]);
+    world.run_until_caught_up();
+    world.database.sql("SET timezone = 'Europe/Berlin'");
+    assert_eq!(world.database.number(is_now), 1, "written on the short way");
+    world.database.sql(&format!("UPDATE event_drafts SET updated_at = '{NEVER}'"));
+
+    world.publish([event("d1", "old").at(1_000).on(0)]);
+    assert_eq!(world.run_until_caught_up().outcomes(), [1, 0, 0, 1, 0, 0]);
+    assert_eq!(world.row("d1").jobs(), ["new", "old"]);
+    assert_eq!(updated_at(), NEVER);
+
+    world.publish([event("d1", "b").at(3_000).on(0), event("d1", "c").at(4_000).on(0)]);
+    assert_eq!(world.run_until_caught_up().superseded, 1);
+    assert_eq!(world.database.number(is_now), 1, "judged");
+}
+
 #[test]
 fn the_newest_of_a_batch_wins_and_every_job_of_it_is_remembered() {
     let world = World::new("newest");

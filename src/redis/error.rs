@@ -7,6 +7,7 @@ use redis::{ErrorKind, RedisError};
 use super::URL_FORMS;
 use super::place::description;
 use crate::config::is_doubted;
+use crate::sink::outage::Loss;
 
 /// Why keys could not be read or deleted. A lane of a run holds all of it as an outage: a DEL is
 /// never given up, and no event can be blamed.
@@ -33,13 +34,12 @@ impl CacheError {
         }
     }
 
-    /// Whether a connection that was there is gone, which says nothing about the server: it may have
-    /// closed one that was idle, or somebody on the way has.
-    pub fn is_lost_connection(&self) -> bool {
+    /// Whether a connection is gone that was there.
+    pub fn loss(&self) -> Option<Loss> {
         match self {
-            CacheError::NoAnswer(_) => true,
-            CacheError::Refused(error) => error.is_io_error(),
-            CacheError::Connect(_) => false,
+            CacheError::NoAnswer(_) => Some(Loss::Unanswered),
+            CacheError::Refused(error) => error.is_io_error().then_some(Loss::Closed),
+            CacheError::Connect(_) => None,
         }
     }
 }

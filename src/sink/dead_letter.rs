@@ -86,7 +86,7 @@ async fn deliver(topic: &mut impl Publish, batch: &[Rejected], policy: &OutagePo
             }
         }
         match worst {
-            Some(error) => outage.hold(&told(&error), false).await,
+            Some(error) => outage.hold(&told(&error), None).await,
             // What was too large is not through yet.
             None if !letters.is_empty() => {}
             None => outage.over(),

@@ -38,6 +38,16 @@ impl OutagePolicy {
     }
 }
 
+/// That a connection is gone which was there. That says nothing about the server: whoever closed an
+/// idle one may be up, and the next try shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The server, or somebody on the way, has closed it.
+    Closed,
+    /// It was given up, since no answer came in time.
+    Unanswered,
+}
+
 /// Something that a server is asked, and maybe again and again: one outage, from the first failure
 /// to the next success.
 #[derive(Debug)]
@@ -45,6 +55,8 @@ pub struct Outage<'a> {
     server: Server,
     policy: &'a OutagePolicy,
     since: Option<Instant>,
+    /// Whether a lost connection has had its try at once.
+    has_tried_at_once: bool,
     news: News,
     backoff: Backoff,
     /// What is noted of it, and under which number.
@@ -59,18 +71,29 @@ impl<'a> Outage<'a> {
             policy,
             call: policy.lanes(server).map(|lanes| (lanes, lanes.calls.ask())),
             since: None,
+            has_tried_at_once: false,
             news: News::default(),
             backoff: Backoff::new(FIRST_WAIT),
         }
     }
 
     /// Notes a failure and waits before the next try; with `on_outage = "exit"`, ends the process
-    /// instead, unless all that is known is that a connection `is_lost`: whoever closed an idle one
-    /// may be up, and the next try shows it.
-    pub async fn hold(&mut self, error: &impl Display, is_lost: bool) {
+    /// instead. Where all that is known is that a connection is lost there is one try at once, and
+    /// nothing is noted before that has failed, too.
+    pub async fn hold(&mut self, error: &impl Display, loss: Option<Loss>) {
         let dependency = self.server.name();
-        let is_doubtful = is_lost && self.since.is_none();
-        if self.policy.on_outage == OnOutage::Exit && !is_doubtful {
+        let exits = self.policy.on_outage == OnOutage::Exit;
+        // Whoever waits for the server has waited for an answer already, and says so.
+        let is_doubtful = loss == Some(Loss::Closed) || loss == Some(Loss::Unanswered) && exits;
+        if is_doubtful && self.since.is_none() && !self.has_tried_at_once {
+            self.has_tried_at_once = true;
+            tracing::info!(dependency, %error, "connection lost, making another one");
+            if let Some((lanes, call)) = self.call {
+                lanes.calls.ask_again(call);
+            }
+            return;
+        }
+        if exits {
             self.policy.abort.outage(format!("{dependency} is out: {error}"));
         }
         let is_news = self.news.is_news(&error.to_string(), Instant::now());
@@ -120,6 +143,7 @@ impl<'a> Outage<'a> {
     /// Notes a success.
     pub fn over(&mut self) {
         self.answered();
+        self.has_tried_at_once = false;
         if let Some(since) = self.since.take() {
             let held_s = since.elapsed().as_secs_f64();
             tracing::info!(dependency = self.server.name(), held_s, "resumed");

@@ -11,6 +11,7 @@
 //! What the database refuses is cut until the offending rows stand alone. Rows that others keep
 //! locked are asked for and held, alone; what the database cannot do now is retried.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
@@ -23,17 +24,19 @@ use dataflows::written::Written;
 use smallvec::{SmallVec, smallvec};
 use tokio::time::Instant;
 
+use self::attempt::NotWritten;
 use self::book::Book;
 use self::failure::{Failure, Refusal};
 use self::guesses::Guesses;
 use self::parts::{Part, Parts, Pending, part};
-use self::table::{Path, Table, Verdict, write};
-use super::outage::{Outage, OutagePolicy};
+use self::table::{Path, Table, Verdict};
+use super::outage::OutagePolicy;
 use super::{Job, Lane};
 use crate::figures::Server;
 use crate::figures::lanes::Again;
 use crate::retry::Backoff;
 
+mod attempt;
 mod book;
 mod guesses;
 mod parts;
@@ -61,16 +64,6 @@ pub struct Retry {
     pub backoff: Duration,
 }
 
-/// Why a part was not written.
-enum NotWritten {
-    /// The database refuses something in it.
-    Refused(Refusal),
-    /// Other transactions are in the way, also after the retries.
-    Contended,
-    /// Another transaction keeps a row of it locked.
-    Locked,
-}
-
 /// Serves a write lane until its worker has no more and everything is answered. A statement has so
 /// many rows at most.
 pub async fn serve(
@@ -83,11 +76,11 @@ pub async fn serve(
     let book = Book::new(lane.replies);
     let mut writer = Writer {
         table,
+        rows_max,
         retry,
         policy,
         book,
         held: BTreeMap::new(),
-        incomplete: Vec::new(),
         guesses: Guesses::default(),
         meets_locks: false,
         met_outage: false,
@@ -132,14 +125,13 @@ async fn sleep_until(due: Option<Instant>) {
 
 struct Writer<T> {
     table: T,
+    /// The rows of a statement, at most.
+    rows_max: usize,
     retry: Retry,
     policy: OutagePolicy,
     book: Book,
     /// By draft, what is tried again when its time comes, while other drafts go on.
     held: BTreeMap<String, (Instant, Pending)>,
-    /// Groups of a replay that have to be read again, and the fault of those that are to be
-    /// rejected then.
-    incomplete: Vec<(Pending, Option<Fault>)>,
     guesses: Guesses,
     /// Whether some rows were locked when that was last asked. Then it is asked before the next
     /// batch is written, not after a wait in vain.
@@ -236,10 +228,15 @@ impl<T: Table> Writer<T> {
     async fn retry_due(&mut self) {
         let now = Instant::now();
         let due = self.held.extract_if(.., |_draft, (at, _)| *at <= now);
-        let mut groups: Vec<Pending> = due.map(|(_draft, (_, pending))| pending).collect();
+        let mut due: Vec<Pending> = due.map(|(_draft, (_, pending))| pending).collect();
         // In the order of every batch: rows that are locked in another one can deadlock with them.
-        groups.sort_by(|a, b| a.group.draft_id().cmp(b.group.draft_id()));
-        self.settle(Parts::of(Part { path: Path::Judged, groups })).await;
+        due.sort_by(|a, b| a.group.draft_id().cmp(b.group.draft_id()));
+        // As many may be due at once as are held at all.
+        while !due.is_empty() {
+            let rest = due.split_off(self.rows_max.min(due.len()));
+            let groups = std::mem::replace(&mut due, rest);
+            self.settle(Parts::of(Part { path: Path::Judged, groups })).await;
+        }
     }
 
     /// Writes parts, cutting around what the database refuses.
@@ -259,7 +256,7 @@ impl<T: Table> Writer<T> {
         parts: &mut Parts,
     ) {
         match tried {
-            Ok(verdicts) => parts.push(self.conclude(path, groups, verdicts)),
+            Ok(verdicts) => self.conclude(path, groups, verdicts, parts).await,
             Err(NotWritten::Refused(Refusal { fault, .. })) if is_planted(Bug::BatchIsRejected) => {
                 groups.into_iter().for_each(|pending| self.reject(pending, &fault));
             }
@@ -272,15 +269,11 @@ impl<T: Table> Writer<T> {
                 parts.cut(Part { path, groups }, |draft| refusal.quotes(draft));
             }
             Err(_) if groups.len() > 1 => parts.halve(Part { path, groups }),
-            Err(NotWritten::Refused(_)) if groups.iter().any(|it| self.lacks(it)) => {
-                self.incomplete.extend(groups.into_iter().map(|pending| (pending, None)));
-            }
             Err(NotWritten::Refused(Refusal { fault, culprit, .. })) => {
-                let rest = groups
-                    .into_iter()
-                    .filter_map(|pending| self.refuse(pending, &fault, culprit))
-                    .collect();
-                parts.push(Part { path: Path::Judged, groups: rest });
+                for pending in groups {
+                    let culprit = culprit.unwrap_or_else(|| pending.group.newest());
+                    self.refuse(pending, culprit, fault.clone(), parts).await;
+                }
             }
             // A row that another transaction keeps locked is held, that row alone: no valid event
             // is given up for it.
@@ -288,7 +281,6 @@ impl<T: Table> Writer<T> {
                 groups.into_iter().for_each(|pending| self.try_later(pending))
             }
         }
-        parts.push(Part { path: Path::Judged, groups: self.complete().await });
         self.book.flush();
     }
 
@@ -308,118 +300,53 @@ impl<T: Table> Writer<T> {
         }
     }
 
-    /// Which of these groups' rows are locked.
-    async fn locked(
+    /// Enters the verdicts into the book; what is to be judged next goes to the `parts`.
+    async fn conclude(
         &mut self,
-        groups: impl Iterator<Item = &Group>,
-    ) -> Result<Vec<usize>, Failure> {
-        // Noted as a question that the database has not answered yet.
-        let _asked = Outage::none(Server::Database, &self.policy);
-        let drafts: Vec<&str> = groups.map(Group::draft_id).collect();
-        let locked = self.table.locked(&drafts).await;
-        if matches!(locked, Err(Failure::Out(_))) {
-            self.table.disconnect();
-        }
-        self.meets_locks = locked.as_ref().is_ok_and(|locked| !locked.is_empty());
-        locked
-    }
-
-    /// Whether a group that the database refuses has to be read again: because the next event gets
-    /// its turn, or for its dead letter.
-    fn lacks(&self, Pending { group, .. }: &Pending) -> bool {
-        let is_compacted = group.events.iter().any(|event| !event.has_record());
-        is_compacted && (group.events.len() > 1 || self.table.wants_records())
-    }
-
-    /// Reads again what is incomplete. Returns what is to be judged then.
-    async fn complete(&mut self) -> Vec<Pending> {
-        let mut complete = Vec::new();
-        for (mut pending, fault) in std::mem::take(&mut self.incomplete) {
-            self.table.recall(&mut pending.group.events).await;
-            match fault {
-                Some(fault) => self.reject(pending, &fault),
-                None => complete.push(pending),
-            }
-        }
-        complete
-    }
-
-    /// Writes a part, holding through outages and retrying a few times when other transactions are
-    /// in the way.
-    async fn attempt(&mut self, path: Path, groups: &[&Group]) -> Result<Vec<Verdict>, NotWritten> {
-        let mut outage = Outage::none(Server::Database, &self.policy);
-        let mut contention = Backoff::new(self.retry.backoff);
-        loop {
-            let written = write(&mut self.table, path, groups).await;
-            // Whatever the server says, it is back: also where an earlier statement of ours still
-            // holds the rows.
-            if !matches!(written, Err(Failure::Out(_))) {
-                outage.over();
-            }
-            match written {
-                Ok(verdicts) => return Ok(verdicts),
-                Err(Failure::Refused(refusal)) => return Err(NotWritten::Refused(refusal)),
-                // If the statement took effect after all, the guard finds it there; if not, it is
-                // done now.
-                Err(Failure::Contended(error)) if contention.tries() < self.retry.retries => {
-                    tracing::debug!(%error, rows = groups.len(), "contention, trying again");
-                    outage.pause(contention.next_wait(), Again::Contention).await;
-                }
-                Err(Failure::Contended(_)) => return Err(NotWritten::Contended),
-                Err(Failure::Locked(_)) => return Err(NotWritten::Locked),
-                // The same: an outcome that is unknown is found out by doing it again.
-                Err(Failure::Out(error))
-                    if is_planted(Bug::LostAnswerIsRefusal)
-                        || (is_planted(Bug::OutageIsRefusal) && outage.tries() >= 3) =>
-                {
-                    let fault = Fault::new(Reason::DatabaseRefused, error.to_string());
-                    return Err(NotWritten::Refused(fault.into()));
-                }
-                Err(Failure::Out(error)) => {
-                    self.met_outage = true;
-                    self.table.disconnect();
-                    outage.hold(&error, error.is_lost_connection()).await;
-                }
-            }
-        }
-    }
-
-    /// Enters the verdicts into the book; what is left undecided is returned, to be judged.
-    fn conclude(&mut self, path: Path, groups: Vec<Pending>, verdicts: Vec<Verdict>) -> Part {
-        let mut undecided = Vec::new();
+        path: Path,
+        groups: Vec<Pending>,
+        verdicts: Vec<Verdict>,
+        parts: &mut Parts,
+    ) {
+        let mut again = Vec::new();
         let count = groups.len();
-        for (pending, verdict) in groups.into_iter().zip(verdicts) {
+        for (mut pending, verdict) in groups.into_iter().zip(verdicts) {
             match verdict {
                 Verdict::Settled(outcomes) => {
                     self.book.settle(pending.group, &pending.tickets, outcomes)
                 }
-                Verdict::Undecided if path != Path::Judged => undecided.push(pending),
-                Verdict::Incomplete => self.incomplete.push((pending, None)),
-                Verdict::Undecided if pending.comparisons_lost >= COMPARISONS_LOST_MAX => {
-                    let fault = Fault::new(Reason::DatabaseRefused, UNCHANGED);
-                    self.give_up(pending, fault);
+                Verdict::Undecided(_) if path != Path::Judged => again.push(pending),
+                Verdict::Incomplete(event) => {
+                    self.table.recall(&mut pending.group.events[event..=event]).await;
+                    again.push(pending);
                 }
-                Verdict::Undecided => {
+                // The next one is judged with the same count: nothing says that the row, which has
+                // had its time, is written with that one.
+                Verdict::Undecided(suspect) if pending.comparisons_lost >= COMPARISONS_LOST_MAX => {
+                    let fault = Fault::new(Reason::DatabaseRefused, UNCHANGED);
+                    self.refuse(pending, suspect, fault, parts).await;
+                }
+                Verdict::Undecided(_) => {
                     self.try_later(Pending {
                         comparisons_lost: pending.comparisons_lost + 1,
                         ..pending
                     });
                 }
-                Verdict::NoSuchRow => self.look_again(pending),
+                Verdict::NoSuchRow => self.look_again(pending).await,
             }
         }
-        self.note_guesses(path, count - undecided.len(), count);
-        Part { path: Path::Judged, groups: undecided }
+        self.note_guesses(path, count - again.len(), count);
+        parts.push(Part { path: Path::Judged, groups: again });
     }
 
     /// Holds the events of a draft that has no row yet, but for those that have had their tries.
-    fn look_again(&mut self, pending: Pending) {
+    async fn look_again(&mut self, pending: Pending) {
         // The first try and then the retries.
         let (tried, rest) = pending.part(self.retry.retries);
         if let Some(tried) = tried {
             let tries = tried.attempts_max();
             let message = format!("no row has this eventDraftId, after {tries} tries");
-            self.give_up(tried, Fault::new(Reason::UnknownDraft, message));
+            self.give_up(tried, &Fault::new(Reason::UnknownDraft, message)).await;
         }
         if let Some(mut rest) = rest {
             // As long as the eldest has to wait: what joins it may come too often for waits of its
@@ -439,26 +366,34 @@ impl<T: Table> Writer<T> {
         }
     }
 
-    /// Takes the culprit out of a group that stands alone; what is left of the group gets its turn.
-    fn refuse(
+    /// Takes the culprit out of a group that stands alone, once it has the record that its dead
+    /// letter needs; what is left of the group gets its turn.
+    async fn refuse(
         &mut self,
         mut pending: Pending,
-        fault: &Fault,
-        culprit: Option<usize>,
-    ) -> Option<Pending> {
-        let culprit = culprit.unwrap_or_else(|| pending.group.newest());
+        culprit: usize,
+        fault: Fault,
+        parts: &mut Parts,
+    ) {
+        let event = &mut pending.group.events[culprit..=culprit];
+        if self.table.wants_records() && !event[0].has_record() {
+            self.table.recall(event).await;
+        }
         let (change, ticket, attempts) = pending.take(culprit);
-        self.book.refuse(ticket, change.refuse(fault.clone(), attempts));
-        (!pending.group.events.is_empty()).then_some(pending)
+        self.book.refuse(ticket, change.refuse(fault, attempts));
+        // A part for each piece: no statement may name a draft twice.
+        for piece in pending.divide().into_iter().rev() {
+            parts.push(Part { path: Path::Judged, groups: vec![piece] });
+        }
     }
 
     /// Rejects all events of a group, once it has the records that its dead letters need.
-    fn give_up(&mut self, pending: Pending, fault: Fault) {
-        if self.table.wants_records() && self.lacks(&pending) {
-            self.incomplete.push((pending, Some(fault)));
-        } else {
-            self.reject(pending, &fault);
+    async fn give_up(&mut self, mut pending: Pending, fault: &Fault) {
+        let events = &mut pending.group.events;
+        if self.table.wants_records() && events.iter().any(|event| !event.has_record()) {
+            self.table.recall(events).await;
         }
+        self.reject(pending, fault);
     }
 
     /// Rejects all events of a group.
@@ -476,7 +411,13 @@ impl<T: Table> Writer<T> {
             self.book.set_aside(&mut pending.group.events, &pending.tickets);
             pending.is_set_aside = true;
         }
-        let due = Instant::now() + pending.backoff.next_wait();
-        self.held.insert(pending.group.draft_id().to_owned(), (due, pending));
+        match self.held.entry(pending.group.draft_id().to_owned()) {
+            Entry::Vacant(entry) => {
+                let due = Instant::now() + pending.backoff.next_wait();
+                entry.insert((due, pending));
+            }
+            // Another piece of the same group is.
+            Entry::Occupied(mut entry) => entry.get_mut().1.append(pending),
+        }
     }
 }

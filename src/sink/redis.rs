@@ -100,7 +100,7 @@ async fn delete(keys: &mut impl Keys, drafts: &[&str], policy: &OutagePolicy) ->
                 outage.over();
                 return existed;
             }
-            Err(error) => outage.hold(&error, error.is_lost_connection()).await,
+            Err(error) => outage.hold(&error, error.loss()).await,
         }
     }
 }

@@ -170,7 +170,9 @@ impl Verify<'_> {
                     let event = remedy.winner.as_ref().map(Change::position);
                     refused.push(Refused { draft: draft.to_owned(), event, message });
                 }
-                Err(Failure::Contended(error) | Failure::Locked(error)) => {
+                Err(
+                    Failure::Contended(error) | Failure::Cancelled(error) | Failure::Locked(error),
+                ) => {
                     tracing::warn!(draft = part[0].draft, "not mended: {error}");
                 }
             }

@@ -5,7 +5,7 @@ use crate::interruptions::mixed;
 use crate::world::private::{Postgres, SmallDisk, signal};
 use crate::world::{World, event, eventually, images, meanwhile};
 
-use super::stores::{connected, held, resumes, single, through};
+use super::stores::{connected, held, resumes, says_so, single, through};
 
 /// One event while the server is out as `break_it` makes it, until `mend_it`.
 fn survives(world: &World, reason: &str, break_it: impl FnOnce(), mend_it: impl FnOnce()) {
@@ -80,7 +80,7 @@ fn e3_a_session_that_is_terminated_idle_or_in_its_statement_or_in_its_commit_is_
         }
         assert_eq!(world.database.cut_sessions(), 1);
         if trigger.is_some() {
-            held(&running, "57P01");
+            says_so(&running, &["connection lost, making another one", "57P01"]);
             assert_eq!(world.row("d1"), untouched, "rolled back");
         } else {
             world.publish([event("d1", "job-1").on(0)]);
@@ -93,6 +93,7 @@ fn e3_a_session_that_is_terminated_idle_or_in_its_statement_or_in_its_commit_is_
             [2, 2, 0, 0, 0, 0],
             "{when}: not even a retry is charged"
         );
+        assert!(!ended.err.contains("held"), "the server was there: {}", ended.err);
         assert_eq!(world.row("d1").images(), &images("job-1"));
     }
 }

@@ -35,7 +35,7 @@ fn e4_cut_off_before_the_request_or_after_the_commit_ends_the_same() {
     assert_eq!(world.database.number("SELECT last_value FROM writes"), 1, "written once");
 
     let ended = running.stop();
-    assert_eq!(ended.err.matches("held: waiting").count(), 2, "the same to us: {}", ended.err);
+    assert_eq!(ended.err.matches("connection lost").count(), 2, "the same to us: {}", ended.err);
     let report = ended.report();
     assert_eq!((report.read, report.applied + report.duplicate), (3, 3), "{report:?}");
     for (draft, job) in [("d1", "job-1"), ("d2", "job-2")] {

@@ -37,11 +37,18 @@ pub(super) fn through(records: i64) -> Offsets {
 /// Waits until the outage is noticed, for this reason.
 pub(super) fn held(running: &Running, reason: &str) {
     // Codes of Redis come in the client's spelling: ReadOnly, NOREPLICAS.
-    let reason = reason.to_lowercase();
-    let says_so = |line: &str| line.contains("held: ") && line.to_lowercase().contains(&reason);
+    says_so(running, &["held: ", reason]);
+}
+
+/// Waits until a line of the log says all of that.
+pub(super) fn says_so(running: &Running, parts: &[&str]) {
+    let says_so = |line: &str| {
+        let line = line.to_lowercase();
+        parts.iter().all(|part| line.contains(&part.to_lowercase()))
+    };
     let since = Instant::now();
     while !running.err().lines().any(says_so) {
-        assert!(since.elapsed() < DEADLINE, "not held for {reason:?}: {}", running.err());
+        assert!(since.elapsed() < DEADLINE, "nothing of {parts:?}: {}", running.err());
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -41,6 +41,9 @@ fn fold(history: &History) -> BTreeMap<&str, &Record> {
 fn check_rows(world: &mut World, history: &History) {
     let expected = fold(history);
     for draft in &history.drafts {
+        if history.sealed.as_ref().is_some_and(|(sealed, _)| sealed == draft) {
+            continue;
+        }
         let expected = expected.get(draft.as_str()).copied();
         let row = &world.rows[draft];
         let job =
@@ -52,7 +55,8 @@ fn check_rows(world: &mut World, history: &History) {
             world.violate(Violation::StaleRow, what);
         }
     }
-    // Where a row came late, some of its events may have been given up before.
+    // Where a row came late, some of its events may have been given up before; where it was sealed,
+    // after.
     for (draft, row) in world.rows.clone() {
         if row.memory.applied != row.memory.recent.first().map(|newest| newest.position) {
             world
@@ -76,6 +80,11 @@ fn check_letters(world: &mut World, history: &History) {
         let attempts = RETRIES + 1;
         let is_right = match record.kind {
             Kind::Bad => letter.reason == "not-json",
+            // What has reached its row asks nothing of it any more.
+            Kind::Event if world.is_sealed(&record.draft) => {
+                let reached_at = &world.rows[&record.draft].reached_at;
+                letter.reason == "database-refused" && !reached_at.contains_key(&record.job)
+            }
             Kind::Refused if has_row => letter.reason == "database-refused",
             Kind::Event | Kind::Refused if !has_row => {
                 let refused = letter.reason == "database-refused" && record.kind == Kind::Refused;

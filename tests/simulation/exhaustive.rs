@@ -73,6 +73,7 @@ fn history(word: &[Letter]) -> History {
         records: word.iter().enumerate().map(record).collect(),
         drafts: vec!["d0".to_owned(), "d1".to_owned()],
         late_drafts: Vec::new(),
+        sealed: None,
         faults: Vec::new(),
         chances: Chances::default(),
         limits: Limits {

@@ -156,6 +156,8 @@ pub(crate) struct History {
     pub drafts: Vec<String>,
     /// Drafts whose row comes at a turn.
     pub late_drafts: Vec<(String, u32)>,
+    /// A draft whose row takes no UPDATE any more from a turn on.
+    pub sealed: Option<(String, u32)>,
     /// What happens at which turn.
     pub faults: Vec<(u32, Fault)>,
     pub chances: Chances,
@@ -207,6 +209,8 @@ impl History {
             dedupe_jobs: chance.usize(1..=40),
         };
         let is_replayed = chance.u8(..4) == 0;
+        let sealed = (chance.u8(..4) == 0)
+            .then(|| (drafts[chance.usize(..drafts.len())].clone(), chance.u32(0..last + 40)));
         let records = records.records;
         History {
             seed,
@@ -215,6 +219,7 @@ impl History {
             records,
             drafts,
             late_drafts,
+            sealed,
             faults,
             chances,
             limits,
@@ -313,9 +318,10 @@ impl Records {
 
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let History { instances, partitions, chances, limits, drafts, late_drafts, .. } = self;
+        let History { instances, partitions, chances, limits, drafts, late_drafts, sealed, .. } =
+            self;
         writeln!(f, "  {instances} instances, {partitions} partitions, {chances:?}, {limits:?}")?;
-        writeln!(f, "  rows: {drafts:?}, later: {late_drafts:?}")?;
+        writeln!(f, "  rows: {drafts:?}, later: {late_drafts:?}, sealed: {sealed:?}")?;
         for Record { at, timestamp_ms, kind, job, draft, published, .. } in &self.records {
             writeln!(
                 f,

@@ -160,7 +160,8 @@ impl Run<'_> {
         let faults = self.history.faults.iter().map(|(turn, _)| *turn);
         let late = self.history.late_drafts.iter().map(|(_, turn)| *turn);
         let records = self.history.records.iter().map(|record| record.published);
-        faults.chain(late).chain(records).max().unwrap_or_default()
+        let sealed = self.history.sealed.iter().map(|(_, turn)| *turn);
+        faults.chain(late).chain(sealed).chain(records).max().unwrap_or_default()
     }
 
     fn strike(&mut self, fault: Fault) {

@@ -180,7 +180,8 @@ fn update(world: &mut World, events: &[Change]) -> Result<Vec<usize>, Refusal> {
         is_new && is_newer(event.position(), row.memory.applied)
     };
     let written: Vec<usize> = (0..events.len()).filter(|&event| passes(&events[event])).collect();
-    if let Some(&event) = written.iter().find(|&&event| is_refused(&events[event].images())) {
+    let refuses = |event: &Change| is_refused(&event.images()) || world.is_sealed(event.draft_id());
+    if let Some(&event) = written.iter().find(|&&event| refuses(&events[event])) {
         let drafts: Vec<&str> = events.iter().map(Change::draft_id).collect();
         return Err(refusal(world, drafts[event], &drafts));
     }
@@ -206,7 +207,9 @@ fn amend(world: &mut World, amendments: &[Amended]) -> Result<Vec<usize>, Refusa
     };
     let amended: Vec<usize> =
         (0..amendments.len()).filter(|&it| matches(&amendments[it])).collect();
-    let refuses = |it: &Amended| it.wins && is_refused(&it.change.images());
+    let refuses = |it: &Amended| {
+        it.wins && is_refused(&it.change.images()) || world.is_sealed(it.change.draft_id())
+    };
     if let Some(&it) = amended.iter().find(|&&it| refuses(&amendments[it])) {
         let drafts: Vec<&str> = amendments.iter().map(|it| it.change.draft_id()).collect();
         return Err(refusal(world, drafts[it], &drafts));

@@ -50,6 +50,9 @@ fn smaller(history: &History) -> Vec<History> {
             with(&|it| _ = it.records.drain(from..it.records.len().min(from + size)));
         }
     }
+    if history.sealed.is_some() {
+        with(&|it| it.sealed = None);
+    }
     if history.is_replayed {
         with(&|it| it.is_replayed = false);
     }

@@ -122,6 +122,8 @@ pub(crate) struct World {
     pub doomed: BTreeSet<usize>,
     pub group: Group,
     pub rows: BTreeMap<String, Row>,
+    /// A draft whose row takes no UPDATE any more from a turn on, whatever it is.
+    pub sealed: Option<(String, u32)>,
     /// Drafts whose rows somebody keeps locked, until it is asked which they are.
     pub locked: BTreeSet<String>,
     pub cache: BTreeMap<String, String>,
@@ -160,6 +162,7 @@ impl World {
             doomed: BTreeSet::new(),
             group: Group::new(history.partitions),
             rows: rows.collect(),
+            sealed: history.sealed.clone(),
             locked: BTreeSet::new(),
             cache: BTreeMap::new(),
             leases: BTreeMap::new(),
@@ -232,6 +235,11 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Whether the row of a draft takes no UPDATE any more.
+    pub(crate) fn is_sealed(&self, draft: &str) -> bool {
+        self.sealed.as_ref().is_some_and(|(sealed, from)| sealed == draft && self.turn >= *from)
     }
 
     /// Puts events into a row.

@@ -7,6 +7,7 @@ use dataflows::reject::{Fault, Reason};
 use tokio_postgres::error::{Severity, SqlState};
 
 use crate::postgres;
+use crate::sink::outage::Loss;
 
 /// A failed statement, by what follows from it.
 #[derive(Debug)]
@@ -15,6 +16,9 @@ pub enum Failure {
     Refused(Refusal),
     /// Others were in the way; the server rolled back and the same rows may succeed.
     Contended(DatabaseError),
+    /// The statement took too long, or somebody cancelled it; the server rolled back. Fewer rows
+    /// may succeed, or the same ones later.
+    Cancelled(DatabaseError),
     /// Another transaction keeps a row locked for longer than the lock timeout.
     Locked(DatabaseError),
     /// The server is away, or cannot write at all. Nothing is known about the rows, also not
@@ -74,15 +78,17 @@ pub enum DatabaseError {
 }
 
 impl DatabaseError {
-    /// Whether a connection that was there is gone, which says nothing about the server: it may have
-    /// closed one that was idle, or somebody on the way has. What ends a session is fatal to it.
-    pub fn is_lost_connection(&self) -> bool {
+    /// Whether a connection is gone that was there. What ends a session is fatal to it.
+    pub fn loss(&self) -> Option<Loss> {
         match self {
-            DatabaseError::NoAnswer(_) => true,
-            DatabaseError::Postgres(error) => error.as_db_error().is_none_or(|answer| {
-                matches!(answer.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
-            }),
-            DatabaseError::Connect(_) => false,
+            DatabaseError::NoAnswer(_) => Some(Loss::Unanswered),
+            DatabaseError::Postgres(error) => {
+                let is_fatal = error.as_db_error().is_none_or(|answer| {
+                    matches!(answer.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
+                });
+                is_fatal.then_some(Loss::Closed)
+            }
+            DatabaseError::Connect(_) => None,
         }
     }
 }
@@ -94,13 +100,13 @@ impl Failure {
         if *code == SqlState::LOCK_NOT_AVAILABLE {
             return Failure::Locked(error.into());
         }
+        if *code == SqlState::QUERY_CANCELED {
+            return Failure::Cancelled(error.into());
+        }
         if is_contention(code) {
             return Failure::Contended(error.into());
         }
-        if is_forbidden_row(&error) {
-            return Failure::Refused(Refusal::of(&error));
-        }
-        if is_held(code) {
+        if !is_forbidden_row(&error) && !is_raised(&error) && is_held(code) {
             return Failure::Out(error.into());
         }
         Failure::Refused(Refusal::of(&error))
@@ -122,6 +128,17 @@ fn is_forbidden_row(error: &tokio_postgres::Error) -> bool {
     error.is_some_and(|error| {
         *error.code() == SqlState::INSUFFICIENT_PRIVILEGE
             && error.routine() == Some("ExecWithCheckOptions")
+    })
+}
+
+/// Whether a trigger has raised it, which may give it any code: that is about its row. A code that
+/// says of a server or a session that it cannot is believed all the same.
+fn is_raised(error: &tokio_postgres::Error) -> bool {
+    let error = error.as_db_error();
+    error.is_some_and(|error| {
+        let is_believed = ["08", "25", "53", "57", "58", "HV"];
+        error.routine() == Some("exec_stmt_raise")
+            && !is_believed.iter().any(|class| error.code().code().starts_with(class))
     })
 }
 
@@ -149,10 +166,9 @@ fn is_held(code: &SqlState) -> bool {
     }
 }
 
-/// Deadlock, serialization failure, statement timeout or a statement cancelled by hand.
+/// Deadlock or serialization failure.
 fn is_contention(code: &SqlState) -> bool {
-    [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE, SqlState::QUERY_CANCELED]
-        .contains(code)
+    [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE].contains(code)
 }
 
 #[cfg(test)]

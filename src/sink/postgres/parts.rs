@@ -4,11 +4,14 @@
 //! before it has been written and rolled back, so it is taken to be good, and waits until all that
 //! is good can be written at once. Else a part is cut in the middle.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use dataflows::change::Change;
 use dataflows::effect::Ticket;
 use dataflows::latest::Group;
+use dataflows::record::Position;
 use smallvec::{SmallVec, smallvec};
 
 use super::table::Path;
@@ -18,6 +21,9 @@ use crate::retry::Backoff;
 /// the one behind that twice as many, and so on: where many are refused, a statement that fails is
 /// a small one.
 const ROWS_BEHIND: usize = 8;
+
+/// Events that are judged together, at least, where a group is divided.
+const EVENTS_TOGETHER: usize = 64;
 
 /// A group on its way into its row.
 #[derive(Debug)]
@@ -51,6 +57,62 @@ impl Pending {
         self.attempts.resize(self.group.events.len(), 1);
     }
 
+    /// Adds another piece of the same group.
+    pub(super) fn append(&mut self, mut piece: Pending) {
+        self.group.events.append(&mut piece.group.events);
+        self.tickets.append(&mut piece.tickets);
+        self.attempts.append(&mut piece.attempts);
+        self.comparisons_lost = self.comparisons_lost.max(piece.comparisons_lost);
+    }
+
+    /// Divides what is left of a group of which the database has refused an event, if that is much:
+    /// the next refusal has only one piece judged again. The newest come first, and once one of
+    /// them is written all behind it are superseded. The events of one job stay together, or the
+    /// later deliveries of it would pass for new.
+    pub(super) fn divide(mut self) -> Vec<Pending> {
+        if self.group.events.len() <= 2 * EVENTS_TOGETHER {
+            return Some(self).filter(|it| !it.group.events.is_empty()).into_iter().collect();
+        }
+        let mut newest: HashMap<u64, Position> = HashMap::new();
+        for event in &self.group.events {
+            let newest = newest.entry(event.job_hash()).or_insert(event.position());
+            *newest = event.position().max(*newest);
+        }
+        let mut events: Vec<(Change, Ticket, u32)> = Vec::new();
+        while !self.group.events.is_empty() {
+            events.push(self.take(0));
+        }
+        events.sort_by_cached_key(|(event, ..)| {
+            Reverse((newest[&event.job_hash()], event.job_hash(), event.position()))
+        });
+        let mut pieces: Vec<Pending> = Vec::new();
+        for (event, ticket, attempts) in events {
+            let is_full = |piece: &Pending| {
+                let events = &piece.group.events;
+                let is_its_job = |last: &Change| last.job_hash() == event.job_hash();
+                events.len() >= EVENTS_TOGETHER && !events.last().is_some_and(is_its_job)
+            };
+            if pieces.last().is_none_or(is_full) {
+                pieces.push(self.none());
+            }
+            let piece = pieces.last_mut().expect("there is one");
+            piece.push((event, ticket, attempts));
+        }
+        pieces
+    }
+
+    /// One without events that has come as far.
+    fn none(&self) -> Pending {
+        let group = Group { events: SmallVec::new() };
+        Pending { group, tickets: SmallVec::new(), attempts: SmallVec::new(), ..*self }
+    }
+
+    fn push(&mut self, (event, ticket, attempts): (Change, Ticket, u32)) {
+        self.group.events.push(event);
+        self.tickets.push(ticket);
+        self.attempts.push(attempts);
+    }
+
     /// Takes one event out.
     pub(super) fn take(&mut self, event: usize) -> (Change, Ticket, u32) {
         let change = self.group.events.swap_remove(event);
@@ -59,18 +121,10 @@ impl Pending {
 
     /// Parts the events with which the row was looked for more often than that from the others.
     pub(super) fn part(mut self, attempts: u32) -> (Option<Pending>, Option<Pending>) {
-        let mut tried = Pending {
-            group: Group { events: SmallVec::new() },
-            tickets: SmallVec::new(),
-            attempts: SmallVec::new(),
-            ..self
-        };
+        let mut tried = self.none();
         for event in (0..self.attempts.len()).rev() {
             if self.attempts[event] > attempts {
-                let (change, ticket, attempts) = self.take(event);
-                tried.group.events.push(change);
-                tried.tickets.push(ticket);
-                tried.attempts.push(attempts);
+                tried.push(self.take(event));
             }
         }
         [tried, self].map(|it| Some(it).filter(|it| !it.group.events.is_empty())).into()

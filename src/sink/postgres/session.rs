@@ -136,10 +136,12 @@ impl Open {
             let settings = [postgres::BY_INDEX, &postgres::impatient(config)].join("; ");
             client.batch_execute(&settings).await?;
             let table = config.table.sql();
+            let updated_at = client.prepare(&statements::updated_at(table)).await?;
+            let now = statements::now(updated_at.columns()[0].type_());
             Ok::<_, tokio_postgres::Error>((
                 client.prepare(&statements::update(table, id_type)).await?,
                 client.prepare(&statements::read(table, id_type)).await?,
-                client.prepare(&statements::amend(table, id_type)).await?,
+                client.prepare(&statements::amend(table, id_type, now)).await?,
                 client.prepare(&statements::locked(table, id_type)).await?,
             ))
         };

@@ -108,10 +108,11 @@ pub enum Path {
 pub enum Verdict {
     /// One durable outcome for each event.
     Settled(Outcomes),
-    /// Not settled by this statement; the row must be judged.
-    Undecided,
-    /// The images of the event that is to be written are not there.
-    Incomplete,
+    /// Not settled by this statement; the row must be judged. The event that is to blame, if that
+    /// comes to nothing time and again.
+    Undecided(usize),
+    /// The images of that event, which is to be written, are not there.
+    Incomplete(usize),
     /// There is no row with that id.
     NoSuchRow,
 }
@@ -143,7 +144,7 @@ pub async fn write(
 async fn update(table: &mut impl Table, groups: &[&Group]) -> Result<Vec<Verdict>, Failure> {
     let events: Vec<&Change> = groups.iter().map(|group| &group.events[0]).collect();
     let applied = || Verdict::Settled(smallvec![Outcome::Applied]);
-    let mut verdicts: Vec<Verdict> = groups.iter().map(|_| Verdict::Undecided).collect();
+    let mut verdicts: Vec<Verdict> = groups.iter().map(|_| Verdict::Undecided(0)).collect();
     if is_planted(Bug::ZeroRowsIsApplied) {
         verdicts.fill_with(applied);
     }
@@ -159,9 +160,12 @@ async fn guess_and_amend(
 ) -> Result<Vec<Verdict>, Failure> {
     let rows = (0..groups.len()).map(|index| (index, RowMemory::default())).collect();
     let mut verdicts = amend(table, groups, rows).await?;
-    // Whatever else a row would say, it has not said it.
-    let amended = |verdict: &Verdict| matches!(verdict, Verdict::Settled(_));
-    verdicts.iter_mut().filter(|it| !amended(it)).for_each(|it| *it = Verdict::Undecided);
+    for verdict in &mut verdicts {
+        // The row has not said yet that it is this one.
+        if let Verdict::Incomplete(event) = *verdict {
+            *verdict = Verdict::Undecided(event);
+        }
+    }
     Ok(verdicts)
 }
 
@@ -185,26 +189,38 @@ async fn amend(
     for (index, seen) in rows {
         let group = groups[index];
         let Judgement { outcomes, winner, memory } = table.judge(&seen, &group.events);
-        verdicts[index] = match memory {
-            None => Verdict::Settled(outcomes),
-            Some(_) if winner.is_some_and(|winner| !group.events[winner].has_images()) => {
-                Verdict::Incomplete
+        verdicts[index] = match (memory, winner) {
+            (None, _) => Verdict::Settled(outcomes),
+            (Some(_), Some(winner)) if !group.events[winner].has_images() => {
+                Verdict::Incomplete(winner)
             }
-            Some(memory) => {
+            (Some(memory), winner) => {
+                let suspect = winner.unwrap_or_else(|| newest_superseded(group, &outcomes));
                 amendments.push(Amendment { group, winner, seen, memory });
                 judged.push((index, outcomes));
-                Verdict::Undecided
+                Verdict::Undecided(suspect)
             }
         };
     }
     if amendments.is_empty() {
         return Ok(verdicts);
     }
-    // Only where the part is a single group is the winner surely the one that was refused.
-    let suspect = if groups.len() == 1 { amendments[0].winner } else { None };
+    // Only where the part is a single group is it surely this one that was refused.
+    let suspect = match verdicts[..] {
+        [Verdict::Undecided(suspect)] => Some(suspect),
+        _ => None,
+    };
     for amended in table.amend(&amendments).await.map_err(|failure| failure.blame(suspect))? {
         let (index, outcomes) = &mut judged[amended];
         verdicts[*index] = Verdict::Settled(std::mem::take(outcomes));
     }
     Ok(verdicts)
+}
+
+/// The event to blame where none wins and the row does not take what it is to remember. What it
+/// remembers already asks nothing of it.
+fn newest_superseded(group: &Group, outcomes: &[Outcome]) -> usize {
+    let superseded = (0..outcomes.len()).filter(|&it| outcomes[it] == Outcome::Superseded);
+    let newest = superseded.max_by_key(|&event| group.events[event].position());
+    newest.expect("what a row is to remember is new to it")
 }

@@ -20,6 +20,8 @@ use crate::generate::{Generator, Mix};
 use crate::shutdown::Abort;
 use crate::sink::{Remote, remote};
 
+mod refused;
+
 /// What a batch of rows takes that nobody has locked.
 const WRITE: Duration = Duration::from_millis(10);
 

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::Connection;
+use super::{Connection, Keys};
 use crate::config::Cache;
 use crate::sink::outage::OutagePolicy;
 
@@ -30,6 +30,10 @@ const KEYS_MAX: usize = 200_000;
 /// Batches on their way from the lanes to the queue, which takes them as they come while it has
 /// room.
 const BATCHES_UNDER_WAY: usize = 8;
+
+/// Keys that are deleted at once: a cluster that is far away, where each has a DEL of its own, takes
+/// long for a batch, and at a stop it is seen by what has been deleted that it answers.
+const KEYS_AT_ONCE: usize = 100;
 
 /// Where the lanes leave what they have deleted once.
 #[derive(Clone, Debug)]
@@ -61,12 +65,8 @@ impl SecondDeletes {
         let after = config.second_delete_after?;
         let (requests, queue) = mpsc::channel(BATCHES_UNDER_WAY);
         let pending = Arc::new(AtomicUsize::new(0));
-        let eraser = Eraser {
-            config: config.clone(),
-            policy: policy.clone(),
-            pending: Arc::clone(&pending),
-        };
-        runtime.spawn(eraser.serve(queue));
+        let eraser = Eraser { policy: policy.clone(), pending: Arc::clone(&pending) };
+        runtime.spawn(eraser.serve(Connection::new(config.clone()), queue));
         Some(SecondDeletes { after, patience: config.timeout, requests, pending })
     }
 
@@ -118,14 +118,12 @@ async fn nothing_falls(pending: &AtomicUsize, patience: Duration) {
 }
 
 struct Eraser {
-    config: Cache,
     policy: OutagePolicy,
     pending: Arc<AtomicUsize>,
 }
 
 impl Eraser {
-    async fn serve(self, mut requests: mpsc::Receiver<Request>) {
-        let mut connection = Connection::new(self.config.clone());
+    async fn serve(self, mut keys: impl Keys, mut requests: mpsc::Receiver<Request>) {
         let mut queue = Queue::new(KEYS_MAX);
         loop {
             let due = queue.due();
@@ -137,7 +135,7 @@ impl Eraser {
                 biased;
                 () = is_due, if due.is_some() => {
                     let Some(batch) = queue.pop() else { continue };
-                    let mut deleting = pin!(self.delete(batch, &mut connection));
+                    let mut deleting = pin!(self.delete(batch, &mut keys));
                     // A connection that is slow, or away for a moment, keeps no lane waiting while
                     // there is room.
                     loop {
@@ -156,10 +154,12 @@ impl Eraser {
         }
     }
 
-    async fn delete(&self, batch: Batch, connection: &mut Connection) {
-        let drafts: Vec<&str> = batch.drafts.iter().map(String::as_str).collect();
-        super::delete(connection, &drafts, &self.policy).await;
-        self.pending.fetch_sub(batch.drafts.len(), Ordering::Relaxed);
+    async fn delete(&self, batch: Batch, keys: &mut impl Keys) {
+        for drafts in batch.drafts.chunks(KEYS_AT_ONCE) {
+            let drafts: Vec<&str> = drafts.iter().map(String::as_str).collect();
+            super::delete(keys, &drafts, &self.policy).await;
+            self.pending.fetch_sub(drafts.len(), Ordering::Relaxed);
+        }
     }
 }
 
@@ -222,6 +222,46 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::OnOutage;
+    use crate::redis::CacheError;
+    use crate::shutdown::Abort;
+
+    /// A cluster that is far away, but well: so long a key.
+    struct Distant(Duration);
+
+    impl Keys for Distant {
+        async fn delete(&mut self, drafts: &[&str]) -> Result<u64, CacheError> {
+            let drafts = u32::try_from(drafts.len()).unwrap();
+            tokio::time::sleep(self.0 * drafts).await;
+            Ok(0)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f7_at_a_stop_a_batch_that_takes_long_is_not_given_up_while_it_goes_on() {
+        let patience = Duration::from_secs(5);
+        let policy = OutagePolicy {
+            on_outage: OnOutage::Wait,
+            abort: Arc::new(Abort::default()),
+            figures: None,
+        };
+        let (requests, queue) = mpsc::channel(BATCHES_UNDER_WAY);
+        let pending = Arc::new(AtomicUsize::new(0));
+        let eraser = Eraser { policy, pending: Arc::clone(&pending) };
+        let left = Arc::clone(&pending);
+        let second = SecondDeletes { after: 100 * patience, patience, requests, pending };
+        let drafts: Vec<String> = (0..1_000).map(|number| format!("d{number}")).collect();
+        second.note(&drafts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+
+        // Twenty seconds for all of them.
+        let erased = eraser.serve(Distant(Duration::from_millis(20)), queue);
+        tokio::select! {
+            () = second.finish(Duration::from_secs(30)) => {}
+            () = async { erased.await; std::future::pending().await } => {}
+        }
+
+        assert_eq!(left.load(Ordering::Relaxed), 0);
+    }
 
     fn batch(due: Instant, drafts: &[&str]) -> Batch {
         Batch { due, drafts: drafts.iter().map(|draft| (*draft).to_owned()).collect() }

@@ -1,6 +1,7 @@
 //! The SQL of the statements, for a table and the type of its ids.
 
 use dataflows::row::JOBS_REMEMBERED;
+use tokio_postgres::types::Type;
 
 /// The events of a statement, one row each, as `b`. Arrays that are unnested in the SELECT list
 /// cost half of what they cost in FROM, where each of them is materialized first; URLs that are put
@@ -20,6 +21,17 @@ const IMAGES: &str = "jsonb_object('{simple,fancy,trendy}', ARRAY[b.simple, b.fa
 /// The milliseconds of the event that a row holds; whoever sets its time by hand may have set
 /// microseconds.
 const EVENT_MS: &str = "floor(extract(epoch FROM d.content_event_at) * 1000)::int8";
+
+/// Says of which type the times are at which rows were updated.
+pub(super) fn updated_at(table: &str) -> String {
+    format!("SELECT updated_at FROM {table}")
+}
+
+/// The time as that type has it. A CASE of two types would take what a row holds through the
+/// session's time zone, in which some times do not exist.
+pub(super) fn now(updated_at: &Type) -> &'static str {
+    if *updated_at == Type::TIMESTAMP { "localtimestamp" } else { "now()" }
+}
 
 /// The guard stands in the WHERE: a row that holds something newer, or remembers the job, is not
 /// touched. The job that the row held becomes the first of the older ones. What was written comes
@@ -63,7 +75,7 @@ pub(super) fn read(table: &str, id_type: &str) -> String {
 
 /// Compare and set: the row is amended only while it holds the event and remembers the jobs that it
 /// was judged by.
-pub(super) fn amend(table: &str, id_type: &str) -> String {
+pub(super) fn amend(table: &str, id_type: &str, now: &str) -> String {
     let events = events(
         id_type,
         ", unnest($10::bool[]) AS wins, unnest($11::text[]) AS jobs,
@@ -74,7 +86,7 @@ pub(super) fn amend(table: &str, id_type: &str) -> String {
         |new: &str, old: &str| format!("{old} = CASE WHEN b.wins THEN {new} ELSE d.{old} END");
     let images = [
         if_wins(IMAGES, "content_images"),
-        if_wins("now()", "updated_at"),
+        if_wins(now, "updated_at"),
         if_wins("b.job", "content_job_id"),
         if_wins("b.event_at", "content_event_at"),
         if_wins("b.event_offset", "content_event_offset"),
