@@ -13,7 +13,7 @@
 //! | write, invalidate, dead-letter | from a batch to the wait for the next one | the lanes of each |
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
 use self::brokers::Brokers;
@@ -22,6 +22,8 @@ use self::letters::Letters;
 use self::polled::Polled;
 use self::workers::OnWorker;
 use histogram::Histogram;
+
+use crate::lock::lock;
 
 pub mod brokers;
 pub mod calls;
@@ -129,7 +131,7 @@ impl Figures {
 
     /// What the poll thread told last.
     pub fn polled(&self) -> MutexGuard<'_, Polled> {
-        self.polled.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.polled)
     }
 
     /// Takes in what the poll thread tells, unless somebody is looking just now: it does not wait.

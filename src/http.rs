@@ -11,7 +11,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use self::patience::Patient;
 use self::watcher::{Facts, TICK, Watcher};
 use crate::config::{self, Listen};
 use crate::figures::Figures;
+use crate::lock::lock;
 
 pub mod exposition;
 mod guard;
@@ -171,7 +172,7 @@ struct Shared {
 
 impl Shared {
     fn watcher(&self) -> MutexGuard<'_, Watcher> {
-        self.watcher.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.watcher)
     }
 
     /// The snapshot of this moment, as JSON.

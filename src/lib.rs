@@ -31,7 +31,7 @@
 //! | [`generate`], [`publish`] | synthetic events; the reference publisher |
 //! | [`verify`], [`tune`], [`demo`] | these commands |
 //! | [`progress_bar`], [`notice`], [`printable`] | how far a long command is; errors and hints in the form of the log; foreign text made safe for a terminal |
-//! | `percent` | percent-encoded texts decoded |
+//! | `percent`, `lock` | percent-encoded texts decoded; mutexes without poison |
 //! | [`clock`] | the time of day |
 
 pub mod cli;
@@ -71,3 +71,4 @@ pub mod tune;
 pub mod demo;
 pub mod printable;
 mod percent;
+mod lock;

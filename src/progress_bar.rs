@@ -57,9 +57,8 @@ impl Bar {
             };
         }
         let rate = if has_rate { ", {rate}/s, {eta} left" } else { "" };
-        let template = format!(
-            "{{wide_bar}} {{percent:>3}}% {{human_pos}}/{{human_len}} {what}{rate} {{msg}}"
-        );
+        let template =
+            format!("{{wide_bar}} {{percent:>3}}% {{human_pos}}/{{human_len}} {what}{rate}{{msg}}");
         let style = ProgressStyle::with_template(&template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .with_key("rate", |state: &ProgressState, text: &mut dyn fmt::Write| {
@@ -88,7 +87,7 @@ impl Bar {
     /// Adds a word on what is going on besides, from now on.
     pub fn say(&mut self, word: &str) {
         match self {
-            Bar::Drawn(bar) => bar.set_message(word.to_owned()),
+            Bar::Drawn(bar) => bar.set_message(format!(", {word}")),
             Bar::Lines { note, .. } => *note = format!(", {word}"),
         }
     }

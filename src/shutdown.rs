@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
+use crate::lock::lock;
+
 /// Why a run could not go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -35,7 +37,7 @@ impl Abort {
     }
 
     fn raise(&self, cause: Cause) {
-        let mut slot = self.cause.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut slot = lock(&self.cause);
         slot.get_or_insert(cause);
         self.raised.store(true, Ordering::Release);
     }
@@ -47,7 +49,7 @@ impl Abort {
 
     /// The first cause.
     pub fn cause(&self) -> Option<Cause> {
-        self.cause.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        lock(&self.cause).clone()
     }
 }
 

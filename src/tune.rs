@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dataflows::outcome::Tally;
@@ -32,6 +32,7 @@ use crate::config::{Config, OnOutage};
 use crate::figures::Figures;
 use crate::kafka::creation_error;
 use crate::limit::Shares;
+use crate::lock::lock;
 use crate::replay::plan::{From, Plan, Scope, plan};
 use crate::replay::reader::reader;
 use crate::run::RunError;
@@ -125,7 +126,7 @@ fn scan(config: &Config, course: &Course<'_>) -> Result<(Vec<String>, Tally), Tu
     let (figures, abort) = (Arc::new(Figures::new(config.run.workers)), Arc::default());
     let effects = Collecting { drafts: Arc::clone(&drafts) };
     let trial = trial::run(config, course, effects, &figures, &abort)?.ok_or(TuneError::Stopped)?;
-    let drafts = std::mem::take(&mut *drafts.lock().unwrap_or_else(PoisonError::into_inner));
+    let drafts = std::mem::take(&mut *lock(&drafts));
     if drafts.is_empty() {
         let (topic, records) = (config.kafka.topic.clone(), trial.tally.records());
         return Err(TuneError::NoEvent { topic, records });

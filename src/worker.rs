@@ -1,6 +1,6 @@
 //! worker: one timely worker a thread, each with the whole graph.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::unbounded;
@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::figures::Figures;
 use crate::figures::workers::{GraphStage, OnWorker};
 use crate::ingest::Entrance;
+use crate::lock::lock;
 use crate::progress::Progress;
 
 /// How long a worker may sleep when nothing wakes it.
@@ -100,7 +101,7 @@ pub fn start(
         if let Some(figures) = &figures {
             figures.watch(worker);
         }
-        let queue = receivers[index].lock().unwrap_or_else(PoisonError::into_inner).take();
+        let queue = lock(&receivers[index]).take();
         let queue = queue.expect("each worker starts once");
         let announce = |activator| {
             activators_in.send((index, activator)).expect("the starter waits for all activators")

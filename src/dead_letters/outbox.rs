@@ -1,7 +1,7 @@
 //! The transactional producer behind `replay`: a record and its mark, both or neither.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
@@ -12,6 +12,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
 use super::{DlqError, Letter, Origin, header, insert_text};
 use crate::config::Config;
+use crate::lock::lock;
 use crate::{headers, kafka};
 
 /// For one step of a transaction. A broker that is there answers in well under a second, and within
@@ -228,11 +229,11 @@ struct Deliveries(Arc<Mutex<Option<RDKafkaErrorCode>>>);
 
 impl Deliveries {
     fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.0) = None;
     }
 
     fn refusal(&self) -> Option<RDKafkaErrorCode> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.0)
     }
 }
 
@@ -253,7 +254,7 @@ impl ProducerContext for Deliveries {
         if let Err((error, _)) = result
             && let Some(code) = refusal_of(error)
         {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
+            *lock(&self.0) = Some(code);
         }
     }
 }

@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rdkafka::statistics::{Broker, Partition, Statistics};
 
 use super::calls::{Health, PATIENCE};
+
+use crate::lock::lock;
 
 /// How often the client tells, milliseconds.
 pub const EVERY_MS: &str = "1000";
@@ -31,7 +33,7 @@ struct Told {
 
 impl Brokers {
     fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.told)
     }
 
     /// Takes in what the client tells.

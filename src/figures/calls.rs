@@ -2,8 +2,10 @@
 //! before anybody gives it up.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use crate::lock::lock;
 
 /// How long an answer may take until the server passes for held, milliseconds: batches are answered
 /// within a few hundred, and whoever looks wants to know before they wonder.
@@ -62,7 +64,7 @@ pub struct CallId(u64);
 
 impl Calls {
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// The server is asked.

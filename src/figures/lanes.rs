@@ -2,12 +2,14 @@
 //! again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::calls::Calls;
 use super::histogram::Histogram;
 use super::nanos;
+
+use crate::lock::lock;
 
 /// Bounds of how long a server takes for a batch, seconds: from a DEL of one key to the statement
 /// timeout.
@@ -114,10 +116,6 @@ impl Lanes {
     pub fn again(&self, cause: Again) -> u64 {
         self.again[cause.place()].load(Ordering::Relaxed)
     }
-}
-
-fn lock<T>(it: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    it.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The time at work of one lane. What goes on at the moment is in it: a lane that hangs is at work.

@@ -1,13 +1,14 @@
 //! The newest dead letters: where they came from and why, and nothing of what was in them.
 
 use std::collections::VecDeque;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use dataflows::reject::{Rejected, Stage};
 use serde::Serialize;
 
 use crate::clock::now_ms;
+use crate::lock::lock;
 
 /// How many are kept.
 const KEPT: usize = 20;
@@ -50,7 +51,7 @@ impl Letters {
         };
         add(&self.accept, of(Stage::Accept));
         add(&self.write, of(Stage::Write));
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = lock(&self.newest);
         for rejected in &batch[batch.len().saturating_sub(KEPT)..] {
             let record = rejected.record();
             newest.push_back(Letter {
@@ -69,7 +70,7 @@ impl Letters {
 
     /// The newest ones, the newest first.
     pub fn newest(&self) -> Vec<Letter> {
-        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = lock(&self.newest);
         newest.iter().rev().cloned().collect()
     }
 

@@ -146,7 +146,9 @@ impl Watcher {
         let mut reasons = Vec::new();
         let polled = self.figures.polled();
         if !polled.is_assigned {
-            reasons.push("starting: the group has assigned no partitions yet".to_owned());
+            reasons.push(
+                "no partitions: the group has assigned none yet, or has taken all away".to_owned(),
+            );
         }
         if polled.is_draining {
             reasons

@@ -1,7 +1,7 @@
 //! A client for metadata and for making topics, and the complaints that say why it gets no answer.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
@@ -16,6 +16,7 @@ use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext}
 use super::client_config;
 use super::error::{KafkaError, creation_error, is_away};
 use crate::config;
+use crate::lock::lock;
 
 /// How long a command waits for a broker before it says that none answers.
 pub const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,7 +28,7 @@ pub struct Complaints(Arc<Mutex<String>>);
 
 impl Complaints {
     fn last(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 
     fn note(&self, complaint: &str) {
@@ -36,7 +37,7 @@ impl Complaints {
         let text = complaint.rsplit_once("]: ").map_or(complaint, |(_, text)| text);
         let text = text.split_once("/bootstrap: ").map_or(text, |(_, text)| text);
         let text = text.split_once(" (after ").map_or(text, |(text, _)| text);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text.to_owned();
+        *lock(&self.0) = text.to_owned();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
@@ -15,6 +15,7 @@ use super::PublishError;
 use crate::config::Kafka;
 use crate::generate::{GeneratedEvent, Headers};
 use crate::kafka;
+use crate::lock::lock;
 
 /// How long an event may wait for its acknowledgement. A healthy cluster takes milliseconds; a new
 /// leader, seconds.
@@ -202,7 +203,7 @@ impl Deliveries {
     }
 
     fn check(&self) -> Result<(), PublishError> {
-        let first = self.0.first_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let first = lock(&self.0.first_failure).clone();
         match first {
             None => Ok(()),
             Some(reason) => Err(PublishError::Delivery {
@@ -236,7 +237,7 @@ impl ProducerContext for Deliveries {
             }
             Err((error, _)) => {
                 self.0.failed.fetch_add(1, Ordering::Relaxed);
-                let mut first = self.0.first_failure.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut first = lock(&self.0.first_failure);
                 first.get_or_insert_with(|| error.clone());
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -12,6 +12,7 @@ use rdkafka::error::KafkaError;
 use super::ScanError;
 use crate::config;
 use crate::kafka;
+use crate::lock::lock;
 
 /// Listens to the client.
 #[derive(Default)]
@@ -45,7 +46,7 @@ impl Context {
     }
 
     fn note_id(&self, topic: &str, id: &str) {
-        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ids = lock(&self.ids);
         let first = ids.entry(topic.to_owned()).or_insert_with(|| id.to_owned());
         if first != id {
             self.made_again.get_or_init(|| topic.to_owned());

@@ -1,7 +1,7 @@
 //! The Kafka client as the source meets it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -18,6 +18,7 @@ use crate::commit::Offsets;
 use crate::config::Kafka;
 use crate::figures::Figures;
 use crate::kafka;
+use crate::lock::lock;
 
 /// The deadline of one question to the broker in a rebalance.
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
@@ -141,7 +142,7 @@ impl Context {
 
     /// The shared state. Not to be held across a `poll`, which may call back.
     pub fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn calls_back(&self) {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use dataflows::effect::Ticket;
 use opentelemetry::trace::{Span as _, SpanBuilder, TraceContextExt as _, Tracer as _};
@@ -15,6 +15,7 @@ use super::shape::Shape;
 use super::{Traced, Tracer};
 use crate::config::Sampling;
 use crate::figures::Server;
+use crate::lock::lock;
 
 tokio::task_local! {
     /// Of the lane that the task serves.
@@ -88,7 +89,7 @@ impl LaneSpans {
     }
 
     fn open(&self) -> std::sync::MutexGuard<'_, HashMap<Ticket, Open>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.open)
     }
 }
 

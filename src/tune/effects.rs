@@ -1,7 +1,7 @@
 //! The effects of trials, and of the scan before them.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use dataflows::effect::{Effect, Waker};
 use dataflows::graph::Invalidated;
@@ -11,6 +11,7 @@ use dataflows::reject::Rejected;
 use dataflows::written::Written;
 
 use crate::config::KeyTemplate;
+use crate::lock::lock;
 use crate::sink::nothing::{AtOnce, Nothing, applied};
 use crate::worker::MakeEffects;
 
@@ -30,7 +31,7 @@ impl MakeEffects for Collecting {
     fn write(&self, _waker: Waker) -> impl Effect<Request = Group, Answer = Written> + 'static {
         let drafts = Arc::clone(&self.drafts);
         AtOnce::new(move |groups: Vec<Group>| {
-            let mut drafts = drafts.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut drafts = lock(&drafts);
             drafts.extend(groups.iter().map(|group| group.draft_id().to_owned()));
             drop(drafts);
             applied(groups)

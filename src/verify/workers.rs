@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
@@ -21,6 +21,8 @@ use timely::worker::Worker;
 
 use super::VerifyError;
 use super::topic::copy;
+
+use crate::lock::lock;
 
 /// A chunk is passed on with so many records, or so many bytes: enough to make the hand-over cheap.
 const CHUNK_RECORDS: usize = 256;
@@ -68,8 +70,7 @@ impl Workers {
             receivers.into_iter().map(|receiver| Mutex::new(Some(receiver))).collect();
         let (tell, news) = unbounded();
         let guards = timely::execute(timely::Config::process(workers), move |worker| {
-            let queue =
-                receivers[worker.index()].lock().unwrap_or_else(PoisonError::into_inner).take();
+            let queue = lock(&receivers[worker.index()]).take();
             serve(worker, &queue.expect("each worker starts once"), draft_ids, &tell);
         });
         let guards = guards.map_err(VerifyError::Workers)?;

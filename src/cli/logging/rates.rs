@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tracing::callsite::Identifier;
@@ -16,6 +16,8 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
+
+use crate::lock::lock;
 
 /// How long lines of a kind are counted together.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -132,10 +134,6 @@ impl Limits {
             tracing::warn!(target: OWN_TARGET, more, within_s, from, like, "more lines of a kind");
         }
     }
-}
-
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<S: Subscriber> Layer<S> for Limits {

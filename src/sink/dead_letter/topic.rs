@@ -1,6 +1,6 @@
 //! The dead-letter topic itself, and the client that publishes to it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use dataflows::reject::Rejected;
@@ -16,6 +16,7 @@ use super::{Form, Publish};
 use crate::config::{Config, Kafka};
 use crate::dead_letters::{DeadLetter, Reference};
 use crate::kafka;
+use crate::lock::lock;
 
 /// What the user's properties may say otherwise.
 const UNLESS_ASKED: [(&str, &str); 4] = [
@@ -103,7 +104,7 @@ fn start(config: &ClientConfig) -> KafkaResult<Arc<BaseProducer<Deliveries>>> {
 
 impl DeadLetterProducer {
     fn current(&self) -> MutexGuard<'_, Arc<BaseProducer<Deliveries>>> {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.client)
     }
 
     /// What a client is done for, if it is: another one has its place after this.
