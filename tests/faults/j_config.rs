@@ -60,13 +60,18 @@ fn j3_properties_that_contradict_each_other_are_told_by_a_check_and_by_whoever_n
     let mut world = World::new("j3-properties");
     world.drafts(["d1"]);
     world.publish([event("d1", "job").on(0)]);
-    for (name, value) in [("session.timeout.ms", 400_000), ("max.in.flight", 6)] {
+    let run = &["run", "--until-caught-up"][..];
+    for (name, value, commands) in [
+        ("session.timeout.ms", 400_000, [run, &["replay"], &["tune"]]),
+        // Of the producer of dead letters.
+        ("max.in.flight", 6, [run, &["replay", "--dead-letters"], &["publish", "--generate", "1"]]),
+    ] {
         let key = format!("kafka.properties.{name}");
         world.set(&key, value);
         let check = world.call(&["check"]);
         assert_eq!(check.code(), Some(2), "{name}: {}", check.out);
         assert!(check.out.contains("FAIL") && check.out.contains(name), "{}", check.out);
-        for command in [&["run", "--until-caught-up"][..], &["replay"], &["tune"]] {
+        for command in commands {
             let refused = world.call(command);
             let error = refused.failure(2);
             assert!(error.contains(name), "{command:?}: {error}");
