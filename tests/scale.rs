@@ -50,11 +50,18 @@ fn c1_they_do_so_too_where_each_rebalance_takes_all_partitions_away() {
     }
 }
 
+/// At most 400 records a second: a group that comes to share takes some seconds, and small batches
+/// that wait are written with one statement.
+fn lasts(world: &mut World) {
+    world.set("run.epoch_records", 200);
+    world.set("run.epochs_in_flight", 2);
+    world.set("run.retry_backoff_ms", 5);
+    world.slow_down(1_000);
+}
+
 /// Has one process give some of its work to another one, and then all of it.
 fn share(mut world: World) {
-    world.set("run.epoch_records", 200);
-    world.set("run.retry_backoff_ms", 5);
-    world.slow_down(60);
+    lasts(&mut world);
     let load = world.load(mixed(13, 10_000));
     let first = world.start_run();
     eventually("the first is at work", || world.rows_with_images() > 100);
@@ -80,9 +87,7 @@ fn share(mut world: World) {
 #[test]
 fn c1_a_process_that_is_to_catch_up_takes_its_share_and_stays_until_its_group_has_caught_up() {
     let mut world = World::new("catch-up-beside");
-    world.set("run.epoch_records", 200);
-    world.set("run.retry_backoff_ms", 5);
-    world.slow_down(60);
+    lasts(&mut world);
     let load = world.load(mixed(17, 10_000));
     let first = world.start_run();
     eventually("the first is at work", || world.rows_with_images() > 100);
