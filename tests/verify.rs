@@ -15,6 +15,7 @@ use crate::world::{
 mod made_again;
 mod orphans;
 mod outages;
+mod refused;
 
 /// Differences as (kind, draft).
 type Found = BTreeSet<(String, String)>;
@@ -453,70 +454,4 @@ fn a_watch_says_when_a_difference_appears_and_when_it_goes_and_calls_no_lag_one(
     let ended = watch.stop();
     assert_eq!(ended.code(), Some(3), "{}", ended.err);
     assert_eq!(ended.out.lines().count(), 4, "nothing else: {}", ended.out);
-}
-
-#[test]
-fn an_event_that_the_database_refuses_is_said_to_be_one_and_gives_its_turn_to_the_next() {
-    let world = World::new("verify-refused");
-    world.refuse_jobs(&["refused"]);
-    world.drafts(["d1"]);
-    world.publish([event("d1", "good"), event("d1", "refused").at(1)]);
-    // Which reports the reject, and writes no dead letter of it.
-    let replay = world.call(&["replay"]);
-    replay.success();
-    assert!(replay.err.contains("row-behind until"), "{}", replay.err);
-    assert_eq!(differences(&world), found([("row-behind", "d1")]));
-
-    world.database.sql(
-        "UPDATE event_drafts SET content_images = NULL, content_job_id = NULL, content_event_at = '-infinity',
-                content_event_offset = -1, content_event_partition = -1, content_older_jobs = NULL,
-                content_older_positions = NULL",
-    );
-    let repair = world.call(&["verify", "--repair", "--json"]);
-    let lines = lines(&repair);
-    assert_eq!((repair.code(), lines.len()), (Some(3), 1), "{}", repair.out);
-    assert_eq!(lines[0]["mended"], false);
-    let message = lines[0]["message"].as_str().unwrap();
-    assert!(
-        message.contains("the database refuses") && message.contains("--dead-letters"),
-        "{message}"
-    );
-    assert_eq!(world.row("d1").job(), Some("good"));
-
-    let replay = world.call(&["replay", "--dead-letters"]);
-    replay.success();
-    assert!(!replay.err.contains("row-behind until"), "{}", replay.err);
-    assert_eq!(differences(&world), found([]));
-}
-
-/// More of them than a repair has rounds for rows that others change.
-#[test]
-fn many_refused_events_of_one_draft_all_give_their_turn_to_the_next() {
-    let world = World::new("verify-refused-many");
-    let refused = ["bad-1", "bad-2", "bad-3", "bad-4", "bad-5"];
-    world.refuse_jobs(&refused);
-    world.drafts(["d1"]);
-    world.publish([event("d1", "good")]);
-    world.publish(refused.iter().zip(1..).map(|(job, at)| event("d1", job).at(at)));
-    let repair = world.call(&["verify", "--repair", "--json"]);
-    assert_eq!(repair.code(), Some(3), "{}", repair.err);
-    assert_eq!(world.row("d1").job(), Some("good"));
-}
-
-/// It keeps its time, and says nothing of how old a topic is that was made after that.
-#[test]
-fn a_replayed_dead_letter_in_a_topic_made_again_makes_no_row_unknown() {
-    let world = World::new("verify-again-replayed");
-    world.drafts(["d1", "d2", "d3"]);
-    world.publish([event("d1", "old").on(0).at(500)]);
-    world.run_until_caught_up();
-    delete_topic(world.topic());
-    create_topic(world.topic(), 1, &[]);
-    world.delete_group();
-    world.publish([
-        event("d2", "new").on(0).at(1_000),
-        event("d3", "replayed").on(0).at(100).with("dlq.replays", "1"),
-    ]);
-    world.run_until_caught_up();
-    assert_eq!(differences(&world), found([]));
 }

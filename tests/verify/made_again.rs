@@ -1,6 +1,10 @@
-//! Topics that are deleted and made again while they are read.
+//! Topics that are deleted and made again, before they are read or meanwhile.
 
-use crate::world::{Ended, PARTITIONS, PrivateKafka, Record, World, event, eventually, record};
+use super::{differences, found};
+use crate::world::{
+    Ended, PARTITIONS, PrivateKafka, Record, World, create_topic, delete_topic, event, eventually,
+    record,
+};
 
 /// It says what has happened to the topic, and what to do.
 fn ends_for_another_topic(ended: &Ended, topic: &str) {
@@ -96,4 +100,22 @@ fn d4_a_longer_topic_made_again_in_the_middle_of_reading_dead_letters_ends_it() 
     ends_for_another_topic(&ended, topic);
     assert_eq!(ended.out, "", "half of a count is none");
     world.call(&["dlq", "count"]).success();
+}
+
+/// It keeps its time, and says nothing of how old a topic is that was made after that.
+#[test]
+fn a_replayed_dead_letter_in_a_topic_made_again_makes_no_row_unknown() {
+    let world = World::new("verify-again-replayed");
+    world.drafts(["d1", "d2", "d3"]);
+    world.publish([event("d1", "old").on(0).at(500)]);
+    world.run_until_caught_up();
+    delete_topic(world.topic());
+    create_topic(world.topic(), 1, &[]);
+    world.delete_group();
+    world.publish([
+        event("d2", "new").on(0).at(1_000),
+        event("d3", "replayed").on(0).at(100).with("dlq.replays", "1"),
+    ]);
+    world.run_until_caught_up();
+    assert_eq!(differences(&world), found([]));
 }
