@@ -355,5 +355,4 @@ fn groups(drafts: &[Draft]) -> Vec<Group> {
 }
 
 #[cfg(test)]
-#[path = "compact/tests.rs"]
 mod tests;

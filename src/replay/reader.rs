@@ -441,5 +441,4 @@ fn check_end(partition: i32, stretch: Stretch, end: i64) -> Result<(), SourceErr
 }
 
 #[cfg(test)]
-#[path = "reader/tests.rs"]
 mod tests;

@@ -243,5 +243,4 @@ fn refused(error: KafkaError, source: Source<'_>) -> Result<(), Cause> {
 }
 
 #[cfg(test)]
-#[path = "recall/tests.rs"]
 mod tests;
