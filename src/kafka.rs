@@ -19,7 +19,7 @@ pub use error::{KafkaError, creation_error, is_away};
 /// The configuration that consumer, producer and admin client begin with. What delivery depends on
 /// is added by each, and cannot be among the user's properties.
 pub fn client_config(config: &config::Kafka) -> ClientConfig {
-    let config::Kafka { brokers, topic: _, group: _, properties } = config;
+    let config::Kafka { brokers, topic: _, group: _, bulk_fetch_min: _, properties } = config;
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", brokers).set("client.id", "contentflow");
     // A producer's metadata request would otherwise create a topic whose name was mistyped, with

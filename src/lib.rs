@@ -16,6 +16,7 @@
 //! | [`migrate`], [`check`] | the table and its bookkeeping columns; what must be right before a run |
 //! | [`run`] | puts a run together, from the first connection to the report |
 //! | [`source`] | the consumer, the poll loop, and what happens when partitions come and go |
+//! | [`bulk`] | a backlog, fetched straight from the leaders of its partitions |
 //! | [`ingest`] | records into chunks, chunks to workers, epochs opened and closed, the bound on what is in flight |
 //! | [`worker`] | one timely worker a thread, each with the whole graph |
 //! | [`sink`] | the effects on the servers, put together and carried out by a task for each lane; retries, cuts and outages |
@@ -44,6 +45,7 @@ pub mod migrate;
 pub mod check;
 pub mod run;
 pub mod source;
+pub mod bulk;
 pub mod ingest;
 pub mod worker;
 pub mod figures;

@@ -17,6 +17,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use tokio::time::Instant;
 
 use self::assignment::State;
+use self::backlog::Backlog;
 use self::client::{Client, KafkaClient};
 use crate::config::{Config, OnOutage};
 use crate::headers;
@@ -26,6 +27,7 @@ use crate::shutdown::Cause;
 pub mod consumer;
 pub mod client;
 pub mod assignment;
+mod backlog;
 mod aside;
 
 /// How long the ingest may be full before the partitions are paused. Pausing throws away what was
@@ -62,6 +64,9 @@ pub enum SourceError {
         "not drained within {0:?}: what was in flight will be read again; a larger run.drain_timeout_s gives it more time, where no server was away"
     )]
     Drain(Duration),
+    /// There can be no more threads.
+    #[error("the thread that fetches in bulk cannot be started: {0}")]
+    Thread(std::io::Error),
     /// Kafka has not taken the last commit.
     #[error(
         "everything that was read is written, but kafka has not taken its offsets: it will be read again, and recognised"
@@ -234,6 +239,7 @@ pub fn poll(
 ) -> Result<(), SourceError> {
     let context = Arc::clone(client.context());
     let mut source = Source::new(until);
+    let mut backlog = Backlog::new(&config.kafka);
     loop {
         let turn = {
             let mut state = context.state();
@@ -246,7 +252,12 @@ pub fn poll(
         };
         match turn {
             Turn::Poll(patience) => {
-                read(client, config, patience)?;
+                if backlog.tend(client, config)? {
+                    read(client, config, Duration::ZERO)?;
+                    backlog.read(client, patience)?;
+                } else {
+                    read(client, config, patience)?;
+                }
                 check_brokers(client, config)?;
             }
             Turn::Tend(_) => drop(next(client, config, Duration::ZERO)?),
@@ -274,9 +285,22 @@ fn read(client: &KafkaClient, config: &Config, mut patience: Duration) -> Result
     for _ in 0..RUN {
         let asked = (!patience.is_zero()).then(Instant::now);
         let message = next(client, config, patience)?;
-        let ingest = &mut client.context().state().ingest;
-        asked.into_iter().for_each(|asked| ingest.idle(asked.elapsed()));
-        let Some(message) = message else { break };
+        let mut state = client.context().state();
+        asked.into_iter().for_each(|asked| state.ingest.idle(asked.elapsed()));
+        let Some(message) = message else {
+            if client.context().has_called_back.load(Ordering::Relaxed) {
+                // Something waits behind that; while a backlog is fetched in bulk, the next look may
+                // be an epoch away.
+                patience = Duration::ZERO;
+                continue;
+            }
+            break;
+        };
+        if state.is_in_bulk() && state.next_in_bulk(message.partition()).is_some() {
+            // The client had it already when that began.
+            continue;
+        }
+        let ingest = &mut state.ingest;
         take_in(ingest, &message);
         if ingest.epoch_is_full() {
             break;
@@ -358,6 +382,14 @@ pub(crate) fn is_corrupt(error: &KafkaError) -> bool {
     error.rdkafka_error_code() == Some(RDKafkaErrorCode::BadMessage)
 }
 
+/// Ends a run at records that are corrupt.
+fn corrupt(error: &dyn std::fmt::Display) -> SourceError {
+    SourceError::CalledOff(Cause::Failure(format!(
+        "records are corrupt: {error}; nothing behind them is committed. Mend the partition, or move the group past them \
+         with kafka-consumer-groups --reset-offsets"
+    )))
+}
+
 /// What an error of the consumer means, but for an offset out of range: most of them pass, some
 /// need a person.
 pub(crate) fn judge(error: KafkaError, config: &Config) -> Result<(), SourceError> {
@@ -371,13 +403,7 @@ pub(crate) fn judge(error: KafkaError, config: &Config) -> Result<(), SourceErro
             Ok(())
         }
         // The client would go on behind it.
-        _ if is_corrupt(&error) => {
-            let message = format!(
-                "records are corrupt: {error}; nothing behind them is committed. Mend the partition, or move the group past them \
-                 with kafka-consumer-groups --reset-offsets"
-            );
-            Err(SourceError::CalledOff(Cause::Failure(message)))
-        }
+        _ if is_corrupt(&error) => Err(corrupt(&error)),
         Some(
             RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::GroupAuthorizationFailed

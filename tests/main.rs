@@ -13,6 +13,7 @@ mod world;
 mod simulated;
 
 mod journey;
+mod bulk;
 mod contract;
 mod catalogue;
 mod effects;

@@ -152,6 +152,7 @@ impl World {
             ("database.url", world.database.url.clone()),
             ("cache.url", world.cache.url.clone()),
             ("run.workers", "2".to_owned()),
+            ("kafka.bulk_fetch_min_records", bulk_fetch_min_records(&world.name).to_string()),
             // Hundreds of tests would fight for the port.
             ("http.listen", "off".to_owned()),
         ];
@@ -204,6 +205,14 @@ impl World {
     pub(crate) fn unset(&mut self, key: &str) {
         self.settings.remove(&variable_of(key));
     }
+}
+
+/// From how many records on a world's program fetches in bulk: half of the worlds any backlog, half
+/// none, always the same ones; `BULK_FETCH_MIN_RECORDS` says so for all.
+fn bulk_fetch_min_records(name: &str) -> u64 {
+    let test = name.rsplit_once('-').map_or(name, |(test, _)| test);
+    let asked = std::env::var("BULK_FETCH_MIN_RECORDS").ok();
+    asked.map_or(test.bytes().map(u64::from).sum::<u64>() % 2, |asked| asked.parse().unwrap())
 }
 
 /// The variable of the environment for a key of the configuration.

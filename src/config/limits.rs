@@ -14,7 +14,8 @@ const fn limit(key: &'static str, min: u64, max: u64, unit: &'static str) -> Lim
 }
 
 /// The least value is the least that can work, the largest the largest that was thought about.
-pub(super) const LIMITS: [Limit; 18] = [
+pub(super) const LIMITS: [Limit; 19] = [
+    limit("kafka.bulk_fetch_min_records", 0, 1_000_000_000, "records"),
     limit("database.connections", 1, 64, "connections a worker"),
     limit("database.batch_rows", 1, 50_000, "rows"),
     limit("database.statement_timeout_ms", 100, 3_600_000, "milliseconds"),
@@ -80,6 +81,7 @@ pub(super) fn remedy(key: &str) -> String {
         (Some(Limit { key, min, max, unit }), _) => {
             let extra = match *key {
                 "run.workers" => ", or leave it out to use every core",
+                "kafka.bulk_fetch_min_records" => "; 0 fetches nothing in bulk",
                 "cache.second_delete_after_ms" => "; 0 is for no second delete",
                 _ => "",
             };

@@ -24,6 +24,7 @@ pub(super) struct RawKafka {
     pub(super) brokers: String,
     pub(super) topic: String,
     pub(super) group: String,
+    pub(super) bulk_fetch_min_records: u64,
     pub(super) properties: Dict,
 }
 
@@ -111,6 +112,7 @@ impl Default for RawConfig {
                 brokers: "127.0.0.1:9092".to_owned(),
                 topic: "event-topic".to_owned(),
                 group: "contentflow".to_owned(),
+                bulk_fetch_min_records: 10_000,
                 properties: Dict::new(),
             },
             dead_letters: RawDeadLetters { topic: None },

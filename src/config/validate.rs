@@ -81,14 +81,21 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn kafka(&mut self, raw: RawKafka) -> Kafka {
-        let RawKafka { brokers, topic, group, properties } = raw;
+        let RawKafka { brokers, topic, group, bulk_fetch_min_records, properties } = raw;
         let checked = check_brokers(&brokers);
         self.accept("kafka.brokers", &brokers, checked);
         let checked = names::check_topic(&topic);
         self.accept("kafka.topic", &topic, checked);
         let checked = if group.trim().is_empty() { Err("is empty".to_owned()) } else { Ok(()) };
         self.accept("kafka.group", &group, checked);
-        Kafka { brokers, topic, group, properties: self.properties(properties) }
+        let bulk_fetch_min = self.number("kafka.bulk_fetch_min_records", bulk_fetch_min_records);
+        Kafka {
+            brokers,
+            topic,
+            group,
+            bulk_fetch_min: bulk_fetch_min.and_then(|it| it.try_into().ok()).filter(|it| *it > 0),
+            properties: self.properties(properties),
+        }
     }
 
     fn properties(&mut self, raw: Dict) -> BTreeMap<String, String> {

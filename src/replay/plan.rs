@@ -11,7 +11,7 @@ use super::ReplayError;
 use super::reader::Reader;
 use crate::commit::Offsets;
 use crate::config::{Config, OnDataLoss};
-use crate::kafka::{Admin, METADATA_TIMEOUT};
+use crate::kafka::{self, Admin, METADATA_TIMEOUT};
 use crate::scan::{Stretch, Stretches};
 
 /// How long one question about offsets may take.
@@ -60,6 +60,9 @@ pub fn plan(config: &Config, reader: &Reader, scope: &Scope) -> Result<Plan, Rep
     if let Some(partition) = named.iter().copied().find(|it| !(0..count).contains(it)) {
         return Err(ReplayError::NoSuchPartition { topic: topic.clone(), partition, count });
     }
+    // Which topic that is, before its offsets are asked for.
+    kafka::metadata(reader.client(), Some(topic), ANSWER)
+        .map_err(|code| unanswered(topic, KafkaError::MetadataFetch(code)))?;
     let mut plan = Plan::new();
     for partition in named {
         let watermarks = reader.fetch_watermarks(topic, partition, ANSWER);

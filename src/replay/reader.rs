@@ -1,8 +1,9 @@
 //! The poll loop of a replay: partitions that are assigned by hand, each to its end, and no word to
 //! the group.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -14,10 +15,12 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::time::Instant;
 
 use super::plan::Plan;
+use crate::bulk::{self, Bulk, Step, Why, is_plain};
 use crate::commit::Offsets;
 use crate::config::{Config, OnDataLoss};
 use crate::ingest::Ingest;
 use crate::kafka::{self, METADATA_TIMEOUT};
+use crate::lock::lock;
 use crate::scan::Stretch;
 use crate::shutdown::{Abort, Cause, Grace};
 use crate::source::consumer::consumer_config;
@@ -31,6 +34,9 @@ const WAIT: Duration = Duration::from_millis(5);
 
 /// How long until partitions are taken up anew that stand still for no reason that can be seen.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// Lines of its log that the client may have to say before it is asked for records.
+const LINES: usize = 1_000;
 
 /// Records that are taken in between two looks at everything else.
 const RECORDS_PER_TURN: usize = 1_000;
@@ -53,6 +59,8 @@ pub struct Context {
     debug: bool,
     made_again: Arc<AtomicBool>,
     deleted: Arc<AtomicBool>,
+    /// The topic's id, as the client writes it, once it knows.
+    topic_id: Arc<Mutex<Option<String>>>,
 }
 
 impl Context {
@@ -63,6 +71,7 @@ impl Context {
             debug,
             made_again: Arc::default(),
             deleted: Arc::default(),
+            topic_id: Arc::default(),
         }
     }
 
@@ -104,6 +113,11 @@ impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         if kafka::made_again(message) == Some(&self.topic) {
             self.note_another_topic();
+        }
+        if let Some((topic, _old, new)) = kafka::changed_id(message)
+            && topic == self.topic
+        {
+            *lock(&self.topic_id) = Some(new.to_owned());
         }
         kafka::log_what_was_asked(self.debug, level, facility, message);
     }
@@ -147,6 +161,9 @@ pub struct Reading<'a> {
     durable: Offsets,
     /// Partitions that have more to read.
     open: Plan,
+    /// Those of them that are fetched in bulk, and by whom.
+    in_bulk: BTreeSet<i32>,
+    bulk: Option<Bulk>,
     /// How long the brokers may be silent before they are taken to be out, and since when they are.
     silence_max: Option<Duration>,
     heard: Instant,
@@ -173,6 +190,8 @@ impl<'a> Reading<'a> {
             next: starts.clone(),
             durable: starts,
             open,
+            in_bulk: BTreeSet::new(),
+            bulk: None,
             silence_max: None,
             heard: Instant::now(),
             grace: Grace::new(stop, config.run.drain_timeout),
@@ -221,6 +240,7 @@ impl<'a> Reading<'a> {
         ingest: &mut Ingest,
         on_progress: &mut dyn FnMut(&Reading<'_>, &Ingest),
     ) -> Result<(), SourceError> {
+        self.begin_bulk()?;
         self.assign()?;
         self.heard = Instant::now();
         while !self.open.is_empty() && !self.grace.has_begun() {
@@ -231,7 +251,8 @@ impl<'a> Reading<'a> {
                 // They were not asked.
                 self.heard = Instant::now();
             } else {
-                self.poll(ingest)?;
+                let patience = if self.take_in_bulk(ingest)? { Duration::ZERO } else { PATIENCE };
+                self.poll(ingest, patience)?;
                 self.check_silence()?;
             }
         }
@@ -249,6 +270,82 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
+    /// Fetches in bulk, where it is worth it.
+    fn begin_bulk(&mut self) -> Result<(), SourceError> {
+        let kafka = &self.config.kafka;
+        let Some(records_min) = kafka.bulk_fetch_min.filter(|_| is_plain(kafka)) else {
+            return Ok(());
+        };
+        let Some(topic_id) = self.topic_id() else { return Ok(()) };
+        let stretch = |(partition, stretch): (&i32, &Stretch)| {
+            let next = self.next[partition];
+            let is_worth_it = stretch.to - next >= records_min;
+            is_worth_it.then_some((*partition, bulk::Stretch { next, to: Some(stretch.to) }))
+        };
+        let stretches: BTreeMap<_, _> = self.open.iter().filter_map(stretch).collect();
+        if !stretches.is_empty() {
+            self.in_bulk = stretches.keys().copied().collect();
+            let bulk = Bulk::start(kafka, &topic_id, &stretches);
+            self.bulk = Some(bulk.map_err(SourceError::Thread)?);
+        }
+        Ok(())
+    }
+
+    /// The topic's id, as the client writes it. Its line with that waits since the offsets were
+    /// asked for. Nothing is assigned, so there are no records.
+    fn topic_id(&self) -> Option<String> {
+        let known = || lock(&self.reader.context().topic_id).clone();
+        for _ in 0..LINES {
+            if known().is_some() {
+                break;
+            }
+            drop(self.reader.poll(Duration::ZERO));
+        }
+        known()
+    }
+
+    /// Takes in what was fetched in bulk. Returns whether anything is.
+    fn take_in_bulk(&mut self, ingest: &mut Ingest) -> Result<bool, SourceError> {
+        let Some(bulk) = &mut self.bulk else { return Ok(false) };
+        let (next, open, in_bulk) = (&self.next, &self.open, &self.in_bulk);
+        let wanted = |_: &Ingest, partition| {
+            let to = open.get(&partition).filter(|_| in_bulk.contains(&partition))?.to;
+            Some(next[&partition]..to)
+        };
+        // It is no more than is taken in between two looks.
+        match bulk.step(ingest, PATIENCE, wanted, |_| false) {
+            Step::Nothing => {}
+            Step::Took { partition, next } => {
+                self.heard = Instant::now();
+                self.next.insert(partition, next);
+            }
+            Step::Over { partition, why } => self.end_bulk(partition, &why)?,
+            Step::Ended => self.bulk = None,
+        }
+        Ok(self.bulk.is_some())
+    }
+
+    /// Notes that a partition was fetched to its end, or has the client read what is left of it.
+    fn end_bulk(&mut self, partition: i32, why: &Why) -> Result<(), SourceError> {
+        self.in_bulk.remove(&partition);
+        let Some(stretch) = self.open.get(&partition) else { return Ok(()) };
+        tracing::debug!(partition, ?why, "bulk fetch is over");
+        match why {
+            Why::Truncated { end } => {
+                let before = self.next[&partition];
+                return Err(SourceError::Cut { partition, end: *end, before });
+            }
+            Why::Corrupt(what) => {
+                return Err(corrupt(&format!("partition {partition}: {what}")));
+            }
+            Why::CaughtUp | Why::Unfit(_) | Why::Trouble(_) => {}
+        }
+        if self.next[&partition] >= stretch.to {
+            return self.reached_end(partition);
+        }
+        self.assign()
+    }
+
     fn turn(&mut self, ingest: &mut Ingest) -> Result<(), SourceError> {
         if let Some(cause) = self.abort.cause() {
             return Err(SourceError::CalledOff(cause));
@@ -259,10 +356,9 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    fn poll(&mut self, ingest: &mut Ingest) -> Result<(), SourceError> {
-        let mut patience = PATIENCE;
+    fn poll(&mut self, ingest: &mut Ingest, mut patience: Duration) -> Result<(), SourceError> {
         let mut unseen = 0;
-        for _ in 0..RECORDS_PER_TURN {
+        for turn in 0..RECORDS_PER_TURN {
             let polled = self.reader.poll(patience);
             self.reader.context().check_topic()?;
             let Some(polled) = polled else {
@@ -270,7 +366,7 @@ impl<'a> Reading<'a> {
                 return Ok(());
             };
             // Of the first only: a look at the clock takes as long as much of the rest.
-            if !patience.is_zero() && polled.is_ok() {
+            if turn == 0 && polled.is_ok() {
                 self.heard = Instant::now();
             }
             patience = Duration::ZERO;
@@ -302,10 +398,7 @@ impl<'a> Reading<'a> {
                 // The offsets of the plan are those of a topic that is gone.
                 Err(error) if is_missing_topic(&error) => self.reader.context().note_deleted(),
                 Err(error) if is_corrupt(&error) => {
-                    let remedy =
-                        "mend the partition, or replay from behind them with --from-offsets";
-                    let message = format!("records are corrupt: {error}; {remedy}");
-                    return Err(SourceError::CalledOff(Cause::Failure(message)));
+                    return Err(corrupt(&error));
                 }
                 Err(error) => judge(error, self.config)?,
             }
@@ -411,12 +504,19 @@ impl<'a> Reading<'a> {
 
     fn assign(&self) -> Result<(), SourceError> {
         let mut list = TopicPartitionList::new();
-        for partition in self.open.keys() {
+        for partition in self.open.keys().filter(|it| !self.in_bulk.contains(it)) {
             let next = Offset::Offset(self.next[partition]);
             list.add_partition_offset(&self.config.kafka.topic, *partition, next)?;
         }
         Ok(self.reader.assign(&list)?)
     }
+}
+
+/// Ends a replay at records that are corrupt.
+fn corrupt(error: &dyn std::fmt::Display) -> SourceError {
+    SourceError::CalledOff(Cause::Failure(format!(
+        "records are corrupt: {error}; mend the partition, or replay from behind them with --from-offsets"
+    )))
 }
 
 /// Whether what was read has to get on before there may be more.

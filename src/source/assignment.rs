@@ -7,7 +7,7 @@
 //!   end of a run.
 //! - *Lost*: they may have another owner already; forget them and commit nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -66,6 +66,10 @@ pub struct State {
     asked_group: Option<Instant>,
     is_assigned: bool,
     is_leaving: bool,
+    /// Partitions that are fetched in bulk, and paused in the client.
+    in_bulk: BTreeSet<i32>,
+    /// Whether partitions have come of which nobody has looked how much there is to read.
+    is_newly_assigned: bool,
     /// Whether a partition was let go of before all that was read of it was committed.
     left_uncommitted: bool,
 }
@@ -78,6 +82,14 @@ struct Owned {
     /// The high watermark when it was assigned, if its leader has told.
     target: Option<i64>,
     reached_end: bool,
+}
+
+impl Owned {
+    /// The offset behind what has been read.
+    fn next_offset(&self, partition: i32, ingest: &Ingest) -> i64 {
+        let read = ingest.ranges().get(&partition).map(|(_, last)| last + 1);
+        read.map_or(self.start, |read| read.max(self.start))
+    }
 }
 
 /// What there is of a partition.
@@ -127,6 +139,8 @@ impl State {
             asked_group: None,
             is_assigned,
             is_leaving,
+            in_bulk: BTreeSet::new(),
+            is_newly_assigned: false,
             left_uncommitted: false,
         }
     }
@@ -235,6 +249,7 @@ impl State {
         let Some(committed) = self.committed(client, partitions)? else { return Ok(None) };
         let starts = self.starts(client, committed);
         self.is_assigned = true;
+        self.is_newly_assigned = true;
         for (partition, owned) in &starts {
             self.ingest.rewind(*partition, owned.start);
         }
@@ -329,8 +344,7 @@ impl State {
     /// The offset behind what has been read, by partition.
     fn next_offsets(&self) -> Offsets {
         let next = |(partition, owned): (&i32, &Owned)| {
-            let read = self.ingest.ranges().get(partition).map(|(_, last)| last + 1);
-            (*partition, read.map_or(owned.start, |read| read.max(owned.start)))
+            (*partition, owned.next_offset(*partition, &self.ingest))
         };
         self.partitions.iter().map(next).collect()
     }
@@ -365,6 +379,7 @@ fn describe(partitions: &[i32]) -> String {
     partitions.iter().map(i32::to_string).collect::<Vec<_>>().join(",")
 }
 
+mod bulk;
 mod hand_over;
 mod standstill;
 #[cfg(test)]

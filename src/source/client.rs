@@ -49,6 +49,13 @@ pub trait Client {
     /// The client's.
     fn take_up_anew(&self, all: &Offsets, moved: &Offsets) -> KafkaResult<()>;
 
+    /// Reads on from these offsets, of partitions that are paused.
+    ///
+    /// # Errors
+    ///
+    /// The client's, for one that stands still.
+    fn go_on_from(&self, offsets: &Offsets) -> KafkaResult<()>;
+
     /// Commits, and waits for the coordinator's answer.
     ///
     /// # Errors
@@ -106,6 +113,8 @@ pub struct Context {
     config: Kafka,
     state: Mutex<State>,
     made_again: AtomicBool,
+    /// The topic's id, as the client writes it.
+    topic_id: Mutex<Option<String>>,
     /// Whether the client has called back since this was set to false. A poll that does so may end
     /// with that, whatever waits behind it.
     pub(super) has_called_back: AtomicBool,
@@ -125,9 +134,16 @@ impl Context {
     pub fn new(config: Kafka, state: State) -> Context {
         let debug = kafka::is_debugged(&config);
         let state = Mutex::new(state);
-        let (made_again, has_called_back, has_lost_a_broker) = Default::default();
-        let figures = None;
-        Context { config, state, made_again, has_called_back, has_lost_a_broker, debug, figures }
+        Context {
+            config,
+            state,
+            made_again: AtomicBool::default(),
+            topic_id: Mutex::default(),
+            has_called_back: AtomicBool::default(),
+            has_lost_a_broker: AtomicBool::default(),
+            debug,
+            figures: None,
+        }
     }
 
     /// The same, with what the client tells of the brokers noted.
@@ -143,6 +159,11 @@ impl Context {
     /// The shared state. Not to be held across a `poll`, which may call back.
     pub fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    /// The id by which the client knows the topic, once it does.
+    pub(super) fn topic_id(&self) -> Option<String> {
+        lock(&self.topic_id).clone()
     }
 
     fn calls_back(&self) {
@@ -232,6 +253,14 @@ impl Client for KafkaClient {
         }
     }
 
+    fn go_on_from(&self, offsets: &Offsets) -> KafkaResult<()> {
+        let topic = &self.context().config.topic;
+        let seek = |(partition, offset): (&i32, &i64)| {
+            self.seek(topic, *partition, Offset::from_raw(*offset), ANSWER)
+        };
+        offsets.iter().try_for_each(seek)
+    }
+
     fn commit(&self, offsets: &Offsets) -> KafkaResult<()> {
         let offsets = offsets.iter().map(|(partition, offset)| (*partition, *offset));
         Consumer::commit(self, &list(&self.context().config.topic, offsets)?, CommitMode::Sync)
@@ -277,6 +306,11 @@ impl ClientContext for Context {
         self.calls_back();
         if kafka::made_again(message) == Some(&self.config.topic) {
             self.made_again.store(true, Ordering::Relaxed);
+        }
+        if let Some((topic, _old, new)) = kafka::changed_id(message)
+            && topic == self.config.topic
+        {
+            *lock(&self.topic_id) = Some(new.to_owned());
         }
         kafka::log_what_was_asked(self.debug, level, facility, message);
     }

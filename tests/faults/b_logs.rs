@@ -74,7 +74,8 @@ fn b8_what_compaction_has_taken_out_is_no_loss() {
 #[test]
 fn b9_a_corrupt_batch_stops_the_run_and_is_not_skipped() {
     let kafka = PrivateKafka::lease();
-    let world = kafka.world("b9");
+    let mut world = kafka.world("b9");
+    world.set("kafka.bulk_fetch_min_records", 0);
     world.drafts(["d1", "d2", "d3"]);
     for (draft, partition) in [("d1", 0), ("d2", 0), ("d3", 0)] {
         world.publish([event(draft, &format!("job-of-{draft}")).on(partition)]);
@@ -95,7 +96,6 @@ fn b9_a_corrupt_batch_stops_the_run_and_is_not_skipped() {
     assert!(world.committed().get(&0).is_none_or(|offset| *offset <= 1), "nothing is skipped");
     assert!(world.row("d2").is_untouched());
     assert!(world.dead_letters().is_empty());
-
     let replay = world.call(&["replay"]);
     let error = replay.failure(1);
     assert!(error.contains("corrupt") && error.contains("--from-offsets"), "{error}");
@@ -107,4 +107,34 @@ fn b9_a_corrupt_batch_stops_the_run_and_is_not_skipped() {
     let error = repair.failure(1);
     assert!(error.contains("corrupt"), "{error}");
     assert!(world.row("d2").is_untouched() && world.row("d3").is_untouched());
+}
+
+#[test]
+fn b9_a_corrupt_batch_in_a_backlog_that_is_fetched_in_bulk_stops_the_run_too() {
+    let kafka = PrivateKafka::lease();
+    let mut world = kafka.world("b9-bulk");
+    world.set("kafka.bulk_fetch_min_records", 1);
+    world.drafts(["d1"]);
+    // More than the client fetches ahead, or it would meet it first.
+    let padded = |number: i32| {
+        let padding: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(2_000).collect();
+        event("d1", &format!("job-{number}")).with("padding", padding).on(0)
+    };
+    world.publish((0..12_000).map(padded));
+    kafka.stop();
+    let file = kafka.segment(world.topic(), 0);
+    let mut log = std::fs::read(&file).unwrap();
+    assert!(log.len() > 20_000_000, "it is not compressed away: {}", log.len());
+    let at = log.len() - 100;
+    log[at] ^= 1;
+    std::fs::write(&file, &log).unwrap();
+    kafka.restart();
+
+    for command in ["run", "replay"] {
+        let error = world.call(&[command]);
+        let error = error.failure(1);
+        assert!(error.contains("corrupt") && error.contains("fails its checksum"), "{error}");
+    }
+    assert!(world.committed().get(&0).is_none_or(|offset| *offset < 12_000));
+    assert!(world.dead_letters().is_empty());
 }

@@ -2,6 +2,7 @@
 //! taken one step at a time.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker as TaskWaker};
 use std::time::Duration;
 
+use contentflow::bulk::Why;
 use contentflow::commit::{Commits, Committer};
 use contentflow::config::{OnDataLoss, OnOutage, Run};
 use contentflow::ingest::{Entrance, Ingest};
@@ -28,9 +30,11 @@ use dataflows::graph::{Invalidated, Rules};
 use dataflows::latest::Group;
 use dataflows::outcome::Settled;
 use dataflows::planted::{Bug, is_planted};
+use dataflows::record::RawRecord;
 use dataflows::reject::Rejected;
 use dataflows::validate::DraftIdType;
 use dataflows::written::Written;
+use rdkafka::error::KafkaResult;
 use timely::WorkerConfig;
 use timely::communication::Allocator;
 use timely::dataflow::operators::probe::Handle;
@@ -112,6 +116,11 @@ pub(crate) struct Life {
     client: SimClient,
     commits: Commits,
     hand_over: Option<(HandOver, Vec<i32>)>,
+    /// Decides when something is fetched in bulk, if that is done at all. Apart from the world's
+    /// chance, so that a seed still means what it meant.
+    bulk: Option<fastrand::Rng>,
+    /// Where each partition is that is fetched in bulk, or was when it went.
+    fetched: BTreeMap<i32, i64>,
     stop: Arc<AtomicBool>,
 }
 
@@ -173,6 +182,7 @@ impl Life {
             paused: RefCell::default(),
         };
         let source = Source::new(&until);
+        let mut bulk = lock(world).chance.clone().fork();
         Life {
             worker,
             probe,
@@ -183,6 +193,8 @@ impl Life {
             client,
             commits,
             hand_over: None,
+            bulk: bulk.bool().then_some(bulk),
+            fetched: BTreeMap::new(),
             stop,
         }
     }
@@ -252,14 +264,23 @@ impl Life {
             Err(error) => return self.fail(&error.to_string()),
         };
         let member = self.client.member.get();
-        let polled = lock(&self.client.world).poll(member, &self.client.paused.borrow());
+        let is_reading = matches!(turn, Turn::Poll(_));
+        if is_reading && let Err(error) = self.begin_or_end_bulk() {
+            return self.fail(&error.to_string());
+        }
+        let (state, fetched) = (&self.state, &self.fetched);
+        let bulk = |partition| {
+            let is_wanted = is_reading && state.next_in_bulk(partition).is_some();
+            fetched.get(&partition).copied().filter(|_| is_wanted)
+        };
+        let polled = lock(&self.client.world).poll(member, &self.client.paused.borrow(), bulk);
         match polled {
             Polled::Nothing => self.state.ingest.none_waits(),
             Polled::Records(indices) => {
                 let records = Arc::clone(&lock(&self.client.world).records);
-                if matches!(turn, Turn::Poll(_)) {
+                if is_reading {
                     let taken = indices.into_iter().map(|index| records[index].raw());
-                    taken.for_each(|record| self.state.ingest.push(record, NO_HEADERS.into_iter()));
+                    taken.for_each(|record| self.take_in(record));
                 }
             }
             Polled::Assign(partitions) => match self.state.assigned(&self.client, &partitions) {
@@ -277,6 +298,36 @@ impl Life {
             }
         }
         Lived::On
+    }
+
+    fn take_in(&mut self, record: RawRecord<'_>) {
+        let RawRecord { partition, offset, .. } = record;
+        if self.state.next_in_bulk(partition).is_some() {
+            self.fetched.insert(partition, offset + 1);
+        }
+        self.state.ingest.push(record, NO_HEADERS.into_iter());
+    }
+
+    /// In some histories, some partitions are fetched in bulk for a while.
+    fn begin_or_end_bulk(&mut self) -> KafkaResult<()> {
+        let Some(chance) = &mut self.bulk else { return Ok(()) };
+        let (state, client) = (&mut self.state, &self.client);
+        if !state.is_in_bulk() {
+            self.fetched.clear();
+        }
+        let some = chance.i32(0..4);
+        match chance.u8(0..8) {
+            0 if self.fetched.is_empty() => {
+                let end = |partition| client.watermarks(partition).ok().map(|(_low, high)| high);
+                let backlogs = state.backlogs(1, end);
+                let some = backlogs.into_iter().filter(|(partition, _)| *partition != some);
+                self.fetched = some.map(|(partition, stretch)| (partition, stretch.next)).collect();
+                state.begin_bulk(client, self.fetched.keys().copied())
+            }
+            1 => state.end_bulk(client, some, Why::CaughtUp),
+            2 if some == 0 => state.end_all_bulk(client),
+            _ => Ok(()),
+        }
     }
 
     fn begin_hand_over(&mut self, going: Vec<i32>) {

@@ -128,7 +128,13 @@ impl Group {
 
 impl World {
     /// What a member gets from a poll.
-    pub(crate) fn poll(&mut self, member: Member, paused: &BTreeSet<i32>) -> Polled {
+    /// `bulk` says where it reads on, beside its client, in partitions that are paused there.
+    pub(crate) fn poll(
+        &mut self,
+        member: Member,
+        paused: &BTreeSet<i32>,
+        bulk: impl Fn(i32) -> Option<i64>,
+    ) -> Polled {
         if !self.group.members.contains_key(&member) {
             return Polled::Lost;
         }
@@ -147,12 +153,14 @@ impl World {
             return Polled::Assign(coming);
         }
         let is_out = self.outages.get(&Server::Broker).is_some_and(|until| Instant::now() < *until);
-        let readable: Vec<i32> = owned.into_iter().filter(|it| !paused.contains(it)).collect();
+        let is_read = |it: &i32| !paused.contains(it) || bulk(*it).is_some();
+        let readable: Vec<i32> = owned.into_iter().filter(is_read).collect();
         if readable.is_empty() || is_out {
             return Polled::Nothing;
         }
         let partition = readable[self.chance.usize(..readable.len())];
-        let from = self.group.positions[&partition];
+        let in_bulk = bulk(partition);
+        let from = in_bulk.unwrap_or_else(|| self.group.positions[&partition]);
         let turn = self.turn;
         let is_next = |record: &&(usize, &Record)| {
             let (_, record) = record;
@@ -163,7 +171,9 @@ impl World {
         let records: Vec<(usize, &Record)> =
             records.filter(|record| is_next(&record)).take(some).collect();
         let Some((_, last)) = records.last() else { return Polled::Nothing };
-        self.group.positions.insert(partition, last.at.1 + 1);
+        if in_bulk.is_none() {
+            self.group.positions.insert(partition, last.at.1 + 1);
+        }
         Polled::Records(records.into_iter().map(|(index, _)| index).collect())
     }
 
@@ -241,6 +251,15 @@ impl Client for SimClient {
 
     fn take_up_anew(&self, _: &Offsets, _: &Offsets) -> KafkaResult<()> {
         unreachable!("nothing is ever deleted from the simulated topic")
+    }
+
+    fn go_on_from(&self, offsets: &Offsets) -> KafkaResult<()> {
+        let group = &mut lock(&self.world).group;
+        // What it owns; where others read is not its business.
+        let owned = group.owned(self.member.get());
+        let offsets = offsets.iter().filter(|(partition, _)| owned.contains(partition));
+        group.positions.extend(offsets);
+        Ok(())
     }
 
     fn commit(&self, offsets: &Offsets) -> KafkaResult<()> {

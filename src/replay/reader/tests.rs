@@ -31,7 +31,7 @@ fn where_a_partition_ends_is_asked_again_when_no_broker_has_told() {
     reading.assign().unwrap();
     let began = Instant::now();
     let error = loop {
-        if let Err(error) = reading.poll(&mut ingest) {
+        if let Err(error) = reading.poll(&mut ingest, PATIENCE) {
             break error;
         }
         assert!(began.elapsed() < Duration::from_secs(30), "no end is seen");

@@ -98,6 +98,7 @@ impl State {
                 self.committer.forget(*partition);
             }
             self.partitions.remove(partition);
+            self.in_bulk.remove(partition);
         }
         self.look_soon();
         if had_some && self.partitions.is_empty() {

@@ -38,6 +38,7 @@ impl State {
     ///
     /// The client's error when it cannot go on from there.
     pub(super) fn take_up(&mut self, client: &impl Client) -> KafkaResult<()> {
+        self.end_all_bulk(client)?;
         let since = Instant::now();
         let (mut all, mut moved) = (self.next_offsets(), Offsets::new());
         let truncated = self.truncated.take();
@@ -109,7 +110,9 @@ impl State {
     /// The client's.
     pub fn resume(&mut self, client: &impl Client) -> KafkaResult<()> {
         self.look_soon();
-        client.resume(&self.owned())
+        let mut owned = self.owned();
+        owned.retain(|partition| !self.in_bulk.contains(partition));
+        client.resume(&owned)
     }
 
     /// Has it looked some time later whether a partition stands still.
@@ -173,6 +176,7 @@ impl State {
             Ok((*partition, client.watermarks(*partition)?))
         };
         let there: Vec<_> = self.partitions.keys().map(ask).collect::<KafkaResult<_>>()?;
+        self.end_all_bulk(client)?;
         let (mut starts, mut corrected) = (Offsets::new(), Vec::new());
         for (partition, (low, high)) in there {
             let owned = Owned { start: low, target: Some(high), reached_end: false };

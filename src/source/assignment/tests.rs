@@ -87,6 +87,10 @@ impl Client for Fake {
         Ok(())
     }
 
+    fn go_on_from(&self, _: &Offsets) -> KafkaResult<()> {
+        Ok(())
+    }
+
     fn commit(&self, _: &Offsets) -> KafkaResult<()> {
         // As long as a session of one that is frozen.
         self.sleep(Duration::from_secs(45));

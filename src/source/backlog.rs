@@ -1,0 +1,109 @@
+//! When a backlog is fetched in bulk: as soon as partitions are assigned, and whenever there has
+//! been something to read all the time for a while.
+
+use std::time::Duration;
+
+use rdkafka::consumer::Consumer as _;
+use tokio::time::Instant;
+
+use super::client::{Client, KafkaClient};
+use super::{SourceError, corrupt};
+use crate::bulk::{Bulk, Step, Why, is_plain};
+use crate::config::{Config, Kafka};
+
+/// How long there is something to read all the time until it is asked how much that is.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// How long what is fetched is waited for, at least: it is known to be there.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// What is fetched in bulk, if anything is.
+pub(super) struct Backlog {
+    bulk: Option<Bulk>,
+    /// So many offsets are worth it; `None` if nothing can be fetched in bulk.
+    offsets_min: Option<i64>,
+    /// Since when there has been something to read all the time.
+    busy_since: Instant,
+}
+
+impl Backlog {
+    pub(super) fn new(config: &Kafka) -> Backlog {
+        let offsets_min = config.bulk_fetch_min.filter(|_| is_plain(config));
+        Backlog { bulk: None, offsets_min, busy_since: Instant::now() }
+    }
+
+    /// Begins, if there is a backlog. Returns whether something fetched in bulk is to be taken in
+    /// now.
+    pub(super) fn tend(
+        &mut self,
+        client: &KafkaClient,
+        config: &Config,
+    ) -> Result<bool, SourceError> {
+        let context = client.context();
+        let mut state = context.state();
+        if !state.is_in_bulk() {
+            self.bulk = None;
+        }
+        if self.bulk.is_some() {
+            return Ok(!state.ingest.is_full());
+        }
+        let Some(offsets_min) = self.offsets_min else { return Ok(false) };
+        if !state.ingest.more_waits() {
+            self.busy_since = Instant::now();
+        }
+        let is_new = state.is_newly_assigned();
+        if (!is_new && self.busy_since.elapsed() < BUSY) || client.is_lost() {
+            return Ok(false);
+        }
+        let Some(topic_id) = context.topic_id() else { return Ok(false) };
+        self.busy_since = Instant::now();
+        let backlogs = if is_new {
+            state.backlogs(offsets_min, |partition| state.end_when_assigned(partition))
+        } else {
+            // Of the others of a leader that does not answer it will not be known either.
+            let mut answers = true;
+            state.backlogs(offsets_min, |partition| {
+                let watermarks = answers.then(|| client.watermarks(partition).ok()).flatten();
+                answers = watermarks.is_some();
+                watermarks.map(|(_low, high)| high)
+            })
+        };
+        state.note_looked_at();
+        if backlogs.is_empty() {
+            return Ok(false);
+        }
+        state.begin_bulk(client, backlogs.keys().copied())?;
+        let bulk = Bulk::start(&config.kafka, &topic_id, &backlogs);
+        self.bulk = Some(bulk.map_err(SourceError::Thread)?);
+        Ok(true)
+    }
+
+    /// Takes in what was fetched.
+    pub(super) fn read(
+        &mut self,
+        client: &KafkaClient,
+        patience: Duration,
+    ) -> Result<(), SourceError> {
+        let Some(bulk) = &mut self.bulk else { return Ok(()) };
+        let mut state = client.context().state();
+        let asked = Instant::now();
+        let step = state.take_in_bulk(bulk, patience.max(PATIENCE));
+        match step {
+            Step::Took { .. } => {}
+            Step::Nothing => state.ingest.idle(asked.elapsed()),
+            Step::Over { partition, why } => {
+                if let Why::Unfit(why) = &why
+                    && self.offsets_min.take().is_some()
+                {
+                    tracing::info!("the topic is not fetched in bulk: {why}");
+                }
+                if let Why::Corrupt(what) = &why {
+                    return Err(corrupt(&format!("partition {partition}: {what}")));
+                }
+                state.end_bulk(client, partition, why)?;
+            }
+            Step::Ended => state.end_all_bulk(client)?,
+        }
+        Ok(())
+    }
+}
