@@ -14,6 +14,9 @@ use crate::config::{Config, Kafka};
 /// How long there is something to read all the time until it is asked how much that is.
 const BUSY: Duration = Duration::from_secs(10);
 
+/// How much longer until it is asked again, if a leader did not answer.
+const UNANSWERED: Duration = Duration::from_secs(90);
+
 /// How long what is fetched is waited for, at least: it is known to be there.
 const PATIENCE: Duration = Duration::from_millis(10);
 
@@ -52,7 +55,9 @@ impl Backlog {
             self.busy_since = Instant::now();
         }
         let is_new = state.is_newly_assigned();
-        if (!is_new && self.busy_since.elapsed() < BUSY) || client.is_lost() {
+        // Where each partition stands is not known while it changes hands, or is another one.
+        let is_certain = !client.is_lost() && !context.is_made_again();
+        if !is_certain || (!is_new && self.busy_since.elapsed() < BUSY) {
             return Ok(false);
         }
         let Some(topic_id) = context.topic_id() else { return Ok(false) };
@@ -60,13 +65,17 @@ impl Backlog {
         let backlogs = if is_new {
             state.backlogs(offsets_min, |partition| state.end_when_assigned(partition))
         } else {
-            // Of the others of a leader that does not answer it will not be known either.
             let mut answers = true;
-            state.backlogs(offsets_min, |partition| {
+            let backlogs = state.backlogs(offsets_min, |partition| {
                 let watermarks = answers.then(|| client.watermarks(partition).ok()).flatten();
                 answers = watermarks.is_some();
                 watermarks.map(|(_low, high)| high)
-            })
+            });
+            if !answers {
+                // One leader that does not answer has kept everybody waiting long enough.
+                self.busy_since += UNANSWERED;
+            }
+            backlogs
         };
         state.note_looked_at();
         if backlogs.is_empty() {
@@ -97,7 +106,9 @@ impl Backlog {
                 {
                     tracing::info!("the topic is not fetched in bulk: {why}");
                 }
-                if let Why::Corrupt(what) = &why {
+                if let Why::Corrupt(what) = &why
+                    && state.next_in_bulk(partition).is_some()
+                {
                     return Err(corrupt(&format!("partition {partition}: {what}")));
                 }
                 state.end_bulk(client, partition, why)?;

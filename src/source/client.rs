@@ -161,6 +161,11 @@ impl Context {
         lock(&self.state)
     }
 
+    /// Whether the topic has been made again, and where it begins is not known yet.
+    pub(super) fn is_made_again(&self) -> bool {
+        self.made_again.load(Ordering::Relaxed)
+    }
+
     /// The id by which the client knows the topic, once it does.
     pub(super) fn topic_id(&self) -> Option<String> {
         lock(&self.topic_id).clone()
