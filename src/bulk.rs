@@ -8,8 +8,8 @@
 //! transactions, partitions that have a leader and the offset that is asked for.
 //! Everything else stays with the client library, and so do the group, its offsets, and the tail of
 //! a topic: a partition whose backlog has been read, or of which anything is unusual, is given back
-//! to it at the offset that comes next. Only what is corrupt is not: it ends the run, and librdkafka
-//! 2.12 has been seen to abort the process over it.
+//! to it at the offset that comes next. Only what is corrupt is not: it ends the run, and
+//! librdkafka 2.12 has been seen to abort the process over it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -88,9 +88,17 @@ pub enum Why {
     Trouble(String),
 }
 
+/// What was fetched of a partition at once, as far as it is not taken in.
+struct Fetched {
+    partition: i32,
+    batches: VecDeque<Batch>,
+    /// Where the partition ends.
+    end: i64,
+}
+
 /// What the fetching thread tells, in its order.
 enum News {
-    Batches { partition: i32, batches: Vec<Batch> },
+    Batches(Fetched),
     Over { partition: i32, why: Why },
 }
 
@@ -105,6 +113,8 @@ pub enum Step {
         partition: i32,
         /// The offset that comes next.
         next: i64,
+        /// Where the partition ends, as its leader said with them.
+        end: i64,
     },
     /// A partition is not fetched any more.
     Over {
@@ -120,7 +130,7 @@ pub enum Step {
 /// Some partitions that are fetched.
 pub struct Bulk {
     news: Receiver<News>,
-    taking: Option<(i32, VecDeque<Batch>)>,
+    taking: Option<Fetched>,
     is_over: Arc<AtomicBool>,
 }
 
@@ -168,36 +178,35 @@ impl Bulk {
     ) -> Step {
         if self.taking.is_none() {
             match self.news.recv_timeout(patience) {
-                Ok(News::Batches { partition, batches }) => {
-                    self.taking = Some((partition, batches.into()));
-                }
+                Ok(News::Batches(fetched)) => self.taking = Some(fetched),
                 Ok(News::Over { partition, why }) => return Step::Over { partition, why },
                 Err(RecvTimeoutError::Timeout) => return Step::Nothing,
                 Err(RecvTimeoutError::Disconnected) => return Step::Ended,
             }
         }
-        let Some((partition, mut batches)) = self.taking.take() else { return Step::Nothing };
-        let Some(Range { start: mut next, end }) = wanted(ingest, partition) else {
+        let Some(mut fetched) = self.taking.take() else { return Step::Nothing };
+        let Fetched { partition, end, .. } = fetched;
+        let Some(Range { start: mut next, end: until }) = wanted(ingest, partition) else {
             return Step::Nothing;
         };
-        while let Some(batch) = batches.front_mut() {
+        while let Some(batch) = fetched.batches.front_mut() {
             if is_enough(ingest) {
-                self.taking = Some((partition, batches));
+                self.taking = Some(fetched);
                 break;
             }
             match batch.next_record() {
-                Ok(Some(record)) if !(next..end).contains(&record.offset) => {}
+                Ok(Some(record)) if !(next..until).contains(&record.offset) => {}
                 Ok(Some(record)) => {
                     next = record.offset + 1;
                     ingest.push(raw(partition, &record), record.headers);
                 }
-                Ok(None) => drop(batches.pop_front()),
+                Ok(None) => drop(fetched.batches.pop_front()),
                 Err(unfit) => {
                     return Step::Over { partition, why: Why::Trouble(unfit.to_string()) };
                 }
             }
         }
-        Step::Took { partition, next }
+        Step::Took { partition, next, end }
     }
 }
 

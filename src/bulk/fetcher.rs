@@ -19,7 +19,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::batch::{Batch, Unfit};
 use super::link::{FETCH, Link, LinkError, METADATA};
-use super::{News, Why};
+use super::{Fetched, News, Why};
 use crate::retry::Backoff;
 
 /// How long a leader that has nothing may wait for something.
@@ -308,14 +308,14 @@ impl Fetcher {
             return self.over(partition, Why::Truncated { end });
         }
         let mut fetched = data.records.unwrap_or_default();
-        let mut batches = Vec::new();
+        let mut batches = VecDeque::new();
         let end = loop {
             match Batch::split_off(&mut fetched) {
                 Ok(Some(batch)) if batch.next_offset() <= place.next => {}
                 Ok(Some(batch)) => {
                     place.next = batch.next_offset();
                     place.leader_epoch = batch.leader_epoch();
-                    batches.push(batch);
+                    batches.push_back(batch);
                 }
                 Ok(None) => break None,
                 Err(unfit) => break Some(why(unfit)),
@@ -328,7 +328,7 @@ impl Fetcher {
             // The others first, the next time: an answer is filled in the order of the request.
             let led = order.remove(index);
             order.extend(led);
-            self.tell(News::Batches { partition, batches })?;
+            self.tell(News::Batches(Fetched { partition, batches, end: data.high_watermark }))?;
         }
         match end {
             Some(why) => self.over(partition, why),

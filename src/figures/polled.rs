@@ -55,8 +55,10 @@ pub struct PartitionProgress {
     pub position: i64,
     /// The next offset to read after a crash.
     pub committed: i64,
-    /// Where it ended when it was assigned.
+    /// Where it ended when it was assigned, or, while it is fetched in bulk, ends now.
     pub end: i64,
+    /// Whether it is fetched in bulk; then the client does not hear where it ends.
+    pub is_in_bulk: bool,
 }
 
 /// Tells what the poll thread does.

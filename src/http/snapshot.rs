@@ -120,7 +120,7 @@ impl Watcher {
     fn partitions(&self, polled: &Polled) -> Vec<Partition> {
         let partition = |(partition, place): (&i32, &PartitionProgress)| {
             let end = self.end(*partition, place);
-            let PartitionProgress { position, committed, end: _ } = *place;
+            let PartitionProgress { position, committed, .. } = *place;
             Partition { partition: *partition, position, committed, end, lag: end - position }
         };
         polled.partitions.iter().map(partition).collect()

@@ -213,7 +213,8 @@ impl Watcher {
 
     /// Where a partition ends, as far as is known.
     pub fn end(&self, partition: i32, place: &PartitionProgress) -> i64 {
-        self.figures.brokers.end(partition).unwrap_or(place.end).max(place.position)
+        let told = self.figures.brokers.end(partition).filter(|_| !place.is_in_bulk);
+        told.unwrap_or(place.end).max(place.position)
     }
 }
 

@@ -315,7 +315,7 @@ impl<'a> Reading<'a> {
         // It is no more than is taken in between two looks.
         match bulk.step(ingest, PATIENCE, wanted, |_| false) {
             Step::Nothing => {}
-            Step::Took { partition, next } => {
+            Step::Took { partition, next, end: _ } => {
                 self.heard = Instant::now();
                 self.next.insert(partition, next);
             }

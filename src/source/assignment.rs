@@ -7,7 +7,7 @@
 //!   end of a run.
 //! - *Lost*: they may have another owner already; forget them and commit nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -66,8 +66,9 @@ pub struct State {
     asked_group: Option<Instant>,
     is_assigned: bool,
     is_leaving: bool,
-    /// Partitions that are fetched in bulk, and paused in the client.
-    in_bulk: BTreeSet<i32>,
+    /// Partitions that are fetched in bulk, and paused in the client, which then does not hear where
+    /// they end: by partition, where that is.
+    in_bulk: Offsets,
     /// Whether partitions have come of which nobody has looked how much there is to read.
     is_newly_assigned: bool,
     /// Whether a partition was let go of before all that was read of it was committed.
@@ -139,7 +140,7 @@ impl State {
             asked_group: None,
             is_assigned,
             is_leaving,
-            in_bulk: BTreeSet::new(),
+            in_bulk: Offsets::new(),
             is_newly_assigned: false,
             left_uncommitted: false,
         }
@@ -360,7 +361,9 @@ impl State {
             let Owned { start, target, .. } = self.partitions[&partition];
             let committed = self.committer.committed().get(&partition).copied().unwrap_or(start);
             let [position, committed] = [position, committed].map(|it: i64| it.max(0));
-            (partition, PartitionProgress { position, committed, end: target.unwrap_or(position) })
+            let in_bulk = self.in_bulk.get(&partition).copied();
+            let (end, is_in_bulk) = (in_bulk.max(target).unwrap_or(position), in_bulk.is_some());
+            (partition, PartitionProgress { position, committed, end, is_in_bulk })
         };
         self.next_offsets().into_iter().map(place).collect()
     }

@@ -169,6 +169,8 @@ impl Instance {
             .args(["run", "--report", "json"])
             .env_clear()
             .envs(self.environment.iter().cloned())
+            // Every second life fetches any backlog in bulk, the others none.
+            .env("CONTENTFLOW_KAFKA__BULK_FETCH_MIN_RECORDS", (number % 2).to_string())
             // Were there a panic, it should show.
             .env("RUST_BACKTRACE", "1")
             .current_dir(&self.logs)

@@ -56,8 +56,8 @@ impl State {
         client: &impl Client,
         partitions: impl Iterator<Item = i32>,
     ) -> KafkaResult<()> {
-        self.in_bulk.extend(partitions);
-        let paused: Vec<i32> = self.in_bulk.iter().copied().collect();
+        self.in_bulk.extend(partitions.map(|partition| (partition, 0)));
+        let paused: Vec<i32> = self.in_bulk.keys().copied().collect();
         client.pause(&paused)
     }
 
@@ -65,16 +65,22 @@ impl State {
     pub fn take_in_bulk(&mut self, bulk: &mut Bulk, patience: Duration) -> Step {
         let State { ingest, partitions, in_bulk, .. } = self;
         let wanted = |ingest: &Ingest, partition| {
-            let owned = partitions.get(&partition).filter(|_| in_bulk.contains(&partition))?;
+            let owned = partitions.get(&partition).filter(|_| in_bulk.contains_key(&partition))?;
             Some(owned.next_offset(partition, ingest)..i64::MAX)
         };
-        bulk.step(ingest, patience, wanted, Ingest::epoch_is_full)
+        let step = bulk.step(ingest, patience, wanted, Ingest::epoch_is_full);
+        if let Step::Took { partition, end, .. } = step
+            && let Some(known) = in_bulk.get_mut(&partition)
+        {
+            *known = end;
+        }
+        step
     }
 
     /// The next offset to read of a partition that is fetched in bulk.
     pub fn next_in_bulk(&self, partition: i32) -> Option<i64> {
         let owned = self.partitions.get(&partition)?;
-        self.in_bulk.contains(&partition).then(|| owned.next_offset(partition, &self.ingest))
+        self.in_bulk.contains_key(&partition).then(|| owned.next_offset(partition, &self.ingest))
     }
 
     /// Has the client read on what was fetched in bulk.
@@ -83,7 +89,7 @@ impl State {
     ///
     /// The client's, if it cannot.
     pub fn end_bulk(&mut self, client: &impl Client, partition: i32, why: Why) -> KafkaResult<()> {
-        if !self.in_bulk.contains(&partition) {
+        if !self.in_bulk.contains_key(&partition) {
             return Ok(());
         }
         match why {
@@ -105,12 +111,12 @@ impl State {
     ///
     /// The client's, if it cannot.
     pub fn end_all_bulk(&mut self, client: &impl Client) -> KafkaResult<()> {
-        let all: Vec<i32> = self.in_bulk.iter().copied().collect();
+        let all: Vec<i32> = self.in_bulk.keys().copied().collect();
         self.give_back(client, &all)
     }
 
     fn give_back(&mut self, client: &impl Client, partitions: &[i32]) -> KafkaResult<()> {
-        self.in_bulk.retain(|it| !partitions.contains(it));
+        self.in_bulk.retain(|partition, _| !partitions.contains(partition));
         if partitions.is_empty() || client.is_lost() {
             // They are another's already; the client is about to say so.
             return Ok(());

@@ -111,7 +111,7 @@ impl State {
     pub fn resume(&mut self, client: &impl Client) -> KafkaResult<()> {
         self.look_soon();
         let mut owned = self.owned();
-        owned.retain(|partition| !self.in_bulk.contains(partition));
+        owned.retain(|partition| !self.in_bulk.contains_key(partition));
         client.resume(&owned)
     }
 

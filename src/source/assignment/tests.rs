@@ -1,6 +1,7 @@
 //! Partitions that come and go while servers do not answer.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
@@ -10,6 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use timely::scheduling::activate::{Activations, SyncActivator};
 
 use super::*;
+use crate::bulk::Why;
 use crate::commit::Commits;
 use crate::ingest::Entrance;
 use crate::progress::progress;
@@ -24,6 +26,8 @@ struct Fake {
     /// What the leaders say; those that are not here say nothing.
     leaders: RefCell<BTreeMap<i32, (i64, i64)>>,
     taken_up: RefCell<Vec<(Offsets, Offsets)>>,
+    paused: RefCell<BTreeSet<i32>>,
+    sought: RefCell<Vec<Offsets>>,
     /// How many offsets of each partition are those of an open transaction.
     open: i64,
     /// Partitions in which there are offsets left, and no records.
@@ -46,6 +50,8 @@ impl Fake {
             stop_after: LATER,
             leaders: RefCell::new([(0, (0, 9))].into()),
             taken_up: RefCell::default(),
+            paused: RefCell::default(),
+            sought: RefCell::default(),
             open: 0,
             is_blank: Vec::new(),
             began: Instant::now(),
@@ -74,11 +80,13 @@ impl Fake {
 }
 
 impl Client for Fake {
-    fn pause(&self, _: &[i32]) -> KafkaResult<()> {
+    fn pause(&self, partitions: &[i32]) -> KafkaResult<()> {
+        self.paused.borrow_mut().extend(partitions);
         Ok(())
     }
 
-    fn resume(&self, _: &[i32]) -> KafkaResult<()> {
+    fn resume(&self, partitions: &[i32]) -> KafkaResult<()> {
+        self.paused.borrow_mut().retain(|it| !partitions.contains(it));
         Ok(())
     }
 
@@ -87,7 +95,8 @@ impl Client for Fake {
         Ok(())
     }
 
-    fn go_on_from(&self, _: &Offsets) -> KafkaResult<()> {
+    fn go_on_from(&self, offsets: &Offsets) -> KafkaResult<()> {
+        self.sought.borrow_mut().push(offsets.clone());
         Ok(())
     }
 
@@ -153,7 +162,8 @@ async fn a_partition_without_a_leader_begins_where_the_group_stands_and_holds_up
     assert!(client.began.elapsed() < 2 * START, "{:?}", client.began.elapsed());
     assert!(!state.abort.is_raised());
     assert_eq!(state.backlog(), 4, "as far as it is known");
-    assert_eq!(state.places()[&2], PartitionProgress { position: 0, committed: 0, end: 0 });
+    let at_zero = PartitionProgress { position: 0, committed: 0, end: 0, is_in_bulk: false };
+    assert_eq!(state.places()[&2], at_zero);
     state.reached_end(0);
     assert!(!state.caught_up(&client), "nobody knows where the others end");
     [1, 2].into_iter().for_each(|partition| state.reached_end(partition));
@@ -358,3 +368,51 @@ async fn a_partition_that_comes_back_is_read_from_where_the_group_stands() {
 }
 
 mod standstill;
+
+#[tokio::test(start_paused = true)]
+async fn what_is_fetched_in_bulk_is_paused_until_the_client_goes_on_where_that_ended() {
+    let client = Fake::new();
+    client.leaders.replace([(0, (0, 50)), (1, (0, 90)), (2, (0, 3))].into());
+    let (mut state, _commits) = client.state(OnOutage::Wait);
+    state.assigned(&client, &all_of_them()).unwrap();
+    let backlogs = state.backlogs(10, |partition| state.end_when_assigned(partition));
+    let next: Offsets = backlogs.iter().map(|(it, stretch)| (*it, stretch.next)).collect();
+    assert_eq!(next, [(0, 5), (1, 7)].into(), "of partition 2 there is too little");
+    state.begin_bulk(&client, backlogs.into_keys()).unwrap();
+
+    // The workers were behind for a while: what is fetched in bulk stays paused.
+    client.pause(&state.owned()).unwrap();
+    state.resume(&client).unwrap();
+    assert_eq!(*client.paused.borrow(), [0, 1].into());
+
+    state.ingest.push(record(0, 5), std::iter::empty::<(&str, _)>());
+    assert_eq!((state.next_in_bulk(0), state.next_in_bulk(2)), (Some(6), None));
+    state.end_bulk(&client, 0, Why::CaughtUp).unwrap();
+    state.end_bulk(&client, 2, Why::CaughtUp).unwrap();
+    assert_eq!(*client.sought.borrow(), [[(0, 6)].into()], "and not where it never was");
+    assert_eq!(*client.paused.borrow(), [1].into());
+
+    // One that goes, and comes back, is the client's.
+    state.let_go(&[1]);
+    assert_eq!((state.next_in_bulk(1), state.is_in_bulk()), (None, false));
+    state.assigned(&client, &[1]).unwrap();
+    assert!(client.paused.borrow().is_empty());
+    assert_eq!((state.next_in_bulk(1), client.sought.borrow().len()), (None, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_was_cut_under_a_bulk_fetch_is_a_loss() {
+    let client = Fake::new();
+    client.leaders.replace([(0, (0, 50))].into());
+    let (mut state, _commits) = client.state(OnOutage::Wait);
+    state.assigned(&client, &[0]).unwrap();
+    state.begin_bulk(&client, [0].into_iter()).unwrap();
+    state.ingest.push(record(0, 20), std::iter::empty::<(&str, _)>());
+
+    state.end_bulk(&client, 0, Why::Truncated { end: 12 }).unwrap();
+    state.ingest.none_waits();
+    state.tend(&client).unwrap();
+
+    let Some(Cause::Failure(message)) = state.abort.cause() else { panic!("it goes on") };
+    assert!(message.contains("partition 0 was cut at offset 12"), "{message}");
+}
