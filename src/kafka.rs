@@ -12,7 +12,7 @@ mod error;
 
 pub use admin::{Admin, METADATA_TIMEOUT, check_consumer, check_producer, metadata};
 pub use client_log::{
-    ask_for_ids, changed_id, complain, is_debugged, log, log_what_was_asked, made_again,
+    ask_for_ids, changed_id, complain, is_debugged, log, log_what_was_asked, made_again, new_id,
 };
 pub use error::{KafkaError, creation_error, is_away};
 

@@ -39,6 +39,11 @@ pub fn made_again(message: &str) -> Option<&str> {
     (old != NONE).then_some(topic)
 }
 
+/// The id by which the client knows a topic from now on, if a line of its log says so.
+pub fn new_id<'a>(message: &'a str, topic: &str) -> Option<&'a str> {
+    changed_id(message).filter(|(changed, ..)| *changed == topic).map(|(_, _, new)| new)
+}
+
 /// The topic of which a line of the client's log says that its id has changed, and the two ids. The
 /// client begins with none, also when it takes up again a topic that it had let go.
 pub fn changed_id(message: &str) -> Option<(&str, &str, &str)> {
@@ -70,6 +75,8 @@ mod tests {
         assert_eq!(made_again(&line("t", some)), Some("t"));
         assert_eq!(made_again(&line("tt", some)), Some("tt"));
         assert_eq!(made_again(&line("t", none)), None);
+        assert_eq!(new_id(&line("t", none), "t"), Some("x1vF0B7vQVSAS7Fvrkr8_A"));
+        assert_eq!(new_id(&line("tt", none), "t"), None);
         let other = "[thrd:main]: Topic t partition count changed from 1 to 2";
         assert_eq!(made_again(other), None);
     }

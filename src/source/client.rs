@@ -312,10 +312,8 @@ impl ClientContext for Context {
         if kafka::made_again(message) == Some(&self.config.topic) {
             self.made_again.store(true, Ordering::Relaxed);
         }
-        if let Some((topic, _old, new)) = kafka::changed_id(message)
-            && topic == self.config.topic
-        {
-            *lock(&self.topic_id) = Some(new.to_owned());
+        if let Some(id) = kafka::new_id(message, &self.config.topic) {
+            *lock(&self.topic_id) = Some(id.to_owned());
         }
         kafka::log_what_was_asked(self.debug, level, facility, message);
     }
