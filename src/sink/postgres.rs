@@ -11,8 +11,7 @@
 //! What the database refuses is cut until the offending rows stand alone. Rows that others keep
 //! locked are asked for and held, alone; what the database cannot do now is retried.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use dataflows::effect::Ticket;
@@ -28,6 +27,7 @@ use self::attempt::NotWritten;
 use self::book::Book;
 use self::failure::{Failure, Refusal};
 use self::guesses::Guesses;
+use self::held::Held;
 use self::parts::{Part, Parts, Pending, part};
 use self::table::{Path, Table, Verdict};
 use super::outage::OutagePolicy;
@@ -39,6 +39,7 @@ use crate::retry::Backoff;
 mod attempt;
 mod book;
 mod guesses;
+mod held;
 mod parts;
 pub mod table;
 pub mod session;
@@ -80,14 +81,14 @@ pub async fn serve(
         retry,
         policy,
         book,
-        held: BTreeMap::new(),
+        held: Held::default(),
         guesses: Guesses::default(),
         meets_locks: false,
         met_outage: false,
     };
     let (mut jobs_end, mut rest_until) = (false, Instant::now());
     while !(jobs_end && writer.held.is_empty()) {
-        let due = writer.held.values().map(|(due, _)| *due).min();
+        let due = writer.held.first_due();
         // Tries at many rows that stay locked may take as long as the waits between them.
         let due = due.filter(|_| lane.jobs.is_empty() || rest_until <= Instant::now());
         tokio::select! {
@@ -131,7 +132,7 @@ struct Writer<T> {
     policy: OutagePolicy,
     book: Book,
     /// By draft, what is tried again when its time comes, while other drafts go on.
-    held: BTreeMap<String, (Instant, Pending)>,
+    held: Held,
     guesses: Guesses,
     /// Whether some rows were locked when that was last asked. Then it is asked before the next
     /// batch is written, not after a wait in vain.
@@ -175,10 +176,10 @@ impl<T: Table> Writer<T> {
         if self.held.is_empty() {
             return;
         }
-        let is_held = |(_, group): &mut (Ticket, Group)| self.held.contains_key(group.draft_id());
+        let is_held = |(_, group): &mut (Ticket, Group)| self.held.contains(group.draft_id());
         let joining: Vec<(Ticket, Group)> = groups.extract_if(.., is_held).collect();
         for (ticket, Group { mut events }) in joining {
-            let (_due, held) = self.held.get_mut(events[0].draft_id()).expect("it is held");
+            let held = self.held.get_mut(events[0].draft_id()).expect("it is held");
             let tickets: SmallVec<[Ticket; 1]> = smallvec![ticket; events.len()];
             self.book.set_aside(&mut events, &tickets);
             held.join(events, ticket);
@@ -226,15 +227,13 @@ impl<T: Table> Writer<T> {
     }
 
     async fn retry_due(&mut self) {
-        let now = Instant::now();
-        let due = self.held.extract_if(.., |_draft, (at, _)| *at <= now);
-        let mut due: Vec<Pending> = due.map(|(_draft, (_, pending))| pending).collect();
+        let mut due = self.held.take_due();
         // In the order of every batch: rows that are locked in another one can deadlock with them.
         due.sort_by(|a, b| a.group.draft_id().cmp(b.group.draft_id()));
         // As many may be due at once as are held at all.
-        while !due.is_empty() {
-            let rest = due.split_off(self.rows_max.min(due.len()));
-            let groups = std::mem::replace(&mut due, rest);
+        let mut due = due.into_iter().peekable();
+        while due.peek().is_some() {
+            let groups = due.by_ref().take(self.rows_max).collect();
             self.settle(Parts::of(Part { path: Path::Judged, groups })).await;
         }
     }
@@ -411,13 +410,6 @@ impl<T: Table> Writer<T> {
             self.book.set_aside(&mut pending.group.events, &pending.tickets);
             pending.is_set_aside = true;
         }
-        match self.held.entry(pending.group.draft_id().to_owned()) {
-            Entry::Vacant(entry) => {
-                let due = Instant::now() + pending.backoff.next_wait();
-                entry.insert((due, pending));
-            }
-            // Another piece of the same group is.
-            Entry::Occupied(mut entry) => entry.get_mut().1.append(pending),
-        }
+        self.held.hold(pending);
     }
 }

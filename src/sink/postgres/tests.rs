@@ -1,5 +1,6 @@
 //! The lane on a table that is made up, in time that passes when it sleeps.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use dataflows::accept::sort;
@@ -113,7 +114,7 @@ fn waker() -> Waker {
 }
 
 /// So many events, each of a draft of its own.
-fn groups(count: u32) -> Vec<Group> {
+pub(super) fn groups(count: u32) -> Vec<Group> {
     let count = u64::from(count);
     let mut chunk = Chunk::default();
     fill(&mut chunk, Mix { events: count, drafts: count, ..Mix::default() });
