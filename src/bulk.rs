@@ -32,9 +32,12 @@ use batch::{Batch, Record};
 use fetcher::Fetcher;
 pub use fetcher::Stretch;
 
-/// What may have been fetched of one partition, and not be taken in yet: one is taken in, one
-/// waits, and one is fetched.
-const WAITING: usize = 1;
+/// From how many partitions what was fetched may wait: as much as one fetch brings, while the next
+/// is under way.
+const WAITING: usize = 4;
+
+/// Bytes that are taken in at once: some hundred microseconds' worth.
+const STEP_BYTES: usize = 256 << 10;
 
 /// Properties of the client library that do not say how to fetch, or that bulk goes by.
 const HARMLESS: [&str; 30] = [
@@ -167,7 +170,7 @@ impl Bulk {
         Ok(Bulk { news, taking: None, is_over })
     }
 
-    /// Takes in records, if some come within the patience, until it `is_enough`. `wanted` says
+    /// Takes in some records, if they come within the patience, until it `is_enough`. `wanted` says
     /// which offsets of a partition are.
     pub fn step(
         &mut self,
@@ -189,8 +192,9 @@ impl Bulk {
         let Some(Range { start: mut next, end: until }) = wanted(ingest, partition) else {
             return Step::Nothing;
         };
+        let mut bytes = 0;
         while let Some(batch) = fetched.batches.front_mut() {
-            if is_enough(ingest) {
+            if bytes >= STEP_BYTES || is_enough(ingest) {
                 self.taking = Some(fetched);
                 break;
             }
@@ -198,6 +202,7 @@ impl Bulk {
                 Ok(Some(record)) if !(next..until).contains(&record.offset) => {}
                 Ok(Some(record)) => {
                     next = record.offset + 1;
+                    bytes += record.value.map_or(0, <[u8]>::len);
                     ingest.push(raw(partition, &record), record.headers);
                 }
                 Ok(None) => drop(fetched.batches.pop_front()),

@@ -1,7 +1,7 @@
 //! Kafka's record batches, as brokers store and send them ([message format] 2).
 //!
 //! A batch is read where it lies: its header when it is fetched, its records when they are taken
-//! in. What it says of itself is not trusted: a length that leads past its end makes it corrupt.
+//! in, and decompressed no earlier: what waits takes up what it took on the way. What it says of itself is not trusted: a length that leads past its end makes it corrupt.
 //!
 //! [message format]: https://kafka.apache.org/documentation/#messageformat
 
@@ -41,6 +41,8 @@ pub enum Unfit {
 #[derive(Clone, Debug)]
 pub struct Batch {
     records: Bytes,
+    /// How they are compressed still.
+    codec: Option<Codec>,
     /// Where in them the next one begins.
     at: usize,
     records_left: u32,
@@ -124,12 +126,9 @@ impl Batch {
         }
         // The sum is that of an offset in a log, and so in range.
         base_offset.checked_add(last_offset_delta)?.checked_add(1)?;
-        let records = match Codec::of(attributes).ok()? {
-            Some(codec) => codec.decompress(header.0).ok()?,
-            None => bytes.slice_ref(header.0),
-        };
         Some(Ok(Batch {
-            records,
+            records: bytes.slice_ref(header.0),
+            codec: Codec::of(attributes).ok()?,
             at: 0,
             records_left,
             base_offset,
@@ -157,6 +156,9 @@ impl Batch {
     ///
     /// [`Unfit::Malformed`].
     pub fn next_record(&mut self) -> Result<Option<Record<'_>>, Unfit> {
+        if let Some(codec) = self.codec.take() {
+            self.records = codec.decompress(&self.records).map_err(|_| Unfit::Malformed)?;
+        }
         if let Some(left) = self.records_left.checked_sub(1) {
             self.records_left = left;
             return self.record().map(Some).ok_or(Unfit::Malformed);

@@ -24,10 +24,10 @@ use crate::retry::Backoff;
 
 /// How long a leader that has nothing may wait for something.
 const WAIT_MS: i32 = 50;
-/// What is fetched at once, of one partition and of all of a leader's: little enough to be in the
-/// processor's caches still when it is taken in.
-const PARTITION_BYTES: i32 = 256 << 10;
-const BYTES: i32 = 1 << 20;
+/// What is fetched at once, of one partition and of all of a leader's. A quarter of that costs the
+/// broker half as much again.
+const PARTITION_BYTES: i32 = 1 << 20;
+const BYTES: i32 = 4 << 20;
 
 /// How long a partition is tried that cannot be fetched, before the client library is to try.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -109,6 +109,8 @@ pub(super) struct Fetcher {
     topic_id: String,
     places: BTreeMap<i32, Place>,
     news: Sender<News>,
+    /// What has come and is not told yet: what comes next is asked for first.
+    untold: Vec<News>,
     is_over: Arc<AtomicBool>,
     /// When to try again what could not be fetched.
     try_at: Instant,
@@ -134,6 +136,7 @@ impl Fetcher {
             topic_id: topic_id.to_owned(),
             places: stretches.iter().map(place).collect(),
             news,
+            untold: Vec::new(),
             is_over,
             try_at: Instant::now(),
             backoff: Backoff::new(Duration::from_millis(100)),
@@ -148,11 +151,12 @@ impl Fetcher {
                 return;
             }
         }
+        let _unheard = self.tell().is_err();
     }
 
-    /// One fetch of each leader. A partition whose leader is away, or is just another one, is tried
-    /// again for some time: only so is it known whether the next leader has all that was fetched.
-    /// The others go on meanwhile.
+    /// One fetch of each leader, which they answer while what came before is told. A partition whose
+    /// leader is away, or is just another one, is tried again for some time: only so is it known
+    /// whether the next leader has all that was fetched. The others go on meanwhile.
     fn turn(&mut self, leaders: &mut Vec<Leader>) -> Result<(), Unheard> {
         for leader in leaders.iter_mut() {
             leader.partitions.retain(|led| self.places.contains_key(&led.partition));
@@ -160,55 +164,55 @@ impl Fetcher {
         leaders.retain(|leader| !leader.partitions.is_empty());
         let led: usize = leaders.iter().map(|leader| leader.partitions.len()).sum();
         if led < self.places.len() {
-            self.lead(leaders)?;
-        }
-        if leaders.is_empty() {
-            std::thread::sleep(self.try_at.saturating_duration_since(Instant::now()));
-            return Ok(());
+            self.lead(leaders);
         }
         let mut asked = Vec::new();
         for mut leader in leaders.drain(..) {
             let request = self.request(&leader);
             match leader.link.send(&request, FETCH) {
                 Ok(()) => asked.push(leader),
-                Err(error) => self.halt(&leader.partitions, error.into())?,
+                Err(error) => self.halt(&leader.partitions, error.into()),
             }
         }
+        self.tell()?;
+        if asked.is_empty() {
+            std::thread::sleep(self.try_at.saturating_duration_since(Instant::now()));
+        }
+        let mut throttled = Duration::ZERO;
         for mut leader in asked {
-            match self.receive(&mut leader)? {
-                Ok(()) => leaders.push(leader),
-                Err(halt) => self.halt(&leader.partitions, halt)?,
+            match self.receive(&mut leader) {
+                Ok(wait) => {
+                    throttled = throttled.max(wait);
+                    leaders.push(leader);
+                }
+                Err(halt) => self.halt(&leader.partitions, halt),
             }
+        }
+        if !throttled.is_zero() {
+            self.tell()?;
+            std::thread::sleep(throttled.min(THROTTLE_MAX));
         }
         Ok(())
     }
 
-    fn receive(&mut self, leader: &mut Leader) -> Result<Result<(), Halt>, Unheard> {
-        let response = match leader.link.receive::<FetchRequest>(FETCH) {
-            Ok(response) => response,
-            Err(error) => return Ok(Err(error.into())),
-        };
+    /// Takes what a leader answers. Returns how long it wants to be left alone then: a quota.
+    fn receive(&mut self, leader: &mut Leader) -> Result<Duration, Halt> {
+        let response = leader.link.receive::<FetchRequest>(FETCH)?;
         if let Some(error) = ResponseError::try_from_code(response.error_code) {
-            return Ok(Err(meaning(error)));
+            return Err(meaning(error));
         }
         for data in response.responses.into_iter().flat_map(|topic| topic.partitions) {
-            self.take(data, &mut leader.partitions)?;
+            self.take(data, &mut leader.partitions);
         }
         if self.places.values().all(|place| place.failing_since.is_none()) {
             self.backoff = self.backoff.after(0);
         }
-        // A quota; the broker would not answer before either.
         let throttled = u64::try_from(response.throttle_time_ms).unwrap_or_default();
-        std::thread::sleep(Duration::from_millis(throttled).min(THROTTLE_MAX));
-        Ok(Ok(()))
+        Ok(Duration::from_millis(throttled))
     }
 
     /// What becomes of partitions that cannot be fetched.
-    fn halt<'a>(
-        &mut self,
-        partitions: impl IntoIterator<Item = &'a Led>,
-        halt: Halt,
-    ) -> Result<(), Unheard> {
+    fn halt<'a>(&mut self, partitions: impl IntoIterator<Item = &'a Led>, halt: Halt) {
         let now = Instant::now();
         let why = match &halt {
             Halt::Final(why) => why.clone(),
@@ -218,7 +222,7 @@ impl Fetcher {
             let Some(place) = self.places.get_mut(partition) else { continue };
             let since = *place.failing_since.get_or_insert(now);
             if matches!(halt, Halt::Final(_)) || now - since > PATIENCE {
-                self.over(*partition, why.clone())?;
+                self.over(*partition, why.clone());
             }
         }
         if let Halt::Passing(what) = halt {
@@ -228,13 +232,12 @@ impl Fetcher {
             }
             self.try_at = now + self.backoff.next_wait();
         }
-        Ok(())
     }
 
     /// Asks who leads what nobody is asked for, if it is time.
-    fn lead(&mut self, leaders: &mut Vec<Leader>) -> Result<(), Unheard> {
+    fn lead(&mut self, leaders: &mut Vec<Leader>) {
         if Instant::now() < self.try_at {
-            return Ok(());
+            return;
         }
         let is_led = |partition| {
             leaders.iter().flat_map(|it| &it.partitions).any(|led| led.partition == partition)
@@ -257,13 +260,12 @@ impl Fetcher {
                     let topic = FetchTopic::default().with_topic_id(metadata.topic.topic_id);
                     leaders.push(Leader { link, topic, partitions });
                 }
-                Err(error) => self.halt(&partitions, error.into())?,
+                Err(error) => self.halt(&partitions, error.into()),
             }
         }
-        if unled.is_empty() {
-            return Ok(());
+        if !unled.is_empty() {
+            self.halt(&unled, Halt::Passing("a partition has no leader".to_owned()));
         }
-        self.halt(&unled, Halt::Passing("a partition has no leader".to_owned()))
     }
 
     /// What is asked of a leader next.
@@ -291,13 +293,11 @@ impl Fetcher {
             .with_topics(vec![topic])
     }
 
-    /// Passes on what a leader has sent of a partition.
-    fn take(&mut self, data: PartitionData, order: &mut VecDeque<Led>) -> Result<(), Unheard> {
+    /// Takes what a leader has sent of a partition.
+    fn take(&mut self, data: PartitionData, order: &mut VecDeque<Led>) {
         let partition = data.partition_index;
-        let Some(index) = order.iter().position(|led| led.partition == partition) else {
-            return Ok(());
-        };
-        let Some(place) = self.places.get_mut(&partition) else { return Ok(()) };
+        let Some(index) = order.iter().position(|led| led.partition == partition) else { return };
+        let Some(place) = self.places.get_mut(&partition) else { return };
         if let Some(error) = ResponseError::try_from_code(data.error_code) {
             let led = order.remove(index);
             return self.halt(&led, meaning(error));
@@ -328,21 +328,21 @@ impl Fetcher {
             // The others first, the next time: an answer is filled in the order of the request.
             let led = order.remove(index);
             order.extend(led);
-            self.tell(News::Batches(Fetched { partition, batches, end: data.high_watermark }))?;
+            let end = data.high_watermark;
+            self.untold.push(News::Batches(Fetched { partition, batches, end }));
         }
-        match end {
-            Some(why) => self.over(partition, why),
-            None => Ok(()),
+        if let Some(why) = end {
+            self.over(partition, why);
         }
     }
 
-    fn over(&mut self, partition: i32, why: Why) -> Result<(), Unheard> {
+    fn over(&mut self, partition: i32, why: Why) {
         self.places.remove(&partition);
-        self.tell(News::Over { partition, why })
+        self.untold.push(News::Over { partition, why });
     }
 
-    fn tell(&self, news: News) -> Result<(), Unheard> {
-        self.news.send(news).map_err(|_unsent| Unheard)
+    fn tell(&mut self) -> Result<(), Unheard> {
+        self.untold.drain(..).try_for_each(|news| self.news.send(news).map_err(|_unsent| Unheard))
     }
 
     /// Asks any broker for the topic's leaders.

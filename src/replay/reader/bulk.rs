@@ -59,7 +59,7 @@ impl Reading<'_> {
             let to = open.get(&partition).filter(|_| in_bulk.contains(&partition))?.to;
             Some(next[&partition]..to)
         };
-        // It is no more than is taken in between two looks.
+        // What is held is looked at between two steps.
         match bulk.step(ingest, PATIENCE, wanted, |_| false) {
             Step::Nothing => {}
             Step::Took { partition, next, end: _ } => {
