@@ -16,9 +16,10 @@ use super::servers::Servers;
 /// A broker on the same machine is not silent for so long.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// Reads the whole topic.
-pub(crate) fn measure(servers: &mut Servers, events: u64) -> anyhow::Result<Taken> {
-    let kafka = Kafka { group: servers.new_group(), ..servers.config.kafka.clone() };
+/// Reads a whole topic.
+pub(crate) fn measure(servers: &mut Servers, topic: &str, events: u64) -> anyhow::Result<Taken> {
+    let (group, topic) = (servers.new_group(), topic.to_owned());
+    let kafka = Kafka { group, topic, ..servers.config.kafka.clone() };
     let consumer: BaseConsumer = consumer_config(&kafka).create()?;
     let metadata = consumer.fetch_metadata(Some(&kafka.topic), SILENCE_MAX)?;
     let mut start = TopicPartitionList::new();

@@ -86,6 +86,19 @@ pub(crate) fn measure_workers(
     Ok(taken)
 }
 
+/// Two graphs of one worker each, which have nothing to tell each other: what two cores give at
+/// most. Returns their rates together.
+pub(crate) fn measure_apart(config: &Config, events: &Events) -> anyhow::Result<f64> {
+    let (one, other) = events.chunks.split_at(events.chunks.len() / 2);
+    let halves = [one, other].map(|chunks| Events { chunks: chunks.to_vec() });
+    std::thread::scope(|scope| {
+        let threads =
+            halves.each_ref().map(|half| scope.spawn(|| measure_workers(config, half, 1)));
+        let rates = threads.map(|it| it.join().expect("a panic ends the bench"));
+        rates.into_iter().try_fold(0.0, |sum, rate| Ok(sum + rate?.per_s))
+    })
+}
+
 /// The events in chunks as large as those of a run.
 fn of_a_run(events: &Events) -> Vec<Chunk> {
     let mut chunks = vec![Chunk::default()];

@@ -47,7 +47,7 @@ const fn cost(
 }
 
 /// In the order of the table.
-const METRICS: [Metric; 55] = [
+const METRICS: [Metric; 61] = [
     rate("consume_per_s", "Kafka client alone", "records/s"),
     rate("delete_per_s", "DELs alone, lease and key", "drafts/s"),
     rate("parse_per_s", "JSON parser alone, 1 thread", "events/s"),
@@ -58,6 +58,7 @@ const METRICS: [Metric; 55] = [
     rate("workers_per_s_w1", "dataflow fed from memory, 1 worker", "events/s"),
     rate("workers_per_s_w2", "dataflow fed from memory, 2 workers", "events/s"),
     share("workers_scaling", "2 workers / 1 worker, fed from memory"),
+    share("scaling_bound", "2 graphs apart / 1 worker"),
     rate("bare_update_per_s", "bare UPDATE alone", "rows/s"),
     rate("rival_per_s", "hand-written loop", "events/s"),
     rate("end_to_end_per_s_w1", "end to end, 1 worker", "events/s"),
@@ -95,13 +96,18 @@ const METRICS: [Metric; 55] = [
     cost("latency_ratio_at_rate", "1,000 events/s / the same by hand", "", 2),
     cost("latency_10000_p50_ms", "10,000 events/s: p50", "ms", 2),
     cost("latency_10000_p99_ms", "10,000 events/s: p99", "ms", 2),
+    rate("replay_update_per_s", "bare UPDATE, ten jobs a row", "rows/s"),
+    cost("replay_update_machine_us", "machine, bare UPDATE, ten jobs", "us/row", 2),
     rate("replay_per_s", "replay, ten events a draft", "events/s"),
     share("replay_ratio", "replay / Kafka client"),
+    rate("replay_consume_per_s", "Kafka client alone, that topic", "records/s"),
+    share("replay_topic_ratio", "replay / Kafka client, that topic"),
     cost("replay_machine_us", "machine, replay", "us/event", 2),
     cost("replay_limits_us", "machine, the four in a replay", "us/event", 2),
     share("replay_bound", "their rate / Kafka client"),
     rate("replay_again_per_s", "the same, nothing to change", "events/s"),
     share("replay_again_ratio", "the same / Kafka client"),
+    share("replay_again_topic_ratio", "the same / Kafka client, that topic"),
     cost("replay_peak_rss_mb", "memory at its peak, replay", "MiB", 0),
 ];
 
