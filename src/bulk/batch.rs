@@ -1,7 +1,8 @@
 //! Kafka's record batches, as brokers store and send them ([message format] 2).
 //!
 //! A batch is read where it lies: its header when it is fetched, its records when they are taken
-//! in, and decompressed no earlier: what waits takes up what it took on the way. What it says of itself is not trusted: a length that leads past its end makes it corrupt.
+//! in, and it is decompressed no earlier: what waits takes up no more than on its way. What it says
+//! of itself is not trusted: a length that leads past its end makes it corrupt.
 //!
 //! [message format]: https://kafka.apache.org/documentation/#messageformat
 

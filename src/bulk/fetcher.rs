@@ -164,6 +164,8 @@ impl Fetcher {
         leaders.retain(|leader| !leader.partitions.is_empty());
         let led: usize = leaders.iter().map(|leader| leader.partitions.len()).sum();
         if led < self.places.len() {
+            // That may take as long as a broker is silent.
+            self.tell()?;
             self.lead(leaders);
         }
         let mut asked = Vec::new();
