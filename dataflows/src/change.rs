@@ -254,16 +254,18 @@ impl Change {
     }
 
     /// Moves the event out of its arena, into one of its own: one that waits would keep hundreds of
-    /// others in memory, or thousands in a replay. Returns how many bytes that has.
+    /// others in memory, or thousands in a replay. Returns how many bytes of memory that takes.
     pub fn move_out(&mut self) -> usize {
         // Where the record's own bytes are not there, the arena has an empty one in its place.
         let record = self.arena.record(widen(self.found().record));
-        let (chunk, mut texts) = (Chunk::of(record), String::new());
+        let chunk = Chunk::of(record);
+        let urls = self.urls().map(|url| std::str::from_utf8(url).expect("a valid URL is ASCII"));
+        let length = self.job_id().len() + self.draft_id().len();
+        let mut texts = String::with_capacity(length + urls.map(str::len).iter().sum::<usize>());
         let job = append(&mut texts, self.job_id());
         let draft = append(&mut texts, self.draft_id());
-        let urls = self.urls().map(|url| std::str::from_utf8(url).expect("a valid URL is ASCII"));
         let images = ImageCuts::new(urls.map(|url| append(&mut texts, url)), false);
-        let bytes = chunk.bytes() + texts.len();
+        let bytes = chunk.memory() + texts.capacity() + size_of::<Events>() + size_of::<Found>();
         let found = vec![Found { record: 0, job, images, position: self.position() }];
         self.arena = Arena::new(chunk, Events { texts, found });
         self.tag = Tag { draft, event: 0, ..self.tag };

@@ -109,11 +109,27 @@ impl Chunk {
         }
     }
 
-    /// A chunk of this record alone.
+    /// A chunk of this record alone, without room for more: hundreds of thousands may wait, each in
+    /// a chunk of its own.
     pub fn of(record: RecordView<'_>) -> Chunk {
-        let mut chunk = Chunk::default();
+        let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+        let of_header = |(name, value): (&[u8], _)| name.len() + length(value);
+        let headers: usize = record.named_headers().map(of_header).sum();
+        let bytes = length(record.key()) + length(record.value()) + headers;
+        let mut chunk = Chunk {
+            headers: Vec::with_capacity(record.named_headers().count()),
+            ..Chunk::with_capacity(1, bytes)
+        };
         chunk.push_named(record.raw(), record.named_headers());
         chunk
+    }
+
+    /// How many bytes of memory it takes, itself included.
+    pub fn memory(&self) -> usize {
+        size_of::<Chunk>()
+            + self.arena.capacity()
+            + self.entries.capacity() * size_of::<Entry>()
+            + self.headers.capacity() * size_of::<Header>()
     }
 
     /// Copies a record and its headers to the end of the chunk. Of the headers, what is as in the
