@@ -391,4 +391,17 @@ mod tests {
         push(&mut chunk, &like(b"2"));
         assert_eq!(chunk.bytes(), once + 1, "only the value that differs");
     }
+
+    /// Hundreds of thousands of events may wait, each in a chunk of its own.
+    #[test]
+    fn a_chunk_of_one_record_has_no_room_for_more() {
+        let mut chunk = Chunk::default();
+        let record =
+            RawRecord { key: Some(b"key"), value: Some(&[7; 300]), ..RawRecord::default() };
+        chunk.push(record, [("eventType", Some(&b"ContentCreated"[..])), ("none", None)]);
+        let one = Chunk::of(chunk.record(0));
+        let exact = size_of::<Chunk>() + one.bytes() + size_of::<Entry>() + 2 * size_of::<Header>();
+        assert_eq!(one.memory(), exact);
+        assert!(one.memory() < chunk.memory(), "pushing leaves room");
+    }
 }
