@@ -2,7 +2,7 @@
 # others.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test screenshots race bench versus stages flame poison flat tune watched million chaos freeze lint up down clean
+.PHONY: help demo test screenshots race bench versus stages flame poison flat backlogs tune watched million chaos freeze lint up down clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ poison: ## throughput where the database refuses some of the rows, beside a clea
 flat: ## one process for many events: rate, memory, table size as they go by (FLAT_EVENTS=, BENCH_TABLE= its storage parameters)
 	dev/stack deps
 	BENCH_ONLY=flat dev/stack run -- cargo bench --locked --bench pipeline
+
+backlogs: ## the most memory that a run takes, whatever it has to catch up with (BENCH_EVENTS=)
+	dev/stack deps
+	BENCH_ONLY=backlogs BENCH_EVENTS=$${BENCH_EVENTS:-600000} dev/stack run -- cargo bench --locked --bench pipeline
 
 tune: ## how close the search of `contentflow tune` comes to the best of its grid (BENCH_EVENTS=, BENCH_RUNS= searches, TUNE= its flags)
 	dev/stack deps

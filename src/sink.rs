@@ -108,11 +108,6 @@ impl<R> Jobs<R> {
         Some(job)
     }
 
-    /// All batches that wait; if none does, the next one. None at all when the worker has no more.
-    pub async fn recv_all(&mut self) -> Vec<Job<R>> {
-        self.recv_up_to(usize::MAX, |_before, _next| true).await
-    }
-
     /// The next batch, and of those that wait behind it as many as may join it and as have no more
     /// than so many requests with it: each is asked for with those before it. None at all when the
     /// worker has no more.
@@ -220,7 +215,15 @@ impl<R: 'static, A: 'static> Effect for Remote<R, A> {
 
 #[cfg(test)]
 mod tests {
+    use timely::scheduling::SyncActivator;
+    use timely::scheduling::activate::Activations;
+
     use super::*;
+
+    /// Wakes nobody.
+    pub(super) fn waker() -> Waker {
+        Waker::new(SyncActivator::new(vec![0], Activations::new(None).sync()))
+    }
 
     /// So many batches of two requests each, behind which no more come.
     fn waiting(batches: Ticket) -> Jobs<Ticket> {
@@ -238,9 +241,10 @@ mod tests {
     #[tokio::test]
     async fn what_waits_is_taken_at_once_and_in_its_order() {
         let mut jobs = waiting(3);
-        assert_eq!(tickets(&jobs.recv_all().await), [0, 1, 2]);
+        let all = jobs.recv_up_to(6, |_before, _next| true).await;
+        assert_eq!(tickets(&all), [0, 1, 2]);
         assert_eq!(jobs.waiting.load(Ordering::Relaxed), 0);
-        assert!(jobs.recv_all().await.is_empty());
+        assert!(jobs.recv_up_to(6, |_before, _next| true).await.is_empty());
     }
 
     #[tokio::test]
@@ -252,6 +256,6 @@ mod tests {
         }
         assert_eq!(taken, [vec![0, 1], vec![2], vec![3, 4], vec![5, 6]]);
         assert_eq!(jobs.waiting.load(Ordering::Relaxed), 0);
-        assert!(jobs.recv_all().await.is_empty());
+        assert!(jobs.recv_up_to(5, |_before, _next| true).await.is_empty());
     }
 }

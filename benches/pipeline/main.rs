@@ -16,8 +16,9 @@
 //! `BENCH_ONLY=replay,latency` measures only these of `limits`, `whole`, `latency` and `replay`.
 //! Measurements of their own kind are `BENCH_ONLY=poison`, on a database that refuses some of the
 //! rows; `flat`, which puts `FLAT_EVENTS` (10,000,000) through one process, `BENCH_EVENTS` at a
-//! time; `tune`, how close `contentflow tune` comes to the best of its grid; `watched`, what it
-//! costs to be looked at; and `versus`, this build beside `OTHERS`, paths with commas between.
+//! time; `backlogs`, the most memory that a run takes, whatever it has to catch up with; `tune`, how
+//! close `contentflow tune` comes to the best of its grid; `watched`, what it costs to be looked at;
+//! and `versus`, this build beside `OTHERS`, paths with commas between.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ mod end_to_end;
 mod rival;
 mod latency;
 mod flat;
+mod backlogs;
 mod replay;
 mod tune;
 mod watched;
@@ -65,6 +67,8 @@ fn main() -> ExitCode {
             poisoned(&settings)
         } else if settings.asks_for("flat") {
             on_servers(&settings, measure_flat)
+        } else if settings.asks_for("backlogs") {
+            on_servers(&settings, |servers, settings| backlogs::measure(servers, settings.events))
         } else if settings.asks_for("tune") {
             tuned(&settings)
         } else if settings.asks_for("versus") {

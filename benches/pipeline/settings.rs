@@ -52,8 +52,8 @@ impl Settings {
         let only: Vec<String> = only.split_terminator(',').map(str::to_owned).collect();
         for name in &only {
             let known = [
-                "limits", "whole", "latency", "replay", "poison", "flat", "tune", "watched",
-                "versus",
+                "limits", "whole", "latency", "replay", "poison", "flat", "backlogs", "tune",
+                "watched", "versus",
             ];
             ensure!(known.contains(&name.as_str()), "BENCH_ONLY={name:?} is none of {known:?}");
         }

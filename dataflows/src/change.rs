@@ -136,6 +136,12 @@ impl ImageCuts {
         ImageCuts::new(urls, false)
     }
 
+    /// Those of the same record in another chunk, in which its value begins at `to` and not at
+    /// `from`.
+    fn moved(self, from: usize, to: usize) -> ImageCuts {
+        ImageCuts { starts: self.starts.map(|start| narrow(widen(start) - from + to)), ..self }
+    }
+
     fn ranges(self) -> [Range<usize>; 3] {
         let ImageCuts { starts, bytes, in_record: _ } = self;
         [0, 1, 2].map(|style| {
@@ -259,12 +265,18 @@ impl Change {
         // Where the record's own bytes are not there, the arena has an empty one in its place.
         let record = self.arena.record(widen(self.found().record));
         let chunk = Chunk::of(record);
+        let images = self.found().images;
         let urls = self.urls().map(|url| std::str::from_utf8(url).expect("a valid URL is ASCII"));
-        let length = self.job_id().len() + self.draft_id().len();
-        let mut texts = String::with_capacity(length + urls.map(str::len).iter().sum::<usize>());
+        let copied = if images.in_record { 0 } else { urls.map(str::len).iter().sum() };
+        let ids = self.job_id().len() + self.draft_id().len();
+        let mut texts = String::with_capacity(ids + copied);
         let job = append(&mut texts, self.job_id());
         let draft = append(&mut texts, self.draft_id());
-        let images = ImageCuts::new(urls.map(|url| append(&mut texts, url)), false);
+        let images = if images.in_record {
+            images.moved(record.value_start(), chunk.record(0).value_start())
+        } else {
+            ImageCuts::new(urls.map(|url| append(&mut texts, url)), false)
+        };
         let bytes = chunk.memory() + texts.capacity() + size_of::<Events>() + size_of::<Found>();
         let found = vec![Found { record: 0, job, images, position: self.position() }];
         self.arena = Arena::new(chunk, Events { texts, found });

@@ -297,6 +297,11 @@ impl<'a> RecordView<'a> {
         self.entry.value.map(|span| &self.chunk.arena[span.range()])
     }
 
+    /// Where the value begins among the bytes of the chunk.
+    pub(crate) fn value_start(&self) -> usize {
+        self.entry.value.map_or(0, |span| span.range().start)
+    }
+
     /// The headers in their order, names as they came, without those whose name is not UTF-8.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + Clone + use<'a> {
         self.named_headers()

@@ -28,6 +28,13 @@ pub trait Publish: Send {
     ) -> impl Future<Output = Vec<(usize, Form, KafkaError)>> + Send;
 }
 
+/// So many records of a lane are with the client at a time. It keeps a copy of each, and takes as
+/// much again for its headers: a backlog of nothing but rejected records would be in memory three
+/// times.
+const WINDOW_RECORDS: usize = 4_096;
+/// ... and so many bytes of keys and values, or one record that has more.
+const WINDOW_BYTES: usize = 4 * 1024 * 1024;
+
 /// Serves a dead-letter lane until its worker has no more.
 pub async fn serve(
     mut lane: Lane<Rejected, Rejected>,
@@ -37,7 +44,7 @@ pub async fn serve(
     loop {
         // Rows that the database refuses come one by one. One by one, each would wait for the
         // delivery of the one before.
-        let jobs = lane.jobs.recv_all().await;
+        let jobs = lane.jobs.recv_up_to(WINDOW_RECORDS, |_before, _next| true).await;
         if jobs.is_empty() {
             return;
         }
@@ -49,7 +56,12 @@ pub async fn serve(
             ends.push((ticket, more.len()));
             batch.extend(more);
         }
-        deliver(&mut topic, &batch, &policy).await;
+        let mut rest = &batch[..];
+        while !rest.is_empty() {
+            let (window, behind) = rest.split_at(window(rest));
+            deliver(&mut topic, window, &policy).await;
+            rest = behind;
+        }
         if is_planted(Bug::DeadLetterOnEnqueue) {
             continue;
         }
@@ -59,6 +71,17 @@ pub async fn serve(
             lane.replies.answer(ticket, batch.by_ref().take(letters).collect(), true);
         }
     }
+}
+
+/// How many of these records are published together.
+fn window(batch: &[Rejected]) -> usize {
+    let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+    let ends = batch.iter().scan(0, |end, rejected| {
+        *end += length(rejected.record().key()) + length(rejected.record().value());
+        Some(*end)
+    });
+    let fit = ends.take(WINDOW_RECORDS).take_while(|end| *end <= WINDOW_BYTES).count();
+    fit.max(1)
 }
 
 /// Publishes all, and those again whose delivery was not reported, until none is left.
@@ -122,10 +145,11 @@ pub enum Form {
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use dataflows::change::{Arena, Events};
+    use dataflows::effect::Effect;
     use dataflows::record::{Chunk, RawRecord};
     use dataflows::reject::{Fault, Reason};
 
@@ -133,12 +157,84 @@ mod tests {
     use crate::config::OnOutage;
     use crate::figures::Figures;
     use crate::figures::calls::{Health, PATIENCE};
+    use crate::lock::lock;
+    use crate::sink::remote;
+    use crate::sink::tests::waker;
 
     pub(super) fn rejects() -> [Rejected; 1] {
         let mut chunk = Chunk::default();
         chunk.push(RawRecord { value: Some(b"rubbish"), ..RawRecord::default() }, []);
         let fault = Fault::new(Reason::NotJson, "it is rubbish");
         [Rejected::new(Arena::new(chunk, Events::default()), 0, fault)]
+    }
+
+    /// Records with values of these lengths.
+    fn of_lengths(lengths: impl IntoIterator<Item = usize>) -> Vec<Rejected> {
+        let mut chunk = Chunk::default();
+        for length in lengths {
+            chunk.push(RawRecord { value: Some(&vec![b'x'; length]), ..RawRecord::default() }, []);
+        }
+        let records = chunk.len();
+        let arena = Arena::new(chunk, Events::default());
+        let fault = Fault::new(Reason::NotJson, "it is rubbish");
+        (0..records).map(|it| Rejected::new(Arc::clone(&arena), it, fault.clone())).collect()
+    }
+
+    #[test]
+    fn what_is_with_the_client_at_a_time_is_bounded_by_number_and_by_size() {
+        let small = of_lengths([20; WINDOW_RECORDS + 1]);
+        assert_eq!(window(&small), WINDOW_RECORDS);
+        assert_eq!(window(&small[1..]), WINDOW_RECORDS);
+        assert_eq!(window(&small[2..]), WINDOW_RECORDS - 1);
+        let half = WINDOW_BYTES / 2;
+        assert_eq!(window(&of_lengths([half, half, 1])), 2);
+        assert_eq!(window(&of_lengths([half, half + 1])), 1);
+        assert_eq!(window(&of_lengths([WINDOW_BYTES + 1, 1])), 1, "one goes alone, never none");
+    }
+
+    /// A topic that notes how many records it is given at a time.
+    #[derive(Clone, Default)]
+    struct Patient(Arc<Mutex<Vec<usize>>>);
+
+    impl Publish for Patient {
+        async fn publish(
+            &mut self,
+            batch: &[Rejected],
+            letters: &[(usize, Form)],
+        ) -> Vec<(usize, Form, KafkaError)> {
+            assert_eq!(batch.len(), letters.len());
+            lock(&self.0).push(batch.len());
+            Vec::new()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_backlog_of_rejected_records_is_published_in_pieces_and_answered_whole() {
+        let (mut worker, mut lanes) = remote(1, &waker());
+        let batches = [3, 2 * WINDOW_RECORDS, 1, 1, 1];
+        for (ticket, records) in (0..).zip(batches) {
+            worker.submit(ticket, 0, of_lengths(vec![20; records]));
+        }
+        let topic = Patient::default();
+        let policy = OutagePolicy {
+            on_outage: OnOutage::Wait,
+            abort: Arc::default(),
+            figures: Some(Arc::new(Figures::new(1))),
+        };
+        let lane = lanes.pop().unwrap();
+        let serving = tokio::spawn(serve(lane, topic.clone(), policy));
+        let mut answered = Vec::new();
+        while answered.len() < batches.len() {
+            tokio::task::yield_now().await;
+            answered.extend(worker.poll());
+        }
+        drop(worker);
+        serving.await.unwrap();
+        assert_eq!(*lock(&topic.0), [3, WINDOW_RECORDS, WINDOW_RECORDS, 3]);
+        for (answer, (ticket, records)) in answered.iter().zip((0..).zip(batches)) {
+            assert_eq!((answer.ticket, answer.answers.len()), (ticket, records));
+            assert!(answer.done);
+        }
     }
 
     /// A topic for which everything is too large.

@@ -25,10 +25,11 @@ fn change_of(
         r#"{{"jobId":"{job}","eventDraftId":"{draft}","imageUrls":{{"trendy":"http://t/{job}","simple":"http://s","fancy":"http://f"}}}}"#
     );
     let value = Some(value.as_bytes());
-    let record = RawRecord { partition, offset, timestamp_ms, stamped_by_topic, key: None, value };
+    let key: Option<&[u8]> = Some(draft.as_bytes());
+    let record = RawRecord { partition, offset, timestamp_ms, stamped_by_topic, key, value };
     let mut chunk = Chunk::default();
-    // Never the first of its chunk: an index mixed up would show.
-    chunk.push(RawRecord { value: None, ..record }, []);
+    // Never the first of its chunk: an index mixed up would show, or a place.
+    chunk.push(RawRecord { value: None, key: Some(b"another's"), ..record }, []);
     chunk.push(record, headers.iter().map(|(name, value)| (*name, Some(*value))));
     let mut sorted = sort(chunk, DraftIdType::Text { max_chars: None });
     sorted.changes.pop().expect("the event is well-formed")
@@ -125,6 +126,9 @@ fn urls_are_the_same_whether_they_stand_in_the_record_as_they_are_or_had_to_be_u
         assert_eq!(change.found().images.in_record, escaped.is_empty());
         assert_eq!(change.urls(), urls.map(str::as_bytes));
         assert_eq!(change.images(), images);
+        let mut moved = change.clone();
+        moved.move_out();
+        assert_eq!(moved.urls(), urls.map(str::as_bytes));
     }
 }
 

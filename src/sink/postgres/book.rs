@@ -9,7 +9,7 @@ use dataflows::reject::Rejected;
 use dataflows::written::Written;
 
 use super::super::Replies;
-use super::parts::Pending;
+use super::held::Held;
 
 /// The answers of a lane's open batches, collected so that one wake-up carries what one statement
 /// settled.
@@ -91,8 +91,7 @@ impl Book {
     /// they keep no others in memory.
     pub(super) fn set_aside(&mut self, events: &mut [Change], tickets: &[Ticket]) {
         for (event, ticket) in events.iter_mut().zip(tickets) {
-            // In the map of what waits every second place is empty, at worst.
-            let bytes = event.move_out() + event.draft_id().len() + 2 * size_of::<Pending>();
+            let bytes = event.move_out() + event.draft_id().len() + Held::BYTES_EACH;
             let bytes = u64::try_from(bytes).expect("a record is small");
             let answer = &mut self.batch(*ticket).answer;
             answer.set_aside += 1;

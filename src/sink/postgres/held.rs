@@ -13,12 +13,22 @@ use super::parts::Pending;
 /// looked at before that time has come.
 #[derive(Default)]
 pub(super) struct Held {
-    by_draft: HashMap<Arc<str>, Pending>,
+    /// Boxed, because every second place of a map may be empty, and while it grows there are two.
+    by_draft: HashMap<Arc<str>, Box<Pending>>,
     /// When each of them is due, the first one on top.
-    due: BinaryHeap<Reverse<(Instant, Arc<str>)>>,
+    due: BinaryHeap<Reverse<Due>>,
 }
 
+type Due = (Instant, Arc<str>);
+
 impl Held {
+    /// What one takes at most, besides its draft's id and its events.
+    pub(super) const BYTES_EACH: usize = size_of::<Pending>()
+        + 2 * size_of::<(Arc<str>, Box<Pending>)>()
+        + 2 * size_of::<Due>()
+        // What an Arc counts.
+        + 2 * size_of::<usize>();
+
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.by_draft.is_empty()
@@ -36,7 +46,7 @@ impl Held {
 
     /// What waits of that draft.
     pub(super) fn get_mut(&mut self, draft: &str) -> Option<&mut Pending> {
-        self.by_draft.get_mut(draft)
+        self.by_draft.get_mut(draft).map(Box::as_mut)
     }
 
     /// Has a group wait, or joins it to another piece of the same draft that does.
@@ -45,7 +55,7 @@ impl Held {
         match self.by_draft.entry(Arc::clone(&draft)) {
             Entry::Vacant(entry) => {
                 let due = Instant::now() + pending.backoff.next_wait();
-                entry.insert(pending);
+                entry.insert(Box::new(pending));
                 self.due.push(Reverse((due, draft)));
             }
             Entry::Occupied(mut entry) => entry.get_mut().append(pending),
@@ -63,7 +73,7 @@ impl Held {
         let mut taken = Vec::new();
         while self.first_due().is_some_and(|due| due <= now) {
             let Some(Reverse((_due, draft))) = self.due.pop() else { break };
-            taken.extend(self.by_draft.remove(&draft));
+            taken.extend(self.by_draft.remove(&draft).map(|pending| *pending));
         }
         taken
     }

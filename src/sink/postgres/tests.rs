@@ -5,13 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use dataflows::accept::sort;
 use dataflows::change::Change;
-use dataflows::effect::{Effect, Waker};
+use dataflows::effect::Effect;
 use dataflows::latest::group;
 use dataflows::record::Chunk;
 use dataflows::row::RowMemory;
 use dataflows::validate::DraftIdType;
-use timely::scheduling::SyncActivator;
-use timely::scheduling::activate::Activations;
 
 use super::failure::DatabaseError;
 use super::table::Amendment;
@@ -19,6 +17,7 @@ use super::*;
 use crate::config::OnOutage;
 use crate::generate::{Generator, Mix};
 use crate::shutdown::Abort;
+use crate::sink::tests::waker;
 use crate::sink::{Remote, remote};
 
 mod refused;
@@ -107,10 +106,6 @@ const RETRY: Retry = Retry { retries: 3, backoff: Duration::from_millis(100) };
 
 fn policy() -> OutagePolicy {
     OutagePolicy { on_outage: OnOutage::Wait, abort: Arc::new(Abort::default()), figures: None }
-}
-
-fn waker() -> Waker {
-    Waker::new(SyncActivator::new(vec![0], Activations::new(None).sync()))
 }
 
 /// So many events, each of a draft of its own.
