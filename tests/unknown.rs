@@ -51,3 +51,28 @@ fn e17_a_draft_that_is_created_meanwhile_gets_its_images_and_nobody_waits_for_it
     assert!(world.dead_letters().is_empty());
     assert_eq!(world.committed(), world.ends());
 }
+
+/// All that a run may have under way waits here, and all of it becomes dead letters at once.
+#[test]
+fn a_backlog_of_unknown_drafts_keeps_to_the_memory_of_a_run() {
+    const EVENTS: i64 = 180_000;
+    const MEMORY_MAX_KIB: u64 = 512_000_000 / 1024;
+    let mut world = World::new("unknown-backlog");
+    world.set("run.workers", 2);
+    let events = EVENTS.to_string();
+    world.call(&["publish", "--generate", &events, "--drafts", &events]).success();
+    let mut running = world.start(&["run", "--until-caught-up", "--report", "json"]);
+
+    let mut peak_kib = 0;
+    for so_many in (0..EVENTS).step_by(20_000) {
+        // It takes as long as it takes, if only it goes on.
+        eventually("more is committed", || {
+            peak_kib = running.peak_memory_kib().unwrap_or(peak_kib);
+            running.has_ended() || world.committed().values().sum::<i64>() > so_many
+        });
+    }
+    eprintln!("{peak_kib} KiB at the peak");
+    let report = running.wait().report();
+    assert_eq!(report.outcomes(), [EVENTS, 0, 0, 0, 0, EVENTS].map(i64::cast_unsigned));
+    assert!((1..=MEMORY_MAX_KIB).contains(&peak_kib), "{peak_kib} KiB");
+}
