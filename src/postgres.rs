@@ -36,11 +36,12 @@ pub fn lock_patience(config: &Database) -> Duration {
     config.lock_timeout.max(Duration::from_secs(2))
 }
 
-/// For a session that looks for many rows by their ids: thousands of ids make the planner prefer
-/// reading the whole table. Through the index the rows are also locked in the order in which they
-/// are given, so that two writers cannot deadlock.
-pub const BY_INDEX: &str =
-    "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
+/// How statements are planned that look for rows by ids in arrays. Through the index: thousands of
+/// ids make the planner prefer reading the whole table, and in the order of the ids the rows are
+/// locked, so that two writers cannot deadlock. And once: a session whose first statements have a
+/// row each would have every further one planned anew, which takes as long as the rest of it.
+pub const PLANS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; \
+                         SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan";
 
 /// The number and the schema of a table, if it is there: under its own schema, or found on the
 /// search path.

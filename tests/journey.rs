@@ -170,3 +170,25 @@ fn urls_and_ids_are_stored_as_they_came() {
     assert_eq!(world.run_until_caught_up().outcomes(), [2, 1, 1, 0, 0, 0]);
     assert_eq!(world.row(id).jobs(), ["2", job]);
 }
+
+/// A session whose first statements have a row each would have all others planned anew, too.
+#[test]
+fn no_statement_is_planned_for_one_execution() {
+    let world = World::new("plans");
+    world.drafts(["d1", "d2"]);
+    world.database.sql(
+        "CREATE TABLE plans (executed bigint, planned bigint);
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO plans SELECT sum(generic_plans + custom_plans), sum(custom_plans) FROM pg_prepared_statements;
+             RETURN NULL;
+         END $$;
+         CREATE TRIGGER note AFTER UPDATE ON event_drafts FOR EACH ROW EXECUTE FUNCTION note()",
+    );
+    world.publish([event("d1", "job-1"), event("d2", "job-2")]);
+    assert_eq!(world.run_until_caught_up().outcomes(), [2, 2, 0, 0, 0, 0]);
+    // Two for one draft, and a duplicate: the other statements have their turn.
+    world.publish([event("d1", "job-3"), event("d1", "job-4"), event("d2", "job-2")]);
+    assert_eq!(world.run_until_caught_up().read, 3);
+    assert!(world.database.number("SELECT min(executed) FROM plans") >= 1);
+    assert_eq!(world.database.number("SELECT max(planned) FROM plans"), 0);
+}

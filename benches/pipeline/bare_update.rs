@@ -97,7 +97,7 @@ impl Connection {
     async fn open_with(servers: &Servers, memory: Option<Memory>) -> anyhow::Result<Connection> {
         let client = servers.connect().await?;
         // The planner's advantages of the real sink.
-        client.batch_execute(contentflow::postgres::BY_INDEX).await?;
+        client.batch_execute(contentflow::postgres::PLANS).await?;
         let remembered = match memory {
             None => "",
             Some(_) => {

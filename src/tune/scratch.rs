@@ -322,7 +322,7 @@ impl Scratch {
     ) -> Result<u64, ScratchError> {
         let Scratch { original, rows, columns, .. } = self;
         let (original, rows, values) = (original.sql(), rows.sql(), &columns.values);
-        self.execute(postgres::BY_INDEX).await?;
+        self.execute(postgres::PLANS).await?;
         let insert = format!(
             "INSERT INTO {rows} SELECT d.ctid, {values} FROM unnest($1::text[]::{id_type}[]) AS b (draft)
              JOIN {original} AS d ON d.event_draft_id = b.draft"

@@ -115,7 +115,7 @@ impl Verify<'_> {
         rewrites.sort_by_key(|rewrite| rewrite.draft);
         let client = postgres::connect(&self.config.database).await?;
         let deadline = postgres::deadline(&self.config.database);
-        within(deadline, WRITE, client.batch_execute(postgres::BY_INDEX)).await?;
+        within(deadline, WRITE, client.batch_execute(postgres::PLANS)).await?;
         let (whole, memory): (Vec<_>, Vec<_>) =
             rewrites.into_iter().partition(|rewrite| rewrite.remedy.winner.is_some());
         let mut keys = Connection::new(self.config.cache.clone());

@@ -133,7 +133,7 @@ impl Open {
     async fn connect(config: &Database, id_type: &str) -> Result<Open, Failure> {
         let client = postgres::connect(config).await.map_err(|error| Failure::Out(error.into()))?;
         let setup = async {
-            let settings = [postgres::BY_INDEX, &postgres::impatient(config)].join("; ");
+            let settings = [postgres::PLANS, &postgres::impatient(config)].join("; ");
             client.batch_execute(&settings).await?;
             let table = config.table.sql();
             let updated_at = client.prepare(&statements::updated_at(table)).await?;
