@@ -93,8 +93,9 @@ impl RedisSentinels {
         });
     }
 
-    /// Waits until the sentinels name this server as the master. One that is promoted is made a
-    /// replica again where a failover takes longer than it may: then the next one is begun.
+    /// Waits until the sentinels name this server as the master, and the other one has given way,
+    /// which it does seconds later. One that is promoted is made a replica again where a failover
+    /// takes longer than it may: then the next one is begun.
     pub(crate) fn await_master(&self, server: &Redis) {
         let sentinel = &self.sentinels[0];
         eventually("the sentinels name the other one", || {
@@ -104,7 +105,8 @@ impl RedisSentinels {
                 // Refused while one is under way.
                 drop(sentinel.ask::<String>(&["SENTINEL", "FAILOVER", MASTER]));
             }
-            is_named && server.says("role:master")
+            let replicas = self.servers.iter().filter(|it| it.says("role:slave"));
+            is_named && server.says("role:master") && replicas.count() == 1
         });
     }
 
