@@ -36,6 +36,31 @@ fn a_backlog_is_fetched_in_bulk_and_the_client_reads_on_behind_it() {
 }
 
 #[test]
+fn a_running_process_fetches_in_bulk_what_comes_faster_than_it_is_written() {
+    let mut world = in_bulk("bulk-running");
+    world.set("run.epoch_records", 10);
+    world.database.sql(
+        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
+         $$ BEGIN PERFORM pg_sleep(0.02); RETURN NULL; END $$;
+         CREATE TRIGGER dawdle BEFORE UPDATE ON event_drafts EXECUTE FUNCTION dawdle()",
+    );
+    let mix = mixed(21, 3_000);
+    world.drafts((1..=mix.drafts).map(|number| mix.draft_ids.id(number)));
+    let running = world.start_run();
+    eventually("it runs", || running.says_partitions("assigned"));
+    let few = world.publish_load(mixed(20, 50));
+    eventually("they are done", || world.committed() == world.ends());
+    assert!(!running.err().contains("bulk fetch"), "what was just published is no backlog yet");
+
+    let many = world.publish_load(mix);
+
+    eventually("all are done", || world.committed() == world.ends());
+    assert!(running.err().contains("bulk fetch: caught up"), "{}", running.err());
+    assert_eq!(running.stop().report().read, 3_050, "no record twice, and none left out");
+    world.assert_done(&many.joined(few));
+}
+
+#[test]
 fn several_processes_share_a_backlog_that_is_fetched_in_bulk() {
     let mut world = in_bulk("bulk-shared");
     world.set("run.epoch_records", 50);

@@ -12,7 +12,11 @@ use crate::bulk::{Bulk, Step, Why, is_plain};
 use crate::config::{Config, Kafka};
 
 /// How long there is something to read all the time until it is asked how much that is.
-const BUSY: Duration = Duration::from_secs(10);
+const BUSY: Duration = Duration::from_millis(250);
+
+/// How long until it is asked again, at most: the next time after twice as long, for whoever asks
+/// keeps everybody waiting for each leader's answer.
+const BUSY_MAX: Duration = Duration::from_secs(10);
 
 /// How much longer until it is asked again, if a leader did not answer.
 const UNANSWERED: Duration = Duration::from_secs(90);
@@ -25,14 +29,16 @@ pub(super) struct Backlog {
     bulk: Option<Bulk>,
     /// So many offsets are worth it; `None` if nothing can be fetched in bulk.
     offsets_min: Option<i64>,
-    /// Since when there has been something to read all the time.
+    /// Since when there has been something to read all the time, or it was asked how much.
     busy_since: Instant,
+    /// How long that is to last until it is asked next.
+    busy: Duration,
 }
 
 impl Backlog {
     pub(super) fn new(config: &Kafka) -> Backlog {
         let offsets_min = config.bulk_fetch_min.filter(|_| is_plain(config));
-        Backlog { bulk: None, offsets_min, busy_since: Instant::now() }
+        Backlog { bulk: None, offsets_min, busy_since: Instant::now(), busy: BUSY }
     }
 
     /// Begins, if there is a backlog. Returns whether something fetched in bulk is to be taken in
@@ -52,16 +58,16 @@ impl Backlog {
         }
         let Some(offsets_min) = self.offsets_min else { return Ok(false) };
         if !state.ingest.more_waits() {
-            self.busy_since = Instant::now();
+            (self.busy_since, self.busy) = (Instant::now(), BUSY);
         }
         let is_new = state.is_newly_assigned();
         // Where each partition stands is not known while it changes hands, or is another one.
         let is_certain = !client.is_lost() && !context.is_made_again();
-        if !is_certain || (!is_new && self.busy_since.elapsed() < BUSY) {
+        if !is_certain || (!is_new && self.busy_since.elapsed() < self.busy) {
             return Ok(false);
         }
         let Some(topic_id) = context.topic_id() else { return Ok(false) };
-        self.busy_since = Instant::now();
+        (self.busy_since, self.busy) = (Instant::now(), BUSY_MAX.min(self.busy * 2));
         let backlogs = if is_new {
             state.backlogs(offsets_min, |partition| state.end_when_assigned(partition))
         } else {
