@@ -203,7 +203,8 @@ impl Bulk {
                 Ok(Some(record)) => {
                     next = record.offset + 1;
                     bytes += record.value.map_or(0, <[u8]>::len);
-                    ingest.push(raw(partition, &record), record.headers);
+                    let headers = record.headers;
+                    ingest.push_encoded(raw(partition, &record), headers.encoded(), headers);
                 }
                 Ok(None) => drop(fetched.batches.pop_front()),
                 Err(unfit) => {

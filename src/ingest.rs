@@ -112,8 +112,22 @@ impl Ingest {
         record: RawRecord<'_>,
         headers: impl Iterator<Item = (impl AsRef<[u8]>, Option<&'a [u8]>)>,
     ) {
+        self.take_in(record, |chunk| chunk.push_named(record, headers));
+    }
+
+    /// [`push`](Ingest::push), with the bytes that the headers are read from.
+    pub fn push_encoded<'a>(
+        &mut self,
+        record: RawRecord<'_>,
+        encoded: &[u8],
+        headers: impl Iterator<Item = (impl AsRef<[u8]>, Option<&'a [u8]>)>,
+    ) {
+        self.take_in(record, |chunk| chunk.push_encoded(record, encoded, headers));
+    }
+
+    fn take_in(&mut self, record: RawRecord<'_>, copy: impl FnOnce(&mut Chunk)) {
         let before = self.chunk.bytes();
-        self.chunk.push_named(record, headers);
+        copy(&mut self.chunk);
         let bytes = self.chunk.bytes() - before;
         self.ledger.enter(self.epoch, record.partition, record.offset, bytes);
         self.read += 1;
@@ -123,8 +137,9 @@ impl Ingest {
         self.epoch_records += 1;
         self.epoch_bytes += bytes;
         self.epoch_since.get_or_insert_with(Instant::now);
-        if self.chunk.len() >= CHUNK_RECORDS || self.chunk.bytes() >= CHUNK_BYTES {
-            self.pass_chunk_on();
+        let is_full = self.chunk.len() >= CHUNK_RECORDS || self.chunk.bytes() >= CHUNK_BYTES;
+        if is_full && let Some(full) = self.take_chunk() {
+            self.idlest().send(full);
         }
     }
 
@@ -138,9 +153,10 @@ impl Ingest {
         self.more_waits
     }
 
-    fn pass_chunk_on(&mut self) {
+    /// What has been taken in since the last chunk.
+    fn take_chunk(&mut self) -> Option<Feed> {
         if self.chunk.is_empty() {
-            return;
+            return None;
         }
         // As much as comes now will come again: a full chunk in bulk, a record when it is quiet.
         let next = self.chunk.another();
@@ -148,8 +164,12 @@ impl Ingest {
         if let Some((held, _)) = &self.memory {
             chunk.count(held);
         }
+        Some(Feed::Chunk(chunk))
+    }
+
+    fn idlest(&self) -> &Entrance {
         let idlest = self.entrances.iter().min_by_key(|entrance| entrance.queue.len());
-        idlest.expect("there is at least one worker").send(Feed::Chunk(chunk));
+        idlest.expect("there is at least one worker")
     }
 
     /// Closes the open epoch if it is full, or has lingered long enough, and there is room for one
@@ -170,7 +190,10 @@ impl Ingest {
         if let Some(since) = self.epoch_since.take() {
             self.begun.push_back((self.epoch, since));
             self.forget_what_is_settled();
-            self.pass_chunk_on();
+            // The worker of the last chunk is woken once, for both.
+            if let Some(last) = self.take_chunk() {
+                self.idlest().put(last);
+            }
             self.entrances.iter().for_each(|entrance| entrance.send(Feed::CloseEpoch));
             self.ledger.close();
             self.epoch += 1;
@@ -367,10 +390,15 @@ impl Ingest {
 impl Entrance {
     /// Feeds the worker, and wakes it.
     pub fn send(&self, feed: Feed) {
-        // A worker that is gone took the process with it.
-        if self.queue.send(feed).is_ok() {
+        if self.put(feed) {
             let _gone = self.activator.activate().is_err();
         }
+    }
+
+    /// Feeds the worker, which finds it when it is woken next. Whether it is there still: one that
+    /// is gone took the process with it.
+    fn put(&self, feed: Feed) -> bool {
+        self.queue.send(feed).is_ok()
     }
 }
 

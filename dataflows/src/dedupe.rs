@@ -161,7 +161,7 @@ pub fn dedupe<'scope>(
                     let mut looked_up = looked_up.drain(..);
                     // What is fresh, mostly all, is not moved.
                     let known = batch.extract_if(.., |change| {
-                        panic_on(change.job_id());
+                        panic_on(change);
                         let known = looked_up.next().expect("each event was looked up");
                         tally.job_reused += u64::from(known == Known::OfAnotherDraft);
                         // A record replayed from the dead letters asks for a new judgement.

@@ -82,6 +82,7 @@ impl Bug {
 #[cfg(all(feature = "planted-bugs", debug_assertions))]
 mod switches {
     use super::Bug;
+    use crate::change::Change;
 
     thread_local! {
         static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
@@ -103,16 +104,17 @@ mod switches {
         clippy::disallowed_methods,
         reason = "a test that starts a process has no other way to tell it"
     )]
-    pub fn panic_on(job: &str) {
+    pub fn panic_on(change: &Change) {
         static JOB: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
         let planted = JOB.get_or_init(|| std::env::var("PLANTED_PANIC").ok());
-        assert!(planted.as_deref() != Some(job), "planted");
+        assert!(planted.as_deref() != Some(change.job_id()), "planted");
     }
 }
 
 #[cfg(not(all(feature = "planted-bugs", debug_assertions)))]
 mod switches {
     use super::Bug;
+    use crate::change::Change;
 
     /// There is nothing to switch on.
     #[cfg(feature = "planted-bugs")]
@@ -128,7 +130,7 @@ mod switches {
 
     /// Panics on no job.
     #[inline(always)]
-    pub const fn panic_on(_: &str) {}
+    pub const fn panic_on(_: &Change) {}
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -85,6 +85,9 @@ pub struct Chunk {
     arena: Vec<u8>,
     entries: Vec<Entry>,
     headers: Vec<Header>,
+    /// The bytes that the last record's headers were read from, where they are known.
+    #[serde(skip)]
+    encoded: Vec<u8>,
     /// What it counts for among all that is held, if anybody counts.
     #[serde(skip)]
     share: Option<Share>,
@@ -130,6 +133,7 @@ impl Chunk {
             + self.arena.capacity()
             + self.entries.capacity() * size_of::<Entry>()
             + self.headers.capacity() * size_of::<Header>()
+            + self.encoded.capacity()
     }
 
     /// Copies a record and its headers to the end of the chunk. Of the headers, what is as in the
@@ -156,9 +160,38 @@ impl Chunk {
         record: RawRecord<'_>,
         headers: impl IntoIterator<Item = (impl AsRef<[u8]>, Option<&'a [u8]>)>,
     ) {
+        self.push_copied(record, |chunk| {
+            chunk.encoded.clear();
+            chunk.copy_headers(headers)
+        });
+    }
+
+    /// [`push_named`](Chunk::push_named), with the bytes that the headers are read from: where they
+    /// are those of the record before, its headers are, and need not be read.
+    ///
+    /// # Panics
+    ///
+    /// As [`push`](Chunk::push).
+    pub fn push_encoded<'a>(
+        &mut self,
+        record: RawRecord<'_>,
+        encoded: &[u8],
+        headers: impl IntoIterator<Item = (impl AsRef<[u8]>, Option<&'a [u8]>)>,
+    ) {
+        self.push_copied(record, |chunk| match chunk.entries.last() {
+            Some(last) if !encoded.is_empty() && chunk.encoded == encoded => last.headers,
+            _ => {
+                chunk.encoded.clear();
+                chunk.encoded.extend_from_slice(encoded);
+                chunk.copy_headers(headers)
+            }
+        });
+    }
+
+    fn push_copied(&mut self, record: RawRecord<'_>, headers: impl FnOnce(&mut Self) -> Span) {
         let key = record.key.map(|bytes| self.copy(bytes));
         let value = record.value.map(|bytes| self.copy(bytes));
-        let headers = self.copy_headers(headers);
+        let headers = headers(self);
         self.entries.push(Entry {
             partition: record.partition,
             offset: record.offset,
@@ -354,9 +387,12 @@ mod tests {
 
     type Headers = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
+    fn named(headers: &Headers) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        headers.iter().map(|(name, value)| (name.as_slice(), value.as_deref()))
+    }
+
     fn push(chunk: &mut Chunk, headers: &Headers) {
-        let headers = headers.iter().map(|(name, value)| (name.as_slice(), value.as_deref()));
-        chunk.push_named(RawRecord::default(), headers);
+        chunk.push_named(RawRecord::default(), named(headers));
     }
 
     fn headers() -> impl Strategy<Value = Headers> {
@@ -370,9 +406,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn headers_come_out_as_they_went_in_whatever_the_neighbours_have(all in vec(headers(), 0..8)) {
+        fn headers_come_out_as_they_went_in_whatever_the_neighbours_have(all in vec(headers(), 0..8), encoded in any::<[bool; 8]>()) {
             let mut chunk = Chunk::default();
-            all.iter().for_each(|headers| push(&mut chunk, headers));
+            // Any bytes will do for those that they are read from: the same for the same.
+            for (headers, is_encoded) in all.iter().zip(encoded) {
+                let bytes = format!("{headers:?}");
+                match is_encoded {
+                    true => chunk.push_encoded(RawRecord::default(), bytes.as_bytes(), named(headers)),
+                    false => push(&mut chunk, headers),
+                }
+            }
             for (record, headers) in chunk.records().zip(&all) {
                 let found = record.named_headers().map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec)));
                 prop_assert_eq!(&found.collect::<Headers>(), headers);

@@ -84,8 +84,7 @@ pub fn id<'a>(field: &str, text: Cow<'a, str>) -> Result<Cow<'a, str>, Fault> {
 /// is.
 pub(crate) fn is_plain_id(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_graphic() & (byte != b'\\');
-    text.bytes().fold(true, |plain, byte| plain & is_plain(byte))
-        && matches!(text.len(), 1..=ID_BYTES_MAX)
+    all(text.as_bytes(), is_plain) && matches!(text.len(), 1..=ID_BYTES_MAX)
 }
 
 /// The draft id as its column spells it.
@@ -228,12 +227,30 @@ fn url_by_grammar(field: &dyn Display, text: &str) -> Result<(), Fault> {
 /// one pass without a branch, a fraction of the parser's work.
 pub(crate) fn is_plain_url(text: &str) -> bool {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    let Some(rest) = rest else { return false };
-    let is_plain =
-        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-'..=b'/' | b'_' | b'~');
-    rest.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && rest.as_bytes().iter().fold(true, |plain, byte| plain & is_plain(byte))
+    let Some(rest) = rest.map(str::as_bytes) else { return false };
+    rest.first().is_some_and(u8::is_ascii_alphanumeric)
+        && all(rest, is_unreserved_or_slash)
         && text.len() <= URL_BYTES_MAX
+}
+
+/// Letters, of which one bit parts the cases, digits, `.-_~`, and the slash.
+fn is_unreserved_or_slash(byte: u8) -> bool {
+    (byte | 0x20).is_ascii_lowercase()
+        | matches!(byte, b'-'..=b'9')
+        | (byte == b'_')
+        | (byte == b'~')
+}
+
+/// Whether all bytes are such, without a branch for each. The processor takes sixteen at once, and
+/// so the last sixteen are looked at together, too, though some of them for the second time.
+#[inline(always)]
+fn all(bytes: &[u8], is_such: impl Fn(u8) -> bool) -> bool {
+    let Some(last) = bytes.last_chunk::<16>() else {
+        return bytes.iter().fold(true, |all, byte| all & is_such(*byte));
+    };
+    let are_such = |bytes: &[u8; 16]| bytes.iter().fold(true, |all, byte| all & is_such(*byte));
+    let (sixteens, _) = bytes.as_chunks();
+    sixteens.iter().fold(are_such(last), |all, bytes| all & are_such(bytes))
 }
 
 /// No port, an empty one (which RFC 3986 allows), or one of 16 bits.

@@ -6,6 +6,8 @@
 //!
 //! [message format]: https://kafka.apache.org/documentation/#messageformat
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::compression::Codec;
@@ -55,6 +57,8 @@ pub struct Batch {
     /// When the broker took the batch, where that is the time of its records.
     stamped_ms: Option<i64>,
     leader_epoch: i32,
+    /// Where the headers stand that were looked through last: the same bytes again need not be.
+    headers_seen: Range<usize>,
 }
 
 /// A record where it lies.
@@ -77,6 +81,8 @@ pub struct Record<'a> {
 /// The headers of a record, in their order. Their names may be any bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Headers<'a> {
+    /// All of them, behind their number.
+    encoded: &'a [u8],
     bytes: Cursor<'a>,
     left: u32,
 }
@@ -138,6 +144,7 @@ impl Batch {
             base_timestamp,
             stamped_ms: (attributes & STAMPED_BY_TOPIC != 0).then_some(max_timestamp),
             leader_epoch,
+            headers_seen: 0..0,
         }))
     }
 
@@ -181,9 +188,13 @@ impl Batch {
         }
         self.offset_delta = offset_delta + 1;
         let (key, value) = (record.bytes()?, record.bytes()?);
+        let encoded = record.0;
         let left = u32::try_from(record.varint()?).ok()?;
-        let headers = Headers { bytes: record, left };
-        headers.is_whole().then_some(())?;
+        let headers = Headers { encoded, bytes: record, left };
+        if *encoded != self.records[self.headers_seen.clone()] {
+            headers.is_whole().then_some(())?;
+            self.headers_seen = self.at - encoded.len()..self.at;
+        }
         Some(Record {
             offset: self.base_offset + offset_delta,
             timestamp_ms: match self.stamped_ms {
@@ -198,7 +209,12 @@ impl Batch {
     }
 }
 
-impl Headers<'_> {
+impl<'a> Headers<'a> {
+    /// The bytes that they are read from: where these are the same, they are.
+    pub fn encoded(&self) -> &'a [u8] {
+        self.encoded
+    }
+
     /// Whether they are as many as they say, and nothing stands behind them.
     fn is_whole(mut self) -> bool {
         while self.left > 0 {

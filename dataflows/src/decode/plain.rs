@@ -20,21 +20,12 @@ pub(super) fn event(value: &[u8], draft_ids: DraftIdType) -> Option<ContentCreat
         return None;
     }
     // Once for all of it: each text by itself would take several times as long.
-    let mut rest = Cursor(std::str::from_utf8(value).ok()?);
+    let text = std::str::from_utf8(value).ok()?;
+    let mut rest = Cursor { text, at: 0 };
     let (mut ids, mut urls) = ([None; 2], [None; 3]);
-    rest.object(|rest, name| {
-        if name == KEYS[JOB_ID] {
-            once(&mut ids[JOB_ID], rest.string()?)
-        } else if name == KEYS[DRAFT_ID] {
-            once(&mut ids[DRAFT_ID], rest.string()?)
-        } else if name == KEYS[IMAGE_URLS] {
-            rest.object(|rest, style| {
-                let place = STYLES.iter().position(|known| *known == style)?;
-                once(&mut urls[place], rest.string()?)
-            })
-        } else {
-            None
-        }
+    rest.object(&FIELDS, |rest, field| match ids.get_mut(field) {
+        Some(id) => once(id, rest.string()?),
+        None => rest.object(&STYLES, |rest, style| once(&mut urls[style], rest.string()?)),
     })?;
     if rest.peek().is_some() {
         return None;
@@ -53,28 +44,42 @@ pub(super) fn event(value: &[u8], draft_ids: DraftIdType) -> Option<ContentCreat
     Some(ContentCreated { job_id: Cow::Borrowed(job_id), draft_id, urls: urls.map(Cow::Borrowed) })
 }
 
+/// The ids, and behind them the object of images.
+const FIELDS: [&str; 3] = [KEYS[JOB_ID], KEYS[DRAFT_ID], KEYS[IMAGE_URLS]];
+
 /// Fills a place that is still empty: what is there twice is not plain.
 fn once<'a>(place: &mut Option<&'a str>, text: &'a str) -> Option<()> {
     place.replace(text).is_none().then_some(())
 }
 
-/// What is left to read.
-struct Cursor<'a>(&'a str);
+/// A text, and how far it has been read. It is looked at byte by byte: to cut it anew behind each
+/// token would mean to ask each time whether a character ends there.
+struct Cursor<'a> {
+    text: &'a str,
+    at: usize,
+}
 
 impl<'a> Cursor<'a> {
+    fn rest(&self) -> &'a [u8] {
+        &self.text.as_bytes()[self.at..]
+    }
+
     /// The next byte that is not white space, left where it is.
     fn peek(&mut self) -> Option<u8> {
-        while let [b' ' | b'\n' | b'\r' | b'\t', ..] = self.0.as_bytes() {
-            self.0 = &self.0[1..];
+        loop {
+            let next = self.text.as_bytes().get(self.at)?;
+            if !matches!(next, b' ' | b'\n' | b'\r' | b'\t') {
+                return Some(*next);
+            }
+            self.at += 1;
         }
-        self.0.as_bytes().first().copied()
     }
 
     fn eat(&mut self, token: u8) -> Option<()> {
         if self.peek()? != token {
             return None;
         }
-        self.0 = &self.0[1..];
+        self.at += 1;
         Some(())
     }
 
@@ -82,29 +87,35 @@ impl<'a> Cursor<'a> {
     /// before it, which is never plain.
     fn string(&mut self) -> Option<&'a str> {
         self.eat(b'"')?;
-        let end = memchr::memchr(b'"', self.0.as_bytes())?;
-        Some(self.up_to(end))
+        let start = self.at;
+        let end = start + memchr::memchr(b'"', self.rest())?;
+        self.at = end + 1;
+        Some(&self.text[start..end])
     }
 
-    /// A name as it is written. Those that are known are too short to be worth a call of `memchr`.
-    fn name(&mut self) -> Option<&'a str> {
+    /// Which of these names stands here as it is. Where they are known when this is compiled, a
+    /// name is compared as one number or two.
+    #[inline(always)]
+    fn name<const N: usize>(&mut self, names: &[&str; N]) -> Option<usize> {
         self.eat(b'"')?;
-        let end = self.0.bytes().position(|byte| byte == b'"')?;
-        Some(self.up_to(end))
+        let rest = self.rest();
+        let stands_here =
+            |name: &str| rest.starts_with(name.as_bytes()) && rest.get(name.len()) == Some(&b'"');
+        let found = names.iter().position(|name| stands_here(name))?;
+        self.at += names[found].len() + 1;
+        Some(found)
     }
 
-    /// What stands before that place, where a quote is passed.
-    fn up_to(&mut self, end: usize) -> &'a str {
-        let (text, rest) = self.0.split_at(end);
-        self.0 = &rest[1..];
-        text
-    }
-
-    /// An object that is not empty. `member` reads the value of the member with that name.
-    fn object(&mut self, mut member: impl FnMut(&mut Self, &'a str) -> Option<()>) -> Option<()> {
+    /// An object that is not empty, with members of these names. `member` reads the value of one.
+    #[inline(always)]
+    fn object<const N: usize>(
+        &mut self,
+        names: &[&str; N],
+        mut member: impl FnMut(&mut Self, usize) -> Option<()>,
+    ) -> Option<()> {
         self.eat(b'{')?;
         loop {
-            let name = self.name()?;
+            let name = self.name(names)?;
             self.eat(b':')?;
             member(self, name)?;
             if self.peek()? == b'}' {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use proptest::prelude::*;
 
-use super::{DraftIdType, draft_id, excerpt, is_plain_url, url, url_by_grammar};
+use super::{DraftIdType, draft_id, excerpt, is_plain_id, is_plain_url, url, url_by_grammar};
 
 fn check_draft_id(column: DraftIdType, text: &str, expected: Option<&str>) {
     let spelt = draft_id("eventDraftId", Cow::Borrowed(text), column).ok();
@@ -283,6 +283,22 @@ fn most_urls_are_plain() {
         ["https://", "https:///d1", "https://h:80/", "https://u@h/", "ftp://h/", "https://h/?a"]
     {
         assert!(!is_plain_url(other), "{other}");
+    }
+}
+
+#[test]
+fn every_byte_of_a_plain_text_is_looked_at_wherever_it_stands() {
+    // More than twice the sixteen that are looked at together.
+    for length in 1..50 {
+        for (place, byte) in (0..length).flat_map(|place| (0..=127_u8).map(move |it| (place, it))) {
+            let mut text = vec![b'a'; length];
+            text[place] = byte;
+            let text = String::from_utf8(text).unwrap();
+            let is_id = byte.is_ascii_graphic() && byte != b'\\';
+            assert_eq!(is_plain_id(&text), is_id, "{text:?}");
+            let is_url = byte.is_ascii_alphanumeric() || place > 0 && b"-._~/".contains(&byte);
+            assert_eq!(is_plain_url(&format!("https://{text}")), is_url, "{text:?}");
+        }
     }
 }
 

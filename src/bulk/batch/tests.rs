@@ -99,12 +99,15 @@ fn records() -> impl Strategy<Value = Vec<Seen>> {
     let bytes = || option::of(vec(any::<u8>(), 0..200));
     let headers = btree_map("[a-z]{0,5}", bytes(), 0..4);
     let record = (1_i64..300, 0_i64..4_000_000_000_000, bytes(), bytes(), headers);
-    vec(record, 1..20).prop_map(|records| {
-        let mut offset = 0;
-        let seen = records.into_iter().map(|(gap, timestamp_ms, key, value, headers)| {
+    vec((record, any::<bool>()), 1..20).prop_map(|records| {
+        let (mut offset, mut before) = (0, Vec::new());
+        let seen = records.into_iter().map(|((gap, timestamp_ms, key, value, headers), again)| {
             offset += gap;
-            let headers = headers.into_iter().map(|(name, value)| (name.into_bytes(), value));
-            let headers = headers.collect();
+            if !again {
+                let named = headers.into_iter().map(|(name, value)| (name.into_bytes(), value));
+                before = named.collect();
+            }
+            let headers = before.clone();
             Seen { offset, timestamp_ms, stamped_by_topic: false, key, value, headers }
         });
         seen.collect()
