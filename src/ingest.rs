@@ -137,9 +137,8 @@ impl Ingest {
         self.epoch_records += 1;
         self.epoch_bytes += bytes;
         self.epoch_since.get_or_insert_with(Instant::now);
-        let is_full = self.chunk.len() >= CHUNK_RECORDS || self.chunk.bytes() >= CHUNK_BYTES;
-        if is_full && let Some(full) = self.take_chunk() {
-            self.idlest().send(full);
+        if self.chunk.len() >= CHUNK_RECORDS || self.chunk.bytes() >= CHUNK_BYTES {
+            self.pass_chunk_on();
         }
     }
 
@@ -153,10 +152,9 @@ impl Ingest {
         self.more_waits
     }
 
-    /// What has been taken in since the last chunk.
-    fn take_chunk(&mut self) -> Option<Feed> {
+    fn pass_chunk_on(&mut self) {
         if self.chunk.is_empty() {
-            return None;
+            return;
         }
         // As much as comes now will come again: a full chunk in bulk, a record when it is quiet.
         let next = self.chunk.another();
@@ -164,12 +162,8 @@ impl Ingest {
         if let Some((held, _)) = &self.memory {
             chunk.count(held);
         }
-        Some(Feed::Chunk(chunk))
-    }
-
-    fn idlest(&self) -> &Entrance {
         let idlest = self.entrances.iter().min_by_key(|entrance| entrance.queue.len());
-        idlest.expect("there is at least one worker")
+        idlest.expect("there is at least one worker").send(Feed::Chunk(chunk));
     }
 
     /// Closes the open epoch if it is full, or has lingered long enough, and there is room for one
@@ -190,10 +184,7 @@ impl Ingest {
         if let Some(since) = self.epoch_since.take() {
             self.begun.push_back((self.epoch, since));
             self.forget_what_is_settled();
-            // The worker of the last chunk is woken once, for both.
-            if let Some(last) = self.take_chunk() {
-                self.idlest().put(last);
-            }
+            self.pass_chunk_on();
             self.entrances.iter().for_each(|entrance| entrance.send(Feed::CloseEpoch));
             self.ledger.close();
             self.epoch += 1;
@@ -390,15 +381,10 @@ impl Ingest {
 impl Entrance {
     /// Feeds the worker, and wakes it.
     pub fn send(&self, feed: Feed) {
-        if self.put(feed) {
+        // A worker that is gone took the process with it.
+        if self.queue.send(feed).is_ok() {
             let _gone = self.activator.activate().is_err();
         }
-    }
-
-    /// Feeds the worker, which finds it when it is woken next. Whether it is there still: one that
-    /// is gone took the process with it.
-    fn put(&self, feed: Feed) -> bool {
-        self.queue.send(feed).is_ok()
     }
 }
 
