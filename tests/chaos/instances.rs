@@ -224,7 +224,7 @@ impl Life {
         match self.order {
             Order::Die if status.signal() == Some(9) => {}
             Order::Stop if status.success() => {}
-            Order::Stop if status.code() == Some(1) && log.contains("not drained within") => {
+            Order::Stop if status.code() == Some(1) && log.lines().any(tells_of_an_outage) => {
                 self.record.undrained += 1;
             }
             // Before it had partitions: something could not be reached at its start.
@@ -237,6 +237,12 @@ impl Life {
             }
         }
     }
+}
+
+/// Whether that is how a stop ends during which a server was away: PostgreSQL or Redis, or Kafka,
+/// which then gives the partitions to others before the last commit has reached it.
+fn tells_of_an_outage(line: &str) -> bool {
+    ["not drained within", "kafka has not taken its offsets"].iter().any(|it| line.contains(it))
 }
 
 impl Drop for Instance {
