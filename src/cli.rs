@@ -168,10 +168,8 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Threads for everything that talks to PostgreSQL and Redis. What they do, a tenth of a core at
-/// full rate, is to encode statements and wait for answers; the work is done on the worker threads,
-/// which `run.workers` counts. A second one would mostly be woken to find nothing: where events
-/// come one by one, that is a twentieth of the process's CPU and more (decision 14).
+/// Threads for what talks to PostgreSQL and Redis beside the lanes, which live on the worker threads
+/// (decision 19): checks, second deletes, spans. In a run it mostly sleeps.
 const RUNTIME_THREADS: usize = 1;
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

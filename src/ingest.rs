@@ -15,8 +15,8 @@ use dataflows::feed::Feed;
 use dataflows::held::Held;
 use dataflows::ledger::{Imbalance, Ledger, NextOffset, UnderWay};
 use dataflows::outcome::Tally;
+use dataflows::peers::Waker;
 use dataflows::record::{Chunk, RawRecord};
-use timely::scheduling::SyncActivator;
 use tokio::time::Instant;
 
 use crate::config::Run;
@@ -37,7 +37,7 @@ pub struct Entrance {
     /// Its queue.
     pub queue: Sender<Feed>,
     /// Wakes its source.
-    pub activator: SyncActivator,
+    pub waker: Waker,
 }
 
 /// The first offset read of a partition, and the last.
@@ -383,7 +383,7 @@ impl Entrance {
     pub fn send(&self, feed: Feed) {
         // A worker that is gone took the process with it.
         if self.queue.send(feed).is_ok() {
-            let _gone = self.activator.activate().is_err();
+            self.waker.wake();
         }
     }
 }

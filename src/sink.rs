@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use dataflows::effect::{Answered, Effect, Ticket, Waker};
+use dataflows::effect::{Answered, Effect, Ticket};
+use dataflows::peers::Waker;
 use tokio::sync::mpsc;
 
 use crate::figures::histogram::float;

@@ -19,6 +19,7 @@ use crate::change::{Change, Husks};
 use crate::held::{Held, Share};
 use crate::latest::{Group, order};
 use crate::operators;
+use crate::peers::Peers;
 use crate::record::Position;
 
 mod flow;
@@ -41,9 +42,10 @@ pub fn compact<'scope>(
     changes: Stream<'scope, Epoch, Vec<Change>>,
     compaction: Compaction,
     flow: &Flow,
+    peers: &Peers,
 ) -> Stream<'scope, Epoch, Vec<Group>> {
     let scope = changes.scope();
-    let flow = flow.clone();
+    let (flow, peers) = (flow.clone(), peers.clone());
     changes.unary_frontier(Pipeline, operators::LATEST, |initial, info| {
         drop(initial);
         flow.wake_by(scope.activator_for(info.address));
@@ -72,6 +74,7 @@ pub fn compact<'scope>(
                     entry.remove();
                 }
             }
+            peers.wait_for(open.len());
         }
     })
 }

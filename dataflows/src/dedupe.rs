@@ -18,6 +18,7 @@ use crate::Epoch;
 use crate::change::Change;
 use crate::operators;
 use crate::outcome::{Outcome, Settled, Tally};
+use crate::peers::Peers;
 use crate::planted::panic_on;
 
 /// The last jobs that were new to one worker, in bounded memory.
@@ -132,10 +133,15 @@ pub struct Deduped<'scope> {
 pub fn dedupe<'scope>(
     changes: Stream<'scope, Epoch, Vec<Change>>,
     memory: &SharedMemory,
+    peers: &Peers,
 ) -> Deduped<'scope> {
     let mut builder = OperatorBuilder::new(operators::DEDUPE.to_owned(), changes.scope());
-    let mut input =
-        builder.new_input(changes, Exchange::new(|change: &Change| change.draft_hash()));
+    let peers = peers.clone();
+    let worker_of = move |change: &Change| {
+        peers.address(change.draft_hash());
+        change.draft_hash()
+    };
+    let mut input = builder.new_input(changes, Exchange::new(worker_of));
     let (fresh_port, fresh) = builder.new_output::<Vec<Change>>();
     let (duplicates_port, duplicates) = builder.new_output::<Vec<Settled>>();
     let (tallies_port, tallies) = builder.new_output::<Vec<Tally>>();

@@ -11,9 +11,9 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
-use timely::scheduling::SyncActivator;
 
 use crate::Epoch;
+use crate::peers::{Peers, Waker};
 
 /// Names a batch, from its submission to its last answer.
 pub type Ticket = u64;
@@ -56,23 +56,6 @@ pub struct Answered<A> {
     pub done: bool,
 }
 
-/// Wakes the operator that waits for an answer, from any thread.
-#[derive(Clone, Debug)]
-pub struct Waker(SyncActivator);
-
-impl Waker {
-    /// Wakes the operator of that activator.
-    pub fn new(activator: SyncActivator) -> Waker {
-        Waker(activator)
-    }
-
-    /// Has the operator poll its effect soon. When the worker is gone there is nobody to wake, and
-    /// nothing to do about it.
-    pub fn wake(&self) {
-        let _worker_is_gone = self.0.activate().is_err();
-    }
-}
-
 /// How requests are cut into batches.
 #[derive(Clone, Copy, Debug)]
 pub struct Batching<R> {
@@ -111,12 +94,13 @@ pub fn effect<'scope, E: Effect + 'static>(
     name: &str,
     requests: Stream<'scope, Epoch, Vec<E::Request>>,
     batching: Batching<E::Request>,
+    peers: &Peers,
     start: impl FnOnce(Waker) -> E,
 ) -> Stream<'scope, Epoch, Vec<E::Answer>> {
     let scope = requests.scope();
     let mut builder = OperatorBuilder::new(name.to_owned(), scope);
     let address = builder.operator_info().address.to_vec();
-    let mut effect = start(Waker::new(scope.worker().sync_activator_for(address)));
+    let mut effect = start(peers.waker(scope.worker().sync_activator_for(address)));
     let mut input = builder.new_input(requests, Pipeline);
     let (output, answers) = builder.new_output::<Vec<E::Answer>>();
     let mut output = OutputBuilder::from(output);

@@ -4,10 +4,10 @@ use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::CapabilitySet;
 use timely::dataflow::operators::generic::source;
 use timely::dataflow::{Scope, Stream};
-use timely::scheduling::SyncActivator;
 
 use crate::Epoch;
 use crate::operators::FEED;
+use crate::peers::{Peers, Waker};
 use crate::record::Chunk;
 
 /// What a worker is fed. Every worker is told of the end of every epoch, so that all agree on it.
@@ -25,14 +25,16 @@ pub enum Feed {
 const CHUNKS_PER_TURN: usize = 4;
 
 /// Turns what `next` yields into a stream of chunks, each at its epoch. Whoever feeds the worker
-/// activates the source, by the activator given to `started`.
+/// wakes the source, by the waker given to `started`.
 pub fn feed<'scope>(
     scope: Scope<'scope, Epoch>,
+    peers: &Peers,
     mut next: impl FnMut() -> Option<Feed> + 'static,
-    started: impl FnOnce(SyncActivator),
+    started: impl FnOnce(Waker),
 ) -> Stream<'scope, Epoch, Vec<Chunk>> {
     source::<_, CapacityContainerBuilder<Vec<Chunk>>, _, _>(scope, FEED, |capability, info| {
-        started(scope.worker().sync_activator_for(info.address.to_vec()));
+        started(peers.waker(scope.worker().sync_activator_for(info.address.to_vec())));
+        let peers = peers.clone();
         let activator = scope.activator_for(info.address);
         let mut open = CapabilitySet::from_elem(capability);
         let mut epoch: Epoch = 0;
@@ -46,6 +48,7 @@ pub fn feed<'scope>(
                     }
                     Some(Feed::End) => {
                         open = CapabilitySet::new();
+                        peers.end();
                         return;
                     }
                     None => return,

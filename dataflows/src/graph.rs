@@ -13,10 +13,11 @@ use crate::Epoch;
 use crate::accept::accept;
 use crate::compact::{Compaction, Flow, compact};
 use crate::dedupe::{Memory, dedupe, remember};
-use crate::effect::{Batching, Effect, Waker, effect};
+use crate::effect::{Batching, Effect, effect};
 use crate::latest::{Group, latest};
 use crate::operators;
 use crate::outcome::{Settled, Tally};
+use crate::peers::{Peers, Waker};
 use crate::record::Chunk;
 use crate::reject::Rejected;
 use crate::validate::DraftIdType;
@@ -68,6 +69,7 @@ pub struct Effects<W, I, D> {
 pub fn graph<'scope, W, I, D>(
     chunks: Stream<'scope, Epoch, Vec<Chunk>>,
     rules: Rules,
+    peers: &Peers,
     effects: Effects<impl FnOnce(Waker) -> W, impl FnOnce(Waker) -> I, impl FnOnce(Waker) -> D>,
     settle: impl FnMut(Epoch, Tally) + 'static,
 ) -> ProbeHandle<Epoch>
@@ -84,21 +86,21 @@ where
     let by_arrival = Batching { lanes: 1, rows_max, order_by: |_: &Rejected| 0 };
 
     let accepted = accept(chunks, draft_ids);
-    let deduped = dedupe(accepted.changes, &memory);
+    let deduped = dedupe(accepted.changes, &memory, peers);
     let flow = compaction.is_some().then(Flow::default);
     let groups = match (compaction, &flow) {
-        (Some(compaction), Some(flow)) => compact(deduped.fresh, compaction, flow),
-        _ => latest(deduped.fresh),
+        (Some(compaction), Some(flow)) => compact(deduped.fresh, compaction, flow, peers),
+        _ => latest(deduped.fresh, peers),
     };
     let duplicates = match &flow {
         Some(flow) => flow.pass_by(deduped.duplicates),
         None => deduped.duplicates,
     };
-    let written = part(effect(operators::WRITE, groups, by_draft, effects.write));
+    let written = part(effect(operators::WRITE, groups, by_draft, peers, effects.write));
     let settled = remember(written.settled, &memory).concat(duplicates);
-    let invalidated = effect(operators::INVALIDATE, settled, by_key, effects.invalidate);
+    let invalidated = effect(operators::INVALIDATE, settled, by_key, peers, effects.invalidate);
     let rejects = accepted.rejects.concat(written.refused);
-    let dead = effect(operators::DEAD_LETTER, rejects, by_arrival, effects.dead_letter);
+    let dead = effect(operators::DEAD_LETTER, rejects, by_arrival, peers, effects.dead_letter);
     let (invalidated, dead) = match flow {
         Some(flow) => flow.watch(invalidated, dead),
         None => (invalidated, dead),

@@ -10,6 +10,7 @@ use timely::dataflow::operators::Operator;
 use crate::Epoch;
 use crate::change::Change;
 use crate::operators;
+use crate::peers::Peers;
 
 /// All events of one draft in one epoch, at least one; [`crate::row::judge`] says which of them is
 /// applied.
@@ -44,7 +45,9 @@ impl Group {
 /// a tenth of its work.
 pub fn latest<'scope>(
     changes: Stream<'scope, Epoch, Vec<Change>>,
+    peers: &Peers,
 ) -> Stream<'scope, Epoch, Vec<Group>> {
+    let peers = peers.clone();
     changes.unary_frontier(Pipeline, operators::LATEST, |initial, _info| {
         drop(initial);
         let mut open = BTreeMap::new();
@@ -65,6 +68,7 @@ pub fn latest<'scope>(
                 room = changes.len() + changes.len() / 16;
                 output.session(&capability).give_container(&mut group(changes));
             }
+            peers.wait_for(open.len());
         }
     })
 }

@@ -33,6 +33,7 @@ pub mod effect;
 pub mod written;
 pub mod outcome;
 pub mod operators;
+pub mod peers;
 pub mod graph;
 pub mod ledger;
 pub mod verify;

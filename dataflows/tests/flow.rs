@@ -6,12 +6,13 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use dataflows::compact::Compaction;
-use dataflows::effect::{Answered, Effect, Ticket, Waker};
+use dataflows::effect::{Answered, Effect, Ticket};
 use dataflows::feed::{Feed, feed};
 use dataflows::graph::{Effects, Invalidated, Rules, graph};
 use dataflows::held::Held;
 use dataflows::latest::Group;
 use dataflows::outcome::{Outcome, Settled, Tally};
+use dataflows::peers::{Peers, Waker};
 use dataflows::record::Chunk;
 use dataflows::reject::{Fault, Reason};
 use dataflows::validate::DraftIdType;
@@ -89,8 +90,9 @@ fn written_before_a_gate(is_refused: bool) -> (usize, Tally) {
             answer
         };
         let gone = |settled| Invalidated { settled: vec![settled], deletes: 1, keys_deleted: 1 };
+        let peers = Peers::none();
         let probe = worker.dataflow(|scope| {
-            let chunks = feed(scope, move || fed.pop_front(), |_| {});
+            let chunks = feed(scope, &peers, move || fed.pop_front(), |_| {});
             let effects = Effects {
                 write: |_| Gate::new(&open, write),
                 invalidate: |waker| {
@@ -102,7 +104,7 @@ fn written_before_a_gate(is_refused: bool) -> (usize, Tally) {
                     Gate::new(&gate, |rejected| rejected)
                 },
             };
-            graph(chunks, rules, effects, move |_, tally| *settled.borrow_mut() += &tally)
+            graph(chunks, rules, &peers, effects, move |_, tally| *settled.borrow_mut() += &tally)
         });
         // Far more than it takes until nothing moves any more.
         for _ in 0..100 * DRAFTS {

@@ -14,6 +14,7 @@
 //! - `servers`: the way there, on which answers are delayed, parted and lost
 //! - `turns`: one worker steps at a time, in an order that follows from the seed, so that a failure
 //!   can be repeated
+//! - `bells`: or they run as they like, and sleep until another one wakes them
 //! - `run`: one run of the graph, to its end or to a crash
 //! - `properties`: graph and model agree on random input
 //! - `redelivery`: crashes, redelivery and replays change no row
@@ -30,6 +31,7 @@ mod model;
 mod world;
 mod servers;
 mod turns;
+mod bells;
 mod run;
 mod properties;
 mod redelivery;

@@ -2,20 +2,20 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use dataflows::compact::Compaction;
 use dataflows::decode::{Decoded, decode};
-use dataflows::effect::Waker;
 use dataflows::feed::{Feed, feed};
 use dataflows::graph::{Effects, Rules, graph};
 use dataflows::held::Held;
 use dataflows::ledger::Ledger;
 use dataflows::outcome::Tally;
+use dataflows::peers::{self, Peers, Step, Waker};
 use dataflows::record::Chunk;
 use dataflows::validate::DraftIdType;
 use timely::worker::Worker;
 
+use crate::bells::Bells;
 use crate::servers::{Bury, Deed, Delete, Server, Write};
 use crate::topic::Epoch;
 use crate::turns::Turns;
@@ -64,9 +64,12 @@ pub(crate) fn run(setup: &Setup, epochs: &[Epoch], world: &Arc<Mutex<World>>) ->
     lock(world).topic.extend(records.map(|record| (record.at(), record.clone())));
     let ingest = Arc::new(Mutex::new(Ingest::new(setup, epochs, world)));
     let turns = Arc::new(Turns::new(setup.workers, setup.in_turns, setup.seed));
+    let bells = Bells::new(setup.workers);
+    let company = bells.company();
     let (ingest_of_workers, turns_of_workers) = (Arc::clone(&ingest), Arc::clone(&turns));
-    let guards = timely::execute(timely::Config::process(setup.workers), move |worker| {
-        work(worker, &ingest_of_workers, &turns_of_workers);
+    let guards = timely::execute(peers::config(setup.workers), move |worker| {
+        let peers = Peers::of(worker.index(), company.clone());
+        work(worker, &peers, &bells, &ingest_of_workers, &turns_of_workers);
     });
     guards.unwrap().join().into_iter().for_each(|ended| ended.unwrap());
     if let Some(failure) = turns.failure() {
@@ -80,7 +83,13 @@ pub(crate) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn work(worker: &mut Worker, ingest: &Arc<Mutex<Ingest>>, turns: &Turns) {
+fn work(
+    worker: &mut Worker,
+    peers: &Peers,
+    bells: &Bells,
+    ingest: &Arc<Mutex<Ingest>>,
+    turns: &Turns,
+) {
     let me = worker.index();
     let Setup { lanes, rows_max, keys_max, dedupe_jobs, in_turns, seed, compaction, .. } =
         lock(ingest).setup;
@@ -93,25 +102,32 @@ fn work(worker: &mut Worker, ingest: &Arc<Mutex<Ingest>>, turns: &Turns) {
     let mut source = None;
     let probe = worker.dataflow(|scope| {
         let chunks =
-            feed(scope, move || lock(&queue).next(me), |activator| source = Some(activator));
+            feed(scope, peers, move || lock(&queue).next(me), |waker| source = Some(waker));
         let of = (me, seed);
         let effects = Effects {
             write: |waker| server::<Write>(&world, waker, of, lanes, rows_max),
             invalidate: |waker| server::<Delete>(&world, waker, of, 1, keys_max),
             dead_letter: |waker| server::<Bury>(&world, waker, of, 1, rows_max),
         };
-        graph(chunks, rules, effects, move |epoch, tally| lock(&book).ledger.settle(epoch, &tally))
+        graph(chunks, rules, peers, effects, move |epoch, tally| {
+            lock(&book).ledger.settle(epoch, &tally);
+        })
     });
     let source = source.unwrap();
     turns.work(me, || {
         if lock(ingest).may_go_on(me) {
-            source.activate().unwrap();
+            source.wake();
         }
-        // In turns nobody wakes this worker while it waits. Otherwise everything that concerns it
-        // does.
-        worker.step_or_park(Some(if in_turns { Duration::ZERO } else { Duration::from_millis(5) }));
-        lock(ingest).pass(probe.with_frontier(|frontier| frontier.first().copied()));
-        worker.has_dataflows() && !lock(&world).is_crashed()
+        let step = peers.step(worker);
+        let passed = lock(ingest).pass(probe.with_frontier(|frontier| frontier.first().copied()));
+        let goes_on = step != Step::Ended && !lock(&world).is_crashed();
+        if passed || !goes_on {
+            // Now others may be fed, or have to end as well.
+            bells.ring();
+        } else if !in_turns && matches!(step, Step::Idle(_)) {
+            bells.sleep(me);
+        }
+        goes_on
     });
     // After a crash, or another worker's failure, nothing more may happen.
     worker.installed_dataflows().into_iter().for_each(|dataflow| worker.drop_dataflow(dataflow));
@@ -181,13 +197,14 @@ impl Ingest {
         Some(feed)
     }
 
-    /// Notes how far the probe has come on one of the workers.
-    fn pass(&mut self, frontier: Option<u64>) {
+    /// Notes how far the probe has come on one of the workers. Whether that is farther than before.
+    fn pass(&mut self, frontier: Option<u64>) -> bool {
         let all = u64::try_from(self.epochs.len()).unwrap();
         let frontier = frontier.unwrap_or(all);
         let committable = self.ledger.pass(frontier).unwrap_or_else(|error| panic!("{error}"));
         self.committed.extend(committable);
         let world = lock(&self.world);
+        let before = self.passed;
         while self.passed < frontier {
             for record in self.epochs[usize::try_from(self.passed).unwrap()].records() {
                 let chunk = record.chunk();
@@ -203,5 +220,6 @@ impl Ingest {
             }
             self.passed += 1;
         }
+        self.passed > before
     }
 }

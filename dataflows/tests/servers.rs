@@ -6,10 +6,11 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dataflows::effect::{Answered, Effect, Ticket, Waker};
+use dataflows::effect::{Answered, Effect, Ticket};
 use dataflows::graph::Invalidated;
 use dataflows::latest::Group;
 use dataflows::outcome::Settled;
+use dataflows::peers::Waker;
 use dataflows::reject::Rejected;
 use dataflows::written::Written;
 

@@ -43,7 +43,7 @@ metrics! {
     LANES_BUSY = Counter "contentflow_effect_busy_seconds_total" ["effect"] "seconds": "How long the lanes were at work, added up: its rate by the lanes is the part of their capacity.";
     UP = Gauge "contentflow_dependency_up" ["dependency"] "": "1 while the server answers or has not been asked, 0 while the work waits for it.";
     HELD = Gauge "contentflow_dependency_held_seconds" ["dependency"] "seconds": "For how long the work has waited for the server, 0 where it does not.";
-    AWAKE = Counter "contentflow_worker_busy_seconds_total" ["worker"] "seconds": "How long the worker thread was at work.";
+    AWAKE = Counter "contentflow_worker_busy_seconds_total" ["worker"] "seconds": "How long the worker was at work on the graph.";
     STAGE_BUSY = Counter "contentflow_worker_stage_busy_seconds_total" ["worker", "stage"] "seconds": "How long the worker thread was at work in a stage; handing over and keeping track are in none.";
     STAGE_RECORDS = Counter "contentflow_worker_stage_records_total" ["worker", "stage"] "records": "What a stage has taken in on a worker: records to decode, events, rows, keys, dead letters.";
     QUEUE = Gauge "contentflow_worker_queue_chunks" ["worker"] "chunks": "Chunks of up to 512 records that wait for the worker.";

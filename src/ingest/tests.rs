@@ -1,4 +1,4 @@
-use timely::scheduling::activate::Activations;
+use timely::scheduling::activate::{Activations, SyncActivator};
 
 use super::*;
 use crate::progress::progress;
@@ -7,11 +7,11 @@ const NO_HEADERS: [(&str, Option<&[u8]>); 0] = [];
 
 fn ingest(linger: Duration, epoch_records: usize, epochs_in_flight: usize) -> Ingest {
     let (queue, _) = crossbeam_channel::unbounded();
-    let activator = SyncActivator::new(vec![0], Activations::new(None).sync());
+    let waker = Waker::new(SyncActivator::new(vec![0], Activations::new(None).sync()));
     let (progress, watch) = progress();
     let usual = crate::config::Config::default().run;
     let limits = Run { linger, epoch_records, epochs_in_flight, ..usual };
-    Ingest::new(vec![Entrance { queue, activator }], limits, Arc::new(progress), watch)
+    Ingest::new(vec![Entrance { queue, waker }], limits, Arc::new(progress), watch)
 }
 
 fn push(ingest: &mut Ingest, offset: i64) {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dataflows::change::{Change, hash};
-use dataflows::effect::{Effect, Waker};
+use dataflows::effect::Effect;
 use dataflows::graph::Invalidated;
 use dataflows::latest::Group;
 use dataflows::outcome::Settled;
+use dataflows::peers::Waker;
 use dataflows::record::Position;
 use dataflows::reject::Rejected;
 use dataflows::row::{Judgement, RowMemory, judge, judge_anew};

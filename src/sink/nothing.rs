@@ -3,10 +3,11 @@
 
 use std::collections::VecDeque;
 
-use dataflows::effect::{Answered, Effect, Ticket, Waker};
+use dataflows::effect::{Answered, Effect, Ticket};
 use dataflows::graph::Invalidated;
 use dataflows::latest::Group;
 use dataflows::outcome::{Outcome, Settled};
+use dataflows::peers::Waker;
 use dataflows::reject::Rejected;
 use dataflows::written::Written;
 

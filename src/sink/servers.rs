@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dataflows::effect::{Effect, Waker};
+use dataflows::effect::Effect;
 use dataflows::graph::Invalidated;
 use dataflows::latest::Group;
 use dataflows::outcome::Settled;
+use dataflows::peers::Waker;
 use dataflows::reject::Rejected;
 use dataflows::validate::DraftIdType;
 use dataflows::written::Written;
@@ -81,7 +82,7 @@ impl Servers {
         waker: &Waker,
         table: impl Fn(Session) -> T,
     ) -> Remote<Group, Written> {
-        let Servers { runtime, config, policy, .. } = self;
+        let Servers { config, policy, .. } = self;
         let (effect, lanes) = remote(config.database.connections, waker);
         let retry = Retry { retries: config.run.retries, backoff: config.run.retry_backoff };
         for mut lane in lanes {
@@ -89,7 +90,7 @@ impl Servers {
             let session = Session::new(config.database.clone(), self.draft_ids.sql());
             let rows_max = config.database.batch_rows;
             let serve = postgres::serve(lane, table(session), rows_max, retry, policy.clone());
-            runtime.spawn(within(spans, serve));
+            tokio::spawn(within(spans, serve));
         }
         effect
     }
@@ -101,7 +102,7 @@ impl Servers {
         answers: impl Fn(Vec<R>) -> Vec<A> + Copy + Send + Sync + 'static,
     ) -> Remote<R, A> {
         let (effect, lanes) = remote(1, waker);
-        lanes.into_iter().for_each(|lane| drop(self.runtime.spawn(pass_by(lane, answers))));
+        lanes.into_iter().for_each(|lane| drop(tokio::spawn(pass_by(lane, answers))));
         effect
     }
 
@@ -122,7 +123,7 @@ impl Servers {
         let second = self.second_deletes.clone();
         let keys_max = self.config.cache.batch_keys;
         let serve = redis::serve(lane, connection, keys_max, second, self.policy.clone());
-        self.runtime.spawn(within(spans, serve));
+        tokio::spawn(within(spans, serve));
     }
 
     fn serve_dead_letters(
@@ -132,7 +133,7 @@ impl Servers {
     ) {
         let spans = self.watch(&mut lane, Server::DeadLetters);
         let topic = Topic { config: Arc::clone(&self.config), producer: Arc::clone(producer) };
-        self.runtime.spawn(within(spans, dead_letter::serve(lane, topic, self.policy.clone())));
+        tokio::spawn(within(spans, dead_letter::serve(lane, topic, self.policy.clone())));
     }
 }
 

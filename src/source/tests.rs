@@ -1,5 +1,6 @@
 //! What the poll loop concludes from a poll, with the real client.
 
+use dataflows::peers::Waker;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -30,9 +31,9 @@ fn behind_what_the_client_calls_back_for_records_may_wait() {
     producer.flush(Duration::from_secs(10)).unwrap();
 
     let (queue, _fed) = crossbeam_channel::unbounded();
-    let activator = SyncActivator::new(vec![0], Activations::new(None).sync());
+    let waker = Waker::new(SyncActivator::new(vec![0], Activations::new(None).sync()));
     let (progress, watch) = progress();
-    let entrances = vec![Entrance { queue, activator }];
+    let entrances = vec![Entrance { queue, waker }];
     let ingest = Ingest::new(entrances, config.run.clone(), Arc::new(progress), watch);
     let (committer, _commits) = Committer::new();
     let state = State::new(ingest, committer, Arc::default(), Arc::default(), &config.run);

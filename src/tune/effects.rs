@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
-use dataflows::effect::{Effect, Waker};
+use dataflows::effect::Effect;
 use dataflows::graph::Invalidated;
 use dataflows::latest::Group;
 use dataflows::outcome::Settled;
+use dataflows::peers::Waker;
 use dataflows::reject::Rejected;
 use dataflows::written::Written;
 

@@ -24,11 +24,12 @@ use contentflow::source::client::Client;
 use contentflow::source::{Source, SourceError, Turn, Until};
 use contentflow::worker::{MakeEffects, build, report};
 use crossbeam_channel::unbounded;
-use dataflows::effect::{Effect, Waker};
+use dataflows::effect::Effect;
 use dataflows::feed::Feed;
 use dataflows::graph::{Invalidated, Rules};
 use dataflows::latest::Group;
 use dataflows::outcome::Settled;
+use dataflows::peers::{Peers, Waker};
 use dataflows::planted::{Bug, is_planted};
 use dataflows::record::RawRecord;
 use dataflows::reject::Rejected;
@@ -164,9 +165,11 @@ impl Life {
         let progress = Arc::new(progress);
         let (queue, fed) = unbounded::<Feed>();
         let next = move || fed.try_recv().ok();
-        let mut activator = None;
-        let probe = build(&mut worker, next, rules, &servers, &progress, |it| activator = Some(it));
-        let entrance = Entrance { queue, activator: activator.unwrap() };
+        let mut waker = None;
+        let probe = build(&mut worker, &Peers::none(), next, rules, &servers, &progress, |it| {
+            waker = Some(it);
+        });
+        let entrance = Entrance { queue, waker: waker.unwrap() };
         let run = settings(limits);
         let ingest = Ingest::new(vec![entrance], run.clone(), Arc::clone(&progress), watch);
         let (committer, commits) = Committer::new();

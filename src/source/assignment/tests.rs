@@ -63,10 +63,13 @@ impl Fake {
 
     fn state(&self, on_outage: OnOutage) -> (State, Commits) {
         let (queue, _) = crossbeam_channel::unbounded();
-        let activator = SyncActivator::new(vec![0], Activations::new(None).sync());
+        let waker = dataflows::peers::Waker::new(SyncActivator::new(
+            vec![0],
+            Activations::new(None).sync(),
+        ));
         let (progress, watch) = progress();
         let run = Run { on_outage, ..crate::config::Config::default().run };
-        let entrances = vec![Entrance { queue, activator }];
+        let entrances = vec![Entrance { queue, waker }];
         let ingest = Ingest::new(entrances, run.clone(), Arc::new(progress), watch);
         let (committer, commits) = Committer::new();
         (State::new(ingest, committer, Arc::default(), Arc::clone(&self.stop), &run), commits)

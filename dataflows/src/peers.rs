@@ -1,0 +1,166 @@
+//! peers: how the workers of a process tell one another that there is something to do.
+//!
+//! Timely wakes every worker whenever another one has anything to say, and mostly that is how far
+//! it has come: an event on one worker woke the other three or four times, for nothing. So a worker
+//! sleeps where its owner has it sleep, and is woken by those who have something for it to do:
+//! whoever feeds it, its effects, and a peer that has sent it records, or that has moved while it
+//! waits for the end of an epoch. What it has not been woken for it takes in when it is.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::task;
+use std::time::Duration;
+
+use timely::scheduling::SyncActivator;
+use timely::worker::{ProgressMode, Worker};
+
+/// Wakes an operator, from any thread.
+#[derive(Clone, Debug)]
+pub struct Waker {
+    activator: SyncActivator,
+    worker: task::Waker,
+}
+
+impl Waker {
+    /// Wakes the operator of that activator, whose worker sleeps as timely has it sleep.
+    pub fn new(activator: SyncActivator) -> Waker {
+        Waker { activator, worker: task::Waker::noop().clone() }
+    }
+
+    /// Has the operator scheduled soon. When the worker is gone there is nobody to wake, and nothing
+    /// to do about it.
+    pub fn wake(&self) {
+        let _worker_is_gone = self.activator.activate().is_err();
+        self.worker.wake_by_ref();
+    }
+}
+
+/// All workers of a process, as they know one another. A clone is the same ones.
+#[derive(Clone, Debug)]
+pub struct Company(Arc<[Member]>);
+
+/// Each has its cache lines for itself.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Member {
+    waker: task::Waker,
+    /// Whether it waits for the end of an epoch, which any of the others may bring about.
+    waits: AtomicBool,
+}
+
+impl Company {
+    /// The workers that are woken so, in their order.
+    pub fn new(wakers: impl IntoIterator<Item = task::Waker>) -> Company {
+        let member = |waker| Member { waker, waits: AtomicBool::new(false) };
+        Company(wakers.into_iter().map(member).collect())
+    }
+}
+
+/// How timely is to be set up for so many workers of one process.
+pub fn config(workers: usize) -> timely::Config {
+    let mut config = timely::Config::process(workers);
+    // By default a worker keeps what it has to say until that could matter. To know when, it would
+    // have to take in all that the others say: somebody would have to wake it for that.
+    config.worker = config.worker.progress_mode(ProgressMode::Eager);
+    config
+}
+
+/// What a step has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// There may be more to do.
+    Worked,
+    /// There is nothing to do until the worker is woken, or for so long.
+    Idle(Option<Duration>),
+    /// The worker's dataflows are at their end.
+    Ended,
+}
+
+/// A worker among its peers. A clone is the same one.
+#[derive(Clone, Debug)]
+pub struct Peers(Rc<State>);
+
+#[derive(Debug)]
+struct State {
+    me: usize,
+    all: Company,
+    /// Which of them records were sent to since those were last woken.
+    addressed: RefCell<Vec<bool>>,
+    /// How many epochs wait on this worker for their ends.
+    open_epochs: Cell<usize>,
+    has_ended: Cell<bool>,
+}
+
+impl Peers {
+    /// The worker of that number.
+    pub fn of(me: usize, all: Company) -> Peers {
+        let addressed = RefCell::new(vec![false; all.0.len()]);
+        Peers(Rc::new(State {
+            me,
+            all,
+            addressed,
+            open_epochs: Cell::new(0),
+            has_ended: Cell::new(false),
+        }))
+    }
+
+    /// A worker that sleeps, and is woken, as timely has it.
+    pub fn none() -> Peers {
+        Peers::of(0, Company::new([task::Waker::noop().clone()]))
+    }
+
+    /// What wakes an operator of this worker.
+    pub fn waker(&self, activator: SyncActivator) -> Waker {
+        Waker { activator, worker: self.0.all.0[self.0.me].waker.clone() }
+    }
+
+    /// Notes that something goes to the worker that a hash chooses.
+    pub(crate) fn address(&self, hash: u64) {
+        let mut addressed = self.0.addressed.borrow_mut();
+        let workers = u64::try_from(addressed.len()).expect("a number of workers fits 64 bits");
+        // As timely chooses it.
+        let peer = if workers.is_power_of_two() { hash & (workers - 1) } else { hash % workers };
+        addressed[usize::try_from(peer).expect("less than the number of workers")] = true;
+    }
+
+    /// Notes how many epochs wait on this worker for their ends.
+    pub(crate) fn wait_for(&self, open_epochs: usize) {
+        self.0.open_epochs.set(open_epochs);
+    }
+
+    /// Notes that this worker is fed nothing any more: it waits for the end of everything.
+    pub(crate) fn end(&self) {
+        self.0.has_ended.set(true);
+    }
+
+    /// A step of the worker.
+    pub fn step(&self, worker: &mut Worker) -> Step {
+        let waits = self.0.has_ended.get() || self.0.open_epochs.get() > 0;
+        self.0.all.0[self.0.me].waits.store(waits, Ordering::Relaxed);
+        // Said before the step looks for what the others have sent: whoever sends later sees it.
+        fence(Ordering::SeqCst);
+        if !worker.step() {
+            return Step::Ended;
+        }
+        let idle = worker.activations().borrow().empty_for();
+        if idle != Some(Duration::ZERO) {
+            return Step::Idle(idle);
+        }
+        self.wake_others();
+        Step::Worked
+    }
+
+    fn wake_others(&self) {
+        // What was sent comes before the look at who waits.
+        fence(Ordering::SeqCst);
+        let mut addressed = self.0.addressed.borrow_mut();
+        for (number, (member, addressed)) in self.0.all.0.iter().zip(&mut *addressed).enumerate() {
+            let is_addressed = std::mem::take(addressed);
+            if number != self.0.me && (is_addressed || member.waits.load(Ordering::Relaxed)) {
+                member.waker.wake_by_ref();
+            }
+        }
+    }
+}
