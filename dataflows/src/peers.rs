@@ -16,7 +16,7 @@ use std::time::Duration;
 use timely::scheduling::SyncActivator;
 use timely::worker::{ProgressMode, Worker};
 
-/// Wakes an operator, from any thread.
+/// Wakes an operator and its worker, from any thread.
 #[derive(Clone, Debug)]
 pub struct Waker {
     activator: SyncActivator,
@@ -141,15 +141,14 @@ impl Peers {
         self.0.all.0[self.0.me].waits.store(waits, Ordering::Relaxed);
         // Said before the step looks for what the others have sent: whoever sends later sees it.
         fence(Ordering::SeqCst);
-        if !worker.step() {
-            return Step::Ended;
-        }
+        let goes_on = worker.step();
+        // What was active in this step counts as well: nothing of it means that nothing was done.
         let idle = worker.activations().borrow().empty_for();
-        if idle != Some(Duration::ZERO) {
+        if goes_on && idle != Some(Duration::ZERO) {
             return Step::Idle(idle);
         }
         self.wake_others();
-        Step::Worked
+        if goes_on { Step::Worked } else { Step::Ended }
     }
 
     fn wake_others(&self) {

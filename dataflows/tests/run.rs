@@ -120,8 +120,9 @@ fn work(
         }
         let step = peers.step(worker);
         let passed = lock(ingest).pass(probe.with_frontier(|frontier| frontier.first().copied()));
-        let goes_on = step != Step::Ended && !lock(&world).is_crashed();
-        if passed || !goes_on {
+        let is_crashed = lock(&world).is_crashed();
+        let goes_on = step != Step::Ended && !is_crashed;
+        if passed || is_crashed {
             // Now others may be fed, or have to end as well.
             bells.ring();
         } else if !in_turns && matches!(step, Step::Idle(_)) {
