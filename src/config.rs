@@ -31,7 +31,7 @@ pub use http::{Http, Listen, Token};
 pub(crate) use identity::is_doubted;
 pub use identity::{Identity, Pem};
 pub(crate) use names::quoted;
-pub use names::{KeyTemplate, TableName};
+pub use names::{CacheKeys, KeyTemplate, TableName};
 pub use roots::RootCertificates;
 pub use secret::Secret;
 pub use sources::Overrides;

@@ -89,8 +89,8 @@ pub fn invalidation(key: &str) -> [Cmd; 2] {
 /// [`invalidation`] of many keys with as many commands as of one: all the leases first, then all
 /// the keys. Much cheaper where a server takes it; a cluster does not, where the keys live in
 /// different slots, and one forbidden key spares them all.
-pub fn invalidation_together(keys: &[String]) -> [Cmd; 2] {
-    let bytes: usize = keys.iter().map(|key| key.len()).sum();
+pub fn invalidation_together<'a>(keys: impl ExactSizeIterator<Item = &'a str> + Clone) -> [Cmd; 2] {
+    let bytes: usize = keys.clone().map(str::len).sum();
     let mut values = Cmd::with_capacity(1 + keys.len(), 3 + bytes);
     let mut leases = Cmd::with_capacity(1 + keys.len(), 3 + bytes + LEASE_BYTES * keys.len());
     values.arg("DEL");

@@ -30,12 +30,13 @@ async fn delete(servers: &Servers, mut numbers: impl Iterator<Item = u64>) -> an
     let mut connection = contentflow::redis::connect(cache).await?;
     loop {
         let some = numbers.by_ref().take(cache.batch_keys);
-        let keys: Vec<String> =
-            some.map(|number| cache.key.key(&DraftIds::Text.id(number))).collect();
-        if keys.is_empty() {
+        let ids: Vec<String> = some.map(|number| DraftIds::Text.id(number)).collect();
+        if ids.is_empty() {
             return Ok(());
         }
-        for reply in connection.send(invalidation_together(&keys).into(), cache.timeout).await? {
+        let keys = cache.key.keys(&ids.iter().map(String::as_str).collect::<Vec<_>>());
+        let deletes = invalidation_together(keys.iter());
+        for reply in connection.send(deletes.into(), cache.timeout).await? {
             reply.context("DEL")?;
         }
     }

@@ -74,7 +74,7 @@ pub fn compact<'scope>(
                     entry.remove();
                 }
             }
-            peers.wait_for(open.len());
+            peers.wait(frontier.frontier().first().copied(), !open.is_empty());
         }
     })
 }

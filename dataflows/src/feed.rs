@@ -45,6 +45,7 @@ pub fn feed<'scope>(
                     Some(Feed::CloseEpoch) => {
                         epoch += 1;
                         open.downgrade([epoch]);
+                        peers.close_below(epoch);
                     }
                     Some(Feed::End) => {
                         open = CapabilitySet::new();

@@ -4,7 +4,7 @@
 //! it has come: an event on one worker woke the other three or four times, for nothing. So a worker
 //! sleeps where its owner has it sleep, and is woken by those who have something for it to do:
 //! whoever feeds it, its effects, and a peer that has sent it records, or that has moved while it
-//! waits for the end of an epoch. What it has not been woken for it takes in when it is.
+//! waits for an epoch that is ending. What it has not been woken for it takes in when it is.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use timely::scheduling::SyncActivator;
 use timely::worker::{ProgressMode, Worker};
+
+use crate::Epoch;
 
 /// Wakes an operator and its worker, from any thread.
 #[derive(Clone, Debug)]
@@ -47,13 +49,19 @@ pub struct Company(Arc<[Member]>);
 struct Member {
     waker: task::Waker,
     /// Whether it waits for the end of an epoch, which any of the others may bring about.
-    waits: AtomicBool,
+    waits_for_epoch: AtomicBool,
+    /// Whether it waits for the end of everything.
+    waits_for_end: AtomicBool,
 }
 
 impl Company {
     /// The workers that are woken so, in their order.
     pub fn new(wakers: impl IntoIterator<Item = task::Waker>) -> Company {
-        let member = |waker| Member { waker, waits: AtomicBool::new(false) };
+        let member = |waker| Member {
+            waker,
+            waits_for_epoch: AtomicBool::new(false),
+            waits_for_end: AtomicBool::new(false),
+        };
         Company(wakers.into_iter().map(member).collect())
     }
 }
@@ -88,9 +96,13 @@ struct State {
     all: Company,
     /// Which of them records were sent to since those were last woken.
     addressed: RefCell<Vec<bool>>,
-    /// How many epochs wait on this worker for their ends.
-    open_epochs: Cell<usize>,
-    has_ended: Cell<bool>,
+    /// Whether epochs wait on this worker for their ends.
+    has_open_epochs: Cell<bool>,
+    /// All epochs below have ended for whoever feeds this worker...
+    closed_below: Cell<Epoch>,
+    /// ... and those below this one for all of the workers, as far as this one knows: nothing is
+    /// under way any more that would have to be waited for.
+    over_below: Cell<Epoch>,
 }
 
 impl Peers {
@@ -101,8 +113,9 @@ impl Peers {
             me,
             all,
             addressed,
-            open_epochs: Cell::new(0),
-            has_ended: Cell::new(false),
+            has_open_epochs: Cell::new(false),
+            closed_below: Cell::new(0),
+            over_below: Cell::new(0),
         }))
     }
 
@@ -125,20 +138,28 @@ impl Peers {
         addressed[usize::try_from(peer).expect("less than the number of workers")] = true;
     }
 
-    /// Notes how many epochs wait on this worker for their ends.
-    pub(crate) fn wait_for(&self, open_epochs: usize) {
-        self.0.open_epochs.set(open_epochs);
+    /// Notes that this worker is fed nothing any more that belongs to epochs below this one.
+    pub(crate) fn close_below(&self, epoch: Epoch) {
+        self.0.closed_below.set(epoch);
     }
 
     /// Notes that this worker is fed nothing any more: it waits for the end of everything.
     pub(crate) fn end(&self) {
-        self.0.has_ended.set(true);
+        self.0.closed_below.set(Epoch::MAX);
+    }
+
+    /// Notes the first epoch that events may still come of, if they may come of any, and whether
+    /// epochs wait on this worker for their ends.
+    pub(crate) fn wait(&self, first: Option<Epoch>, has_open_epochs: bool) {
+        self.0.over_below.set(first.unwrap_or(Epoch::MAX));
+        self.0.has_open_epochs.set(has_open_epochs);
     }
 
     /// A step of the worker.
     pub fn step(&self, worker: &mut Worker) -> Step {
-        let waits = self.0.has_ended.get() || self.0.open_epochs.get() > 0;
-        self.0.all.0[self.0.me].waits.store(waits, Ordering::Relaxed);
+        let me = &self.0.all.0[self.0.me];
+        me.waits_for_epoch.store(self.0.has_open_epochs.get(), Ordering::Relaxed);
+        me.waits_for_end.store(self.0.closed_below.get() == Epoch::MAX, Ordering::Relaxed);
         // Said before the step looks for what the others have sent: whoever sends later sees it.
         fence(Ordering::SeqCst);
         let goes_on = worker.step();
@@ -151,13 +172,22 @@ impl Peers {
         if goes_on { Step::Worked } else { Step::Ended }
     }
 
+    /// Wakes those that this step may have brought something for.
+    ///
+    /// An epoch's end cannot have come nearer for anybody by what a worker does before it has
+    /// closed that epoch: closing it will be news then. Nor by what it does once it knows that
+    /// nothing is under way any more: whoever ended it has told the others, too.
     fn wake_others(&self) {
+        let State { me, all, addressed, closed_below, over_below, .. } = &*self.0;
+        let is_ending = over_below.get() < closed_below.get();
         // What was sent comes before the look at who waits.
         fence(Ordering::SeqCst);
-        let mut addressed = self.0.addressed.borrow_mut();
-        for (number, (member, addressed)) in self.0.all.0.iter().zip(&mut *addressed).enumerate() {
+        let mut addressed = addressed.borrow_mut();
+        for (number, (member, addressed)) in all.0.iter().zip(&mut *addressed).enumerate() {
             let is_addressed = std::mem::take(addressed);
-            if number != self.0.me && (is_addressed || member.waits.load(Ordering::Relaxed)) {
+            let is_awaited = is_ending && member.waits_for_epoch.load(Ordering::Relaxed)
+                || member.waits_for_end.load(Ordering::Relaxed);
+            if number != *me && (is_addressed || is_awaited) {
                 member.waker.wake_by_ref();
             }
         }

@@ -154,8 +154,20 @@ impl KeyTemplate {
     /// The cache key of the draft `id`.
     pub fn key(&self, id: &str) -> String {
         let KeyTemplate { before, after } = self;
-        // Half a million times a second: several times as fast as a format.
         [before, id, after].concat()
+    }
+
+    /// The cache keys of the drafts `ids`.
+    pub fn keys(&self, ids: &[&str]) -> CacheKeys {
+        let KeyTemplate { before, after } = self;
+        let bytes = |id: &&str| before.len() + id.len() + after.len();
+        let mut text = String::with_capacity(ids.iter().map(bytes).sum());
+        let mut ends = Vec::with_capacity(ids.len());
+        for id in ids {
+            text.extend([before, *id, after]);
+            ends.push(text.len());
+        }
+        CacheKeys { text, ends }
     }
 
     /// The draft whose key that is, if it is one's.
@@ -173,6 +185,22 @@ impl KeyTemplate {
                 .collect()
         };
         [literal(&self.before), "*".to_owned(), literal(&self.after)].concat()
+    }
+}
+
+/// Cache keys, one behind the other in one text: an allocation for each of them took a third of the
+/// time that a lane of the cache needs.
+#[derive(Clone, Debug)]
+pub struct CacheKeys {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl CacheKeys {
+    /// One key after the other.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
+        let mut start = 0;
+        self.ends.iter().map(move |&end| &self.text[std::mem::replace(&mut start, end)..end])
     }
 }
 

@@ -362,5 +362,9 @@ fn keys_are_made_from_their_template() {
     let template = KeyTemplate::parse("event:draft:{id}:v1").unwrap();
     assert_eq!(template.key("{id}"), "event:draft:{id}:v1");
     assert_eq!(template.key("7"), "event:draft:7:v1");
+    let several = ["7", "", "été", "7"];
+    let keys = template.keys(&several);
+    assert_eq!(keys.iter().collect::<Vec<_>>(), several.map(|id| template.key(id)));
+    assert_eq!(keys.iter().len(), 4);
     assert_eq!(template.to_string(), "event:draft:{id}:v1");
 }

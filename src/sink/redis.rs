@@ -16,7 +16,7 @@ use self::second_delete::SecondDeletes;
 use super::outage::{Outage, OutagePolicy};
 use super::{Job, Lane};
 use crate::clock::now_ms;
-use crate::config::Cache;
+use crate::config::{Cache, CacheKeys};
 use crate::figures::histogram::float;
 use crate::figures::{Figures, Server};
 use crate::lease;
@@ -120,17 +120,16 @@ impl Connection {
     }
 
     async fn try_delete(&mut self, drafts: &[&str]) -> Result<u64, CacheError> {
-        let keys: Vec<String> = drafts.iter().map(|draft| self.config.key.key(draft)).collect();
         let mut existed = 0;
-        for keys in keys.chunks(self.config.batch_keys) {
-            existed += self.delete_keys(keys).await?;
+        for drafts in drafts.chunks(self.config.batch_keys) {
+            existed += self.delete_keys(&self.config.key.keys(drafts)).await?;
         }
         Ok(existed)
     }
 
-    async fn delete_keys(&mut self, keys: &[String]) -> Result<u64, CacheError> {
+    async fn delete_keys(&mut self, keys: &CacheKeys) -> Result<u64, CacheError> {
         if !self.one_by_one && !self.connected().await?.has_slots() {
-            match self.send(lease::invalidation_together(keys).into()).await?.as_slice() {
+            match self.send(lease::invalidation_together(keys.iter()).into()).await?.as_slice() {
                 [Ok(_leases), Ok(existed)] => return Ok(*existed),
                 _refused => self.one_by_one = true,
             }

@@ -21,24 +21,37 @@ pub(super) struct EventColumns<'a> {
 }
 
 impl<'a> EventColumns<'a> {
+    /// In one pass: what an event's columns are made of is mostly far away in the memory.
     pub(super) fn of(events: &[&'a Change]) -> EventColumns<'a> {
-        let mut urls = [(); 3].map(|()| Vec::with_capacity(events.len()));
-        let mut bytes = 0;
+        let count = events.len();
+        let mut columns = EventColumns {
+            ordinals: Ordinals { ordinals: (0..).take(count).collect(), bytes: 0 },
+            drafts: Vec::with_capacity(count),
+            urls: [(); 3].map(|()| Vec::with_capacity(count)),
+            jobs: Vec::with_capacity(count),
+            timestamps: Vec::with_capacity(count),
+            offsets: Vec::with_capacity(count),
+            partitions: Vec::with_capacity(count),
+        };
         for event in events {
-            let of_event = event.urls();
-            bytes += of_event.iter().map(|url| url.len()).sum::<usize>();
-            bytes += event.draft_id().len() + event.job_id().len() + Ordinals::BYTES_BESIDES_TEXTS;
-            urls.iter_mut().zip(of_event).for_each(|(urls, url)| urls.push(Ascii(url)));
+            columns.push(event);
         }
-        EventColumns {
-            ordinals: Ordinals { ordinals: (0..).take(events.len()).collect(), bytes },
-            drafts: events.iter().map(|event| event.draft_id()).collect(),
-            urls,
-            jobs: events.iter().map(|event| event.job_id()).collect(),
-            timestamps: events.iter().map(|event| Timestamptz::of(event.position())).collect(),
-            offsets: events.iter().map(|event| event.position().offset).collect(),
-            partitions: events.iter().map(|event| event.position().partition).collect(),
-        }
+        columns
+    }
+
+    fn push(&mut self, event: &'a Change) {
+        let (draft, urls, job) = (event.draft_id(), event.urls(), event.job_id());
+        let position = event.position();
+        self.ordinals.bytes += Ordinals::BYTES_BESIDES_TEXTS
+            + urls.iter().map(|url| url.len()).sum::<usize>()
+            + draft.len()
+            + job.len();
+        self.drafts.push(draft);
+        self.urls.iter_mut().zip(urls).for_each(|(urls, url)| urls.push(Ascii(url)));
+        self.jobs.push(job);
+        self.timestamps.push(Timestamptz::of(position));
+        self.offsets.push(position.offset);
+        self.partitions.push(position.partition);
     }
 
     /// In the order of the statements' first nine parameters.
