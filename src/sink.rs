@@ -216,15 +216,7 @@ impl<R: 'static, A: 'static> Effect for Remote<R, A> {
 
 #[cfg(test)]
 mod tests {
-    use timely::scheduling::SyncActivator;
-    use timely::scheduling::activate::Activations;
-
     use super::*;
-
-    /// Wakes nobody.
-    pub(super) fn waker() -> Waker {
-        Waker::new(SyncActivator::new(vec![0], Activations::new(None).sync()))
-    }
 
     /// So many batches of two requests each, behind which no more come.
     fn waiting(batches: Ticket) -> Jobs<Ticket> {

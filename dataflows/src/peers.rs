@@ -14,6 +14,7 @@ use std::task;
 use std::time::Duration;
 
 use timely::scheduling::SyncActivator;
+use timely::scheduling::activate::Activations;
 use timely::worker::{ProgressMode, Worker};
 
 use crate::Epoch;
@@ -26,8 +27,9 @@ pub struct Waker {
 }
 
 impl Waker {
-    /// Wakes the operator of that activator, whose worker sleeps as timely has it sleep.
-    pub fn new(activator: SyncActivator) -> Waker {
+    /// Wakes nobody: for those who have no worker.
+    pub fn of_nobody() -> Waker {
+        let activator = SyncActivator::new(Vec::new(), Activations::new(None).sync());
         Waker { activator, worker: task::Waker::noop().clone() }
     }
 

@@ -1,5 +1,3 @@
-use timely::scheduling::activate::{Activations, SyncActivator};
-
 use super::*;
 use crate::progress::progress;
 
@@ -7,7 +5,7 @@ const NO_HEADERS: [(&str, Option<&[u8]>); 0] = [];
 
 fn ingest(linger: Duration, epoch_records: usize, epochs_in_flight: usize) -> Ingest {
     let (queue, _) = crossbeam_channel::unbounded();
-    let waker = Waker::new(SyncActivator::new(vec![0], Activations::new(None).sync()));
+    let waker = Waker::of_nobody();
     let (progress, watch) = progress();
     let usual = crate::config::Config::default().run;
     let limits = Run { linger, epoch_records, epochs_in_flight, ..usual };

@@ -150,6 +150,7 @@ mod tests {
 
     use dataflows::change::{Arena, Events};
     use dataflows::effect::Effect;
+    use dataflows::peers::Waker;
     use dataflows::record::{Chunk, RawRecord};
     use dataflows::reject::{Fault, Reason};
 
@@ -159,7 +160,6 @@ mod tests {
     use crate::figures::calls::{Health, PATIENCE};
     use crate::lock::lock;
     use crate::sink::remote;
-    use crate::sink::tests::waker;
 
     pub(super) fn rejects() -> [Rejected; 1] {
         let mut chunk = Chunk::default();
@@ -210,7 +210,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_backlog_of_rejected_records_is_published_in_pieces_and_answered_whole() {
-        let (mut worker, mut lanes) = remote(1, &waker());
+        let (mut worker, mut lanes) = remote(1, &Waker::of_nobody());
         let batches = [3, 2 * WINDOW_RECORDS, 1, 1, 1];
         for (ticket, records) in (0..).zip(batches) {
             worker.submit(ticket, 0, of_lengths(vec![20; records]));

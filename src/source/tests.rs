@@ -5,7 +5,6 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use timely::scheduling::activate::{Activations, SyncActivator};
 
 use super::client::Context;
 use super::consumer::consumer_config;
@@ -31,7 +30,7 @@ fn behind_what_the_client_calls_back_for_records_may_wait() {
     producer.flush(Duration::from_secs(10)).unwrap();
 
     let (queue, _fed) = crossbeam_channel::unbounded();
-    let waker = Waker::new(SyncActivator::new(vec![0], Activations::new(None).sync()));
+    let waker = Waker::of_nobody();
     let (progress, watch) = progress();
     let entrances = vec![Entrance { queue, waker }];
     let ingest = Ingest::new(entrances, config.run.clone(), Arc::new(progress), watch);

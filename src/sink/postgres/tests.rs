@@ -7,6 +7,7 @@ use dataflows::accept::sort;
 use dataflows::change::Change;
 use dataflows::effect::Effect;
 use dataflows::latest::group;
+use dataflows::peers::Waker;
 use dataflows::record::Chunk;
 use dataflows::row::RowMemory;
 use dataflows::validate::DraftIdType;
@@ -17,7 +18,6 @@ use super::*;
 use crate::config::OnOutage;
 use crate::generate::{Generator, Mix};
 use crate::shutdown::Abort;
-use crate::sink::tests::waker;
 use crate::sink::{Remote, remote};
 
 mod refused;
@@ -127,7 +127,7 @@ const BATCHES: u32 = 50_000;
 /// A lane whose first batch has two rows, so that it is asked which of them are locked, with more
 /// batches behind it than it gets done in some minutes.
 fn batches_behind_two_locked_rows() -> (Remote<Group, Written>, Lane<Group, Written>, Vec<String>) {
-    let (mut worker, mut lanes) = remote(1, &waker());
+    let (mut worker, mut lanes) = remote(1, &Waker::of_nobody());
     let mut groups = groups(BATCHES);
     let first: Vec<Group> = groups.drain(..2).collect();
     let drafts = first.iter().map(|group| group.draft_id().to_owned()).collect();
@@ -219,7 +219,7 @@ impl Table for Noting {
 
 #[tokio::test(start_paused = true)]
 async fn batches_that_wait_are_written_together_each_draft_once_and_no_more_rows_than_may_be() {
-    let (mut worker, mut lanes) = remote::<Group, Written>(1, &waker());
+    let (mut worker, mut lanes) = remote::<Group, Written>(1, &Waker::of_nobody());
     let mut groups = groups(6);
     groups.sort_by(|a, b| b.draft_id().cmp(a.draft_id()));
     let [f, e, d, c, b, a] = groups.try_into().unwrap();
@@ -253,7 +253,7 @@ async fn batches_that_wait_are_written_together_each_draft_once_and_no_more_rows
 #[tokio::test(start_paused = true)]
 async fn e17_an_event_of_an_unknown_draft_has_its_own_tries_however_many_follow_it() {
     const EVENTS: u64 = 400;
-    let (mut worker, mut lanes) = remote::<Group, Written>(1, &waker());
+    let (mut worker, mut lanes) = remote::<Group, Written>(1, &Waker::of_nobody());
     let served = serve(lanes.remove(0), Empty, 1, RETRY, policy());
     let mut waiting = BTreeMap::new();
     let published = async {

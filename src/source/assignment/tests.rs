@@ -8,7 +8,6 @@ use std::task::{Context, Waker};
 
 use dataflows::record::RawRecord;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use timely::scheduling::activate::{Activations, SyncActivator};
 
 use super::*;
 use crate::bulk::Why;
@@ -63,10 +62,7 @@ impl Fake {
 
     fn state(&self, on_outage: OnOutage) -> (State, Commits) {
         let (queue, _) = crossbeam_channel::unbounded();
-        let waker = dataflows::peers::Waker::new(SyncActivator::new(
-            vec![0],
-            Activations::new(None).sync(),
-        ));
+        let waker = dataflows::peers::Waker::of_nobody();
         let (progress, watch) = progress();
         let run = Run { on_outage, ..crate::config::Config::default().run };
         let entrances = vec![Entrance { queue, waker }];

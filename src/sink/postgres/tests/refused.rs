@@ -159,7 +159,7 @@ async fn outcomes(
     rows_max: usize,
     events: Vec<Change>,
 ) -> (Vec<(String, Outcome)>, Vec<String>) {
-    let (mut worker, mut lanes) = remote::<Group, Written>(1, &waker());
+    let (mut worker, mut lanes) = remote::<Group, Written>(1, &Waker::of_nobody());
     let count = events.len();
     for (batch, ticket) in group(events).chunks(rows_max).zip(0..) {
         worker.submit(ticket, 0, batch.to_vec());
