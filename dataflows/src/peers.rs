@@ -195,3 +195,61 @@ impl Peers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Bell(AtomicUsize);
+
+    impl task::Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Worker 0 of two, and how often a step of it has woken worker 1, which waits for an epoch.
+    fn beside_one_that_waits() -> (Peers, impl Fn() -> usize) {
+        let bells: [Arc<Bell>; 2] = Default::default();
+        let company = Company::new(bells.clone().map(task::Waker::from));
+        company.0[1].waits_for_epoch.store(true, Ordering::Relaxed);
+        let peers = Peers::of(0, company);
+        let same = peers.clone();
+        (peers, move || {
+            same.wake_others();
+            assert_eq!(bells[0].0.load(Ordering::Relaxed), 0, "it is awake");
+            bells[1].0.swap(0, Ordering::Relaxed)
+        })
+    }
+
+    #[test]
+    fn who_waits_for_an_epoch_is_woken_from_its_close_until_nothing_of_it_is_under_way() {
+        let (peers, wakes) = beside_one_that_waits();
+        assert_eq!(wakes(), 0, "epoch 0 is open here");
+        peers.close_below(1);
+        assert_eq!([wakes(), wakes()], [1, 1]);
+        peers.wait(Some(1), false);
+        assert_eq!(wakes(), 0, "both know that it is over");
+        peers.close_below(3);
+        peers.wait(Some(2), true);
+        assert_eq!(wakes(), 1, "epoch 2 is ending");
+        peers.wait(None, false);
+        assert_eq!(wakes(), 0);
+        peers.end();
+        assert_eq!(wakes(), 0);
+    }
+
+    #[test]
+    fn who_is_sent_something_is_woken_once_and_who_is_at_its_end_for_everything() {
+        let (peers, wakes) = beside_one_that_waits();
+        (0..9).for_each(|hash| peers.address(2 * hash + 1));
+        assert_eq!([wakes(), wakes()], [1, 0]);
+        peers.address(4);
+        assert_eq!(wakes(), 0, "that comes here");
+        peers.0.all.0[1].waits_for_end.store(true, Ordering::Relaxed);
+        assert_eq!([wakes(), wakes()], [1, 1]);
+    }
+}
