@@ -74,7 +74,7 @@ pub fn compact<'scope>(
                     entry.remove();
                 }
             }
-            peers.wait(frontier.frontier().first().copied(), !open.is_empty());
+            peers.note_frontier(frontier.frontier().first().copied(), !open.is_empty());
         }
     })
 }

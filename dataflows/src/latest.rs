@@ -68,7 +68,7 @@ pub fn latest<'scope>(
                 room = changes.len() + changes.len() / 16;
                 output.session(&capability).give_container(&mut group(changes));
             }
-            peers.wait(frontier.frontier().first().copied(), !open.is_empty());
+            peers.note_frontier(frontier.frontier().first().copied(), !open.is_empty());
         }
     })
 }

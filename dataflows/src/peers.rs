@@ -152,7 +152,7 @@ impl Peers {
 
     /// Notes the first epoch that events may still come of, if they may come of any, and whether
     /// epochs wait on this worker for their ends.
-    pub(crate) fn wait(&self, first: Option<Epoch>, has_open_epochs: bool) {
+    pub(crate) fn note_frontier(&self, first: Option<Epoch>, has_open_epochs: bool) {
         self.0.over_below.set(first.unwrap_or(Epoch::MAX));
         self.0.has_open_epochs.set(has_open_epochs);
     }
@@ -231,12 +231,12 @@ mod tests {
         assert_eq!(wakes(), 0, "epoch 0 is open here");
         peers.close_below(1);
         assert_eq!([wakes(), wakes()], [1, 1]);
-        peers.wait(Some(1), false);
+        peers.note_frontier(Some(1), false);
         assert_eq!(wakes(), 0, "both know that it is over");
         peers.close_below(3);
-        peers.wait(Some(2), true);
+        peers.note_frontier(Some(2), true);
         assert_eq!(wakes(), 1, "epoch 2 is ending");
-        peers.wait(None, false);
+        peers.note_frontier(None, false);
         assert_eq!(wakes(), 0);
         peers.end();
         assert_eq!(wakes(), 0);
